@@ -1,0 +1,57 @@
+# GNU make 3.81 and BSD tools suffice. Every verb but `help`, `images` and `clean` brings the environment up to date first.
+SHELL = /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: setup demo test check readme images pins clean help mutants
+
+BIN := .venv/bin
+# DVC starts `python -m components.NAME`, which has to be the Python of .venv
+HERE = PATH="$(CURDIR)/$(BIN):$$PATH"
+
+setup: ## make .venv (PYTHON=python3.12, TORCH=auto|cpu|cu130|pypi); nothing to do when it is up to date
+	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' sh ./setup.sh
+
+demo: setup ## run the default benchmark and say what it found; goes on where it was stopped
+	@$(HERE) $(BIN)/gradworks run
+
+test: setup ## run the tests (ARGS='-k dotprod' chooses some, WORKERS=4 uses more cores)
+	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
+
+mutants: setup ## plant known defects in a copy of the tree: each must turn its test red
+	@$(HERE) $(BIN)/python -m tests.mutants $(ARGS)
+
+YAML = git ls-files -z -- '*.yaml' '*.yml' | xargs -0
+check: setup ## lint Python, YAML, the workflow and the citation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(YAML) $(BIN)/yamllint --strict
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+readme: setup ## write the tables of README.md from report/results.json
+	@$(BIN)/gradworks readme
+
+# the code comes with each run, so an image holds the environment only and its build context is three files
+TAG = $$(cat constraints.txt images/$$kind/Dockerfile | cksum | cut -d' ' -f1)
+images: ## build the images of the stages for CPU and GPU nodes (needs Docker; KIND=cpu builds one)
+	@docker info >/dev/null 2>&1 || { echo 'images: a running Docker engine is needed (`docker info` fails)' >&2; exit 1; }
+	@set -e; for kind in $(or $(KIND),cpu gpu); do \
+	  tar -cf - pyproject.toml constraints.txt images/$$kind/Dockerfile | \
+	  docker build $(DOCKER_ARGS) --build-arg PIP_INDEX_URL --build-arg PIP_FIND_LINKS \
+	    -f images/$$kind/Dockerfile -t gradworks-$$kind:$(TAG) -; done
+
+# without this machine's wheels and pip.conf, so that the pins hold everywhere
+pins: setup ## resolve constraints.txt anew and write versions.json from it (ARGS=--upgrade takes newer versions)
+	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS PIP_CONFIG_FILE=/dev/null UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never \
+	  $(BIN)/uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest --python-version 3.11 \
+	  --no-annotate --no-header --quiet -o constraints.txt $(ARGS)
+	@$(BIN)/python -c 'import pathlib; from gradworks.stage.artefacts import write_json; \
+	  pins = dict(line.split(" ;")[0].split("==") for line in pathlib.Path("constraints.txt").read_text().splitlines()); \
+	  write_json(pathlib.Path("versions.json"), {name: pins[name] for name in ("torch", "transformers", "tokenizers")})'
+
+clean: ## remove .venv and caches; runs/, data/ and checkpoints stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./data -prune -o -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## this list
+	@echo 'make VERB [NAME=value ...]'
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-8s %s\n", $$1, substr($$0, length($$1) + 2) }'

@@ -1,0 +1,25 @@
+"""Stop a run whose cells.yaml is not what params.yaml asks for.
+
+The first stage of the pipeline: cells.yaml (which DVC reads) is written from params.yaml (which people edit) by
+`gradworks cells`. The output is the same whatever the grid is, so that nothing after it runs again for a new seed.
+
+examples:
+  python -m components.cells --params params.yaml --out runs/cells.json
+"""
+
+from pathlib import Path
+
+from gradworks import stage
+from gradworks.stage import artefacts, cells
+
+
+def main() -> None:
+    parser = stage.parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="a file that says the grid was checked")
+    args = parser.parse_args()
+    cells.check(args.params)
+    artefacts.write_json(args.out, {"checked": True})
+
+
+if __name__ == "__main__":
+    stage.run(main)

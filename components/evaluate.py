@@ -1,0 +1,107 @@
+"""Score one trained cell on the test split: overall, by column, and with and without leaked examples.
+
+Writes predictions with ids and probabilities to --out and every metric with n and its 95 % interval to --metrics. A
+cell that ran out of memory or diverged has no predictions: both outputs say so, and the exit status is 0.
+
+examples:
+  python -m components.evaluate --run runs/train/noise/reweight/gru/0 --model runs/models/noise/reweight/gru/0 \\
+      --data runs/corrupt/noise/0 --out runs/evaluate/noise/reweight/gru/0 --metrics
+      runs/metrics/noise/reweight/gru/0.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradworks import stage
+from gradworks.data.predictions import Evaluate, slices, to_table
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from gradworks.tasks import Row, row
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+WITHOUT_MODEL = ("OOM", "diverged")  # states whose weights answer nothing
+
+
+def probabilities(outputs: Any, task: Row) -> np.ndarray:
+    """Probabilities (n, classes) of logits, values (n,) of a regression; one logit is that of the second class."""
+    if task.classes is None:
+        return outputs[:, 0].double().numpy()
+    if outputs.shape[1] == 1:
+        positive = outputs[:, 0].double().sigmoid()
+        return positive.new_tensor([[1.0, 0.0]]).sub(positive[:, None]).abs().numpy()
+    return outputs.double().softmax(-1).numpy()
+
+
+def leaked(data: Path, ids: list[str]) -> set[str]:
+    """Ids of the test examples that the training split holds too."""
+    table = artefacts.read_parquet(data / "corruptions.parquet", ["id", "kind"])
+    found = {i for i, kind in zip(table["id"].to_pylist(), table["kind"].to_pylist(), strict=True) if kind == "leak"}
+    strange = found - set(ids)
+    if strange:
+        raise InputError(f"{data / 'corruptions.parquet'}: leaked id {min(strange)} is not in test.parquet")
+    return found
+
+
+def _outputs(args: Any, table: pa.Table, task: Row, settings: Evaluate) -> np.ndarray:
+    from gradworks import models
+    from gradworks.data.tables import to_examples
+    from gradworks.predict import predict
+    from gradworks.stage.device import set_up
+
+    device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
+    trained = artefacts.read_json(args.run / artefacts.MANIFEST)["parameters"]["train"]
+    model = models.load(args.model).to(device)
+    examples = to_examples(table, task, model, trained["max_length"], str(args.data / "test.parquet")).to(device)
+    return probabilities(predict(model, examples, settings.batch, name="evaluate"), task)
+
+
+def main() -> None:
+    parser = stage.parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder that `train` wrote with --out")
+    parser.add_argument("--model", type=Path, required=True, help="folder that `train` wrote with --model")
+    parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the predictions")
+    parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
+    args = parser.parse_args()
+    settings = stage.section(args.params, "evaluate", Evaluate)
+    task = row(stage.value(args.params, "task"))
+    for folder in (args.run, args.model, args.data):
+        artefacts.check(folder)
+    status = artefacts.read_json(args.run / "status.json")
+    test = args.data / "test.parquet"
+    table = artefacts.read_parquet(test, ["id", *task.texts, "label"])
+    if not len(table):
+        raise InputError(f"{test}: no rows")
+    by = slices(table, settings.by, str(test))
+    ids = table["id"].to_pylist()
+    found: dict[str, Any] = {"overall": {}, "by": {}}
+    outputs = None
+    if status["state"] not in WITHOUT_MODEL:
+        from gradworks.metrics import scores
+
+        outputs = _outputs(args, table, task, settings)
+        labels = table["label"].to_numpy()
+        found = scores(task.metrics, labels, outputs, task.classes, by)
+        known = leaked(args.data, ids)
+        if known:
+            kept = [i for i, key in enumerate(ids) if key not in known]
+            there = {c: [v[i] for i in kept] for c, v in by.items()}
+            found["without_leaked"] = scores(task.metrics, labels[kept], outputs[kept], task.classes, there)
+            found["without_leaked"]["leaked"] = len(known)
+    with artefacts.atomic_folder(args.out) as folder:
+        made = to_table(table, outputs, task, settings.by)
+        artefacts.write_parquet(folder / "predictions.parquet", made)
+        parameters = {"task": task.name, "by": settings.by}
+        about = {"rows": len(made), "state": status["state"], "reason": status["reason"]}
+        artefacts.write_manifest(folder, "evaluate", parameters, **about)
+    counts = {key: status[key] for key in ("state", "reason", "steps", "examples", "skipped")}
+    artefacts.write_json(args.metrics, {**found, **counts})
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,155 @@
+"""Make an encoder folder: a tokenizer and, for a transformer, pretrained weights.
+
+The text is that of the training split, never of any other, or a corpus file. `gru` and `bow` get a tokenizer and their
+configuration, and word vectors where `vectors` names a file; `transformer` is trained as a masked language model, or
+taken `from` a checkpoint. A run that was killed goes on from its last checkpoint by itself.
+
+examples:
+  python -m components.pretrain --encoder gru --data runs/fetch --out runs/pretrain/gru
+  python -m components.pretrain --encoder uncased --data runs/fetch --out runs/pretrain/uncased
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gradworks import stage
+from gradworks.data import splits, text
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from gradworks.tasks import Row, row
+
+_FILES = ("vocabulary_file", "vectors.file", "pretrain.corpus")  # options that name files
+
+
+def training_texts(params: Path, data: Path, task: Row) -> list[tuple[str, ...]]:
+    """The texts of every example of the training split, as `corrupt` draws it for seed 0."""
+    key = "corrupt.splits"
+    asked = stage.section(params, key, splits.Splits)
+    tables = {}
+    for name in splits.NAMES:
+        take = getattr(asked, name)
+        source, split = take.from_.split("/")
+        tables[take.from_] = artefacts.read_parquet(
+            data / source / f"{split}.parquet", ["id", *task.texts, *take.where]
+        )
+    table = splits.draw(asked, tables, 0, f"{params}: {key}")["train"]
+    return list(zip(*(table[column].to_pylist() for column in task.texts), strict=True))
+
+
+def corpus_texts(options: Any) -> list[tuple[str, ...]]:
+    """Sentences of a corpus file; for next-sentence prediction each with the one after it."""
+    numbered = text.lines(Path(options.corpus), options.lines)
+    if options.next_sentence:
+        from gradworks.data.masking import pairs_of_lines
+
+        return list(pairs_of_lines(numbered))
+    return [(line,) for _, line in numbered]
+
+
+def given_files(options: Any, where: str) -> dict[str, str]:
+    """SHA-256 of every file that the options name, for the manifest. Raises InputError when one is not there."""
+    found = {}
+    for name in _FILES:
+        value = options.model_dump()
+        for part in name.split("."):
+            value = (value or {}).get(part)
+        if value and not Path(value).is_file():
+            raise InputError(f"{where}.{name}: {value}: no such file")
+        if value:
+            found[value] = artefacts.digest(Path(value))
+    return found
+
+
+def make_tokenizer(options: Any, texts: list[tuple[str, ...]], where: str) -> tuple[Any, Any]:
+    """The tokenizer that the options ask for, and word vectors (V, D) or None."""
+    from gradworks.data import tokenizer
+
+    if getattr(options, "vectors", None):
+        words, vectors = text.vectors(Path(options.vectors.file), options.vocabulary, options.lowercase)
+        return tokenizer.words(words, options.lowercase), vectors
+    if options.vocabulary_file:
+        return tokenizer.wordpiece(tokenizer.read_vocabulary(Path(options.vocabulary_file)), options.lowercase), None
+    if not options.vocabulary:
+        raise InputError(f"{where}: no vocabulary\nexpected: vocabulary, a number of tokens, or vocabulary_file")
+    return tokenizer.train([one for example in texts for one in example], options.vocabulary, options.lowercase), None
+
+
+def train(
+    kind: Any, options: Any, texts: list[tuple[str, ...]], folder: Path, params: Path, name: str, saved: Any
+) -> list[dict[str, Any]]:
+    """Masked-language-model training of the encoder in `folder`; returns the history."""
+    from gradworks import pretraining
+    from gradworks.data import masking
+    from gradworks.models import read_tokenizer
+    from gradworks.stage.device import set_up
+
+    where = f"{params}: pretrain.{name}"
+    device = set_up(stage.value(params, "threads"), stage.value(params, "device"))
+    settings, made = options.pretrain, read_tokenizer(folder)
+    try:
+        sequences = masking.encode(texts, made, settings.max_length, settings.next_sentence, settings.seed)
+    except ValueError as error:
+        raise InputError(f"{where}.pretrain: {error}") from None
+    if len(sequences) < 2:
+        raise InputError(f"{where}.pretrain: found {len(sequences)} sequences of text, expected two or more")
+    model = kind.language_model(options, folder, where)
+    with stage.Stopping() as stop:
+        try:
+            history = pretraining.train(model, sequences, made, settings, device, saved, stop, name)
+        except pretraining.Stopped as reason:
+            print(reason, flush=True)
+            raise SystemExit(128 + stop.signal) from None
+    kind.write_encoder(model.base_model, folder)
+    return history
+
+
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """history.parquet: one row a step."""
+    import pyarrow as pa
+
+    columns = dict.fromkeys(name for one in history for name in one)
+    table = pa.table({name: [one.get(name) for one in history] for name in columns})
+    artefacts.write_parquet(folder / "history.parquet", table)
+
+
+def main() -> None:
+    parser = stage.parser(__doc__)
+    parser.add_argument("--encoder", required=True, help="a key of the section `pretrain`")
+    parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
+    args = parser.parse_args()
+
+    task = row(stage.value(args.params, "task"))
+    where = f"{args.params}: pretrain.{args.encoder}"
+
+    from gradworks import models
+    from gradworks.stage import checkpoint
+
+    kind = models.find(stage.value(args.params, f"pretrain.{args.encoder}.model"), f"{where}.model")
+    options = stage.section(args.params, f"pretrain.{args.encoder}", kind.Options)
+    settings, source = getattr(options, "pretrain", None), getattr(options, "from_", None)
+    given = given_files(options, where)
+    parameters = {"task": task.name, **options.model_dump(by_alias=True, exclude_none=True)}
+    surroundings = [stage.value(args.params, name) for name in ("threads", "device", "corrupt.splits")]
+    saved = checkpoint.Checkpoint(checkpoint.key("pretrain", [args.data], [parameters, given, surroundings]))
+    texts = []
+    if settings and settings.corpus:
+        texts = corpus_texts(settings)
+    elif settings or not (source or options.vocabulary_file or getattr(options, "vectors", None)):
+        texts = training_texts(args.params, args.data, task)
+    with artefacts.atomic_folder(args.out) as folder:
+        if source:
+            kind.adopt(options, folder, where)
+        else:
+            made, vectors = make_tokenizer(options, texts, where)
+            kind.prepare(options, made, folder, texts=min(2, len(task.texts)), vectors=vectors)
+        if settings:
+            write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved))
+        artefacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))
+    saved.remove()
+
+
+if __name__ == "__main__":
+    stage.run(main)

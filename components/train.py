@@ -1,0 +1,205 @@
+"""Train one cell: one data set, encoder, method and seed.
+
+Writes history, statistics of the gradient, example weights and status.json to --out and the best model to --model. The
+best model is the one with the highest score on the split `selection`, which is neither the clean nor the test set. A
+cell that runs out of memory or diverges writes all of its outputs too, says so in status.json and exits with 0. A run
+that was killed goes on from its last checkpoint by itself.
+
+examples:
+  python -m components.train --method reweight --seed 0 --data runs/corrupt/noise/0 --encoder runs/pretrain/gru \\
+      --out runs/train/noise/reweight/gru/0 --model runs/models/noise/reweight/gru/0
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gradworks import stage
+from gradworks.stage import artefacts
+from gradworks.stage.cells import MethodPoint, method_point
+from gradworks.stage.errors import InputError
+
+
+class Select(stage.Section):
+    """Which checkpoint is kept."""
+
+    metric: str = "accuracy"
+    every: float = Field(0.1, gt=0, le=1)
+
+
+class Train(stage.Section):
+    """The section `train`."""
+
+    epochs: float = Field(gt=0)
+    batch: int = Field(gt=0)
+    micro_batch: int | None = Field(None, gt=0)
+    clean_batch: int = Field(8, gt=0)
+    max_length: int = Field(128, gt=2)
+    learning_rate: float | dict[str, float]
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    clip: float | None = Field(1.0, gt=0)
+    optimizer: str = "AdamW"
+    precision: Literal["float32", "bf16"] = "float32"
+    select: Select = Select()
+
+
+def _method(params: Path, name: str, point: MethodPoint, task: Any, seed: int) -> Any:
+    from gradworks.methods import Method
+
+    try:
+        return Method(point.objective, point.weighting, point.update, task=task, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{params}: methods.{name}: {error}") from None
+
+
+def _peak(params: Path, train: Train, model: str) -> float:
+    if isinstance(train.learning_rate, float | int):
+        return train.learning_rate
+    if model not in train.learning_rate:
+        found = ", ".join(train.learning_rate)
+        raise InputError(f"{params}: train.learning_rate: found {found}\nexpected a number or one for {model!r}")
+    return train.learning_rate[model]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "not enough memory" in said)
+    )
+
+
+def _status(trace: Any, out_of_memory: str, constant: float, better: int) -> dict[str, Any]:
+    """State and reason; `constant` is the score of the best constant prediction on the selection split."""
+    state, reason = "ok", ""
+    if out_of_memory:
+        state, reason = "OOM", out_of_memory
+    elif trace.diverged:
+        state, reason = "diverged", trace.diverged
+    elif not trace.best or better * trace.best["score"] <= better * constant:
+        reason = f"best selection score {trace.best.get('score')} is not better than that of a constant, {constant}"
+        state = "not converged"
+    counts = {key: getattr(trace, key) for key in ("examples", "skipped", "passes", "best")}
+    return {"state": state, "reason": reason, "steps": trace.step, "constant": constant, **counts}
+
+
+class _Run:
+    """The cell: what its arguments and parameters ask for."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from gradworks.tasks import row
+
+        self.args = args
+        self.settings = stage.section(args.params, "train", Train)
+        self.point = method_point(args.params, args.method, stage.value(args.params, f"methods.{args.method}"))
+        self.task = row(stage.value(args.params, "task"))
+        artefacts.check(args.data)
+        artefacts.check(args.encoder)
+        parameters = {"train": self.settings, "method": self.point}
+        self.parameters = {key: value.model_dump() for key, value in parameters.items()}
+        self.parameters |= {"seed": args.seed, "task": self.task.name}
+
+    def split(self, model: Any, *names: str) -> Any:
+        """The examples of some splits together."""
+        import pyarrow as pa
+
+        from gradworks.data.tables import to_examples
+
+        columns = ["id", *self.task.texts, "label"]
+        files = [self.args.data / f"{name}.parquet" for name in names]
+        table = pa.concat_tables([artefacts.read_parquet(file, columns).select(columns) for file in files])
+        if not len(table):
+            raise InputError(f"{files[0]}: no rows")
+        return to_examples(table, self.task, model, self.settings.max_length, str(files[0]))
+
+    def plan(self, kind: str) -> Any:
+        """The settings of the loop for a kind of model."""
+        from gradworks import loop, metrics
+
+        s, base = self.settings, artefacts.read_parquet(self.args.data / "train.parquet", ["id"]).num_rows
+        return loop.Settings(
+            batches=round(s.epochs * -(-base // s.batch)), batch=s.batch, micro=s.micro_batch,
+            clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
+            warmup=s.warmup, clip=s.clip, metric=s.select.metric, better=metrics.better(s.select.metric),
+            every=s.select.every, optimizer=s.optimizer, bf16=s.precision == "bf16",
+        )  # fmt: skip
+
+    def fit(self, saved: Any, stop: stage.Stopping) -> tuple[Any, Any, list[str], float]:
+        """The best model, the trace, the training ids, the score of the best constant prediction."""
+        import torch
+
+        from gradworks import loop, metrics, models
+        from gradworks.stage.device import set_up
+        from gradworks.tasks.heads import head
+
+        args, task = self.args, self.task
+        device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
+        plan = self.plan(artefacts.read_json(args.encoder / models.CONFIG)["model"])
+        method = _method(args.params, args.method, self.point, head(task), args.seed)
+        if not loop.steps(plan, method):
+            raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
+        model = models.create(args.encoder, len(task.classes) if task.classes else 1, args.seed).to(device)
+        names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if method.clean else []}
+        splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
+        labels = splits["selection"].labels.cpu()
+
+        def score(outputs: torch.Tensor) -> float | None:
+            values = outputs.softmax(-1) if task.classes else outputs[:, 0]
+            return metrics.score(plan.metric, labels.numpy(), values.numpy(), task.classes).value
+
+        trace = loop.fit(model, method, settings=plan, seed=args.seed, score=score, checkpoint=saved, stop=stop,
+                         name=f"train {args.method}", **splits)  # fmt: skip
+        rows = 9.0 * torch.eye(len(task.classes)) if task.classes else labels.mean().reshape(1, 1)
+        constants = [plan.better * (score(row.expand(len(labels), -1)) or 0.0) for row in rows]
+        return model, trace, splits["train"].ids, plan.better * max(constants)
+
+
+def main() -> None:
+    parser = stage.parser(__doc__)
+    parser.add_argument("--method", required=True, help="key of the section `methods`")
+    parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
+    parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder that `pretrain` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
+    parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
+    args = parser.parse_args()
+    run = _Run(args)
+
+    from gradworks import metrics, models
+    from gradworks.loop import Stopped
+    from gradworks.stage import checkpoint
+    from gradworks.trace import Trace
+
+    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.encoder], run.parameters))
+    model, trace, ids, constant, out_of_memory = None, Trace(), [], 0.0, ""
+    with stage.Stopping() as stop:
+        try:
+            model, trace, ids, constant = run.fit(saved, stop)
+        except Stopped as reason:
+            print(reason, flush=True)
+            raise SystemExit(128 + stop.signal) from None
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            out_of_memory = str(error).splitlines()[0]
+            print(f"out of memory: {out_of_memory}", flush=True)
+    better = metrics.better(run.settings.select.metric)
+    with artefacts.atomic_folder(args.model) as folder:
+        if model is not None:
+            models.save(model, folder)
+        artefacts.write_manifest(folder, "train", run.parameters)
+    with artefacts.atomic_folder(args.out) as folder:
+        trace.write(folder, ids)
+        artefacts.write_json(folder / "status.json", _status(trace, out_of_memory, constant, better))
+        artefacts.write_manifest(folder, "train", run.parameters)
+    saved.remove()
+
+
+if __name__ == "__main__":
+    stage.run(main)

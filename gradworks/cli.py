@@ -1,0 +1,68 @@
+"""The `gradworks` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+_HELP = """Which gradient method helps on my data, by how much, and what does it cost?
+
+examples:
+  gradworks cells                       write cells.yaml after a change of params.yaml
+  gradworks cells pipelines/reweighting/params.yaml
+  gradworks run                         run the default benchmark, the table growing as cells finish
+  gradworks report                      the report of the cells that are there, finished or not
+  gradworks readme                      write the generated parts of README.md
+  gradworks run pipelines/reweighting/params.yaml
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "gradworks", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, said in (
+        ("cells", "write cells.yaml, the grid of params.yaml written out"),
+        ("run", "run a benchmark through dvc repro"),
+        ("report", "write the report of the cells that are there"),
+    ):
+        one = verbs.add_parser(verb, help=said, description=said)
+        one.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"), help="default: %(default)s")
+        if verb == "run":
+            one.add_argument("--jobs", type=int, default=2, help="`dvc repro` at once (default: %(default)s)")
+    verbs.add_parser("readme", help="write the generated parts of README.md")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.verb == "cells":
+        from gradworks.stage import cells
+
+        print(f"wrote {cells.write(args.params)}")
+    elif args.verb == "run":
+        from gradworks import run
+
+        run.run(args.params, args.jobs)
+    elif args.verb == "report":
+        from gradworks import report
+
+        here = args.params.parent
+        results = report.build(args.params, here / "cells.yaml", here / "runs", here / "report")
+        print(report.table(results), report.answer(results), f"report: {here / 'report' / 'report.html'}", sep="\n\n")
+    elif args.verb == "readme":
+        from gradworks.report import readme
+
+        readme.write(Path("README.md"))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    args = _parser().parse_args()
+    if importlib.util.find_spec("pydantic") is None:
+        sys.exit("error: the command needs more than the library\ninstall it: pip install 'gradworks[stage]'")
+    from gradworks import stage
+
+    stage.run(lambda: _run(args))

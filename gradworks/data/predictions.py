@@ -1,0 +1,64 @@
+"""Predictions as a table: id, label, prediction, probabilities, and the columns by which they are scored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from gradworks.stage import Section
+from gradworks.stage.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from gradworks.tasks import Row
+
+
+class Evaluate(Section):
+    """The section `evaluate`.
+
+    Attributes:
+        by: columns of the test split; each of their values is scored on its own.
+        batch: examples of one forward pass.
+    """
+
+    by: list[str] = Field(default_factory=list)
+    batch: int = Field(256, gt=0)
+
+
+def slices(table: pa.Table, by: list[str], where: str) -> dict[str, list[Any]]:
+    """Column -> values. Raises InputError that names the columns there are when one is missing or empty."""
+    for column in by:
+        if column not in table.column_names or table[column].null_count == len(table):
+            there = ", ".join(c for c in table.column_names if table[c].null_count < len(table))
+            raise InputError(f"{where}: no row has {column!r}, which evaluate.by names\nfound: {there}")
+    return {column: table[column].to_pylist() for column in by}
+
+
+def to_table(table: pa.Table, outputs: np.ndarray | None, task: Row, by: list[str]) -> pa.Table:
+    """Columns id, label, prediction and p_CLASS (regression: id, label, value), then those of `by`. No rows for
+    None.
+    """
+    import pyarrow as pa
+
+    table = table if outputs is not None else table.slice(0, 0)
+    columns = {"id": table["id"], "label": table["label"]}
+    if task.classes is None:
+        columns["value"] = pa.array([] if outputs is None else outputs, pa.float64())
+    else:
+        chosen = [] if outputs is None else [task.classes[i] for i in outputs.argmax(1)]
+        columns["prediction"] = pa.array(chosen, pa.string())
+        for i, name in enumerate(task.classes):
+            columns[f"p_{name}"] = pa.array([] if outputs is None else outputs[:, i], pa.float64())
+    return pa.table(columns | {c: table[c] for c in by if c not in columns})
+
+
+def outputs(table: pa.Table, task: Row) -> np.ndarray:
+    """Probabilities (n, classes), or values (n,) of a regression, of a table that `to_table` made."""
+    import numpy as np
+
+    if task.classes is None:
+        return table["value"].to_numpy()
+    return np.column_stack([table[f"p_{name}"].to_numpy() for name in task.classes])

@@ -1,0 +1,198 @@
+"""The only training loop: it asks a method what it needs, never what it is.
+
+The loop owns schedule, clipping, optimizer, autocast and checkpoints. The data order is keyed by (seed, epoch), dropout
+masks by (seed, batch), so a run that was killed and resumed ends bit-identical.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradworks.data.batching import Examples, stream
+from gradworks.models import parameter_groups
+from gradworks.predict import predict
+from gradworks.spec import Batch
+from gradworks.stage.progress import Progress
+from gradworks.trace import Trace
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gradworks.methods import Method
+    from gradworks.stage.checkpoint import Checkpoint
+
+_CLEAN_STREAM = 1_000_003  # keeps the order of clean batches apart from that of training batches
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint stands."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how fast to train; every fraction is one of the run's own optimizer steps.
+
+    Args:
+        batches: batches of the training stream in all; the same for every method (budget law).
+        batch: examples of one batch. micro: examples of one forward pass, None = the whole batch.
+        clean_batch: examples of one clean batch.
+        learning_rate: peak; rises linearly for `warmup` and falls linearly to zero.
+        clip: largest norm of the gradient, None = no clipping.
+        metric: what is best on the selection split; `better` is 1 where a higher value is, -1 where a lower one is.
+        every: how often it is looked at.
+        optimizer: a class of torch.optim.
+    """
+
+    batches: int
+    batch: int
+    clean_batch: int
+    learning_rate: float
+    micro: int | None = None
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    clip: float | None = None
+    metric: str = "accuracy"
+    better: int = 1
+    every: float = 0.1
+    optimizer: str = "AdamW"
+    bf16: bool = False
+
+
+def steps(settings: Settings, method: Method) -> int:
+    """Optimizer steps: batches of the stream divided by those that one step of the method consumes."""
+    return settings.batches // (method.needs.batches * method.needs.groups)
+
+
+def _rate(step: int, total: int, warmup: float) -> float:
+    """Share of the peak rate at a step, counted from 0: linearly up to 1, then linearly down to almost 0."""
+    rise = max(1.0, warmup * total)
+    return min((step + 1) / rise, (total - step) / (total - rise + 1), 1.0)
+
+
+def _split(batch: Batch, size: int | None) -> list[Batch]:
+    n = len(batch.ids)
+    if not size or n <= size:
+        return [batch]
+    parts = [slice(start, start + size) for start in range(0, n, size)]
+    return [
+        Batch(
+            batch.task, batch.ids[s], {k: v[s] for k, v in batch.inputs.items()}, batch.labels[s], batch.mass[s],
+            None if batch.group is None else batch.group[s],
+        )
+        for s in parts
+    ]  # fmt: skip
+
+
+def _marks(total: int, every: float) -> set[int]:
+    """After which steps the selection split is looked at: always after the last."""
+    return {math.ceil(total * min(1.0, k * every)) for k in range(1, math.ceil(1 / every) + 1)} | {total}
+
+
+def fit(
+    model: nn.Module,
+    method: Method,
+    train: Examples,
+    selection: Examples,
+    settings: Settings,
+    seed: int,
+    score: Callable[[Tensor], float | None],
+    clean: Examples | None = None,
+    checkpoint: Checkpoint | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    name: str = "train",
+) -> Trace:
+    """Train `model` in place and leave the best weights in it.
+
+    Args:
+        model: outputs of a batch's inputs.
+        method: fills `.grad` from the batches of one step.
+        train, selection, clean: examples on the model's device; `clean` where the method needs it.
+        seed: of data order; the method has its own, equal one for masks.
+        score: the metric of the selection split's outputs, None where it is not defined; the first of equals is kept.
+        checkpoint: where to resume from and to save to, at every look at the selection split.
+        stop: asked after every step; when true the checkpoint is saved and Stopped raised.
+
+    Returns:
+        The trace. `diverged` is not empty when a loss or gradient was not finite: the weights are then the best before.
+
+    Raises:
+        Stopped: see `stop`.
+    """
+    total, consumed = steps(settings, method), method.needs.batches * method.needs.groups
+    groups = parameter_groups(model, settings.weight_decay)
+    optimizer = getattr(torch.optim, settings.optimizer)(groups, lr=settings.learning_rate)
+    trace, best = Trace(), {}
+    saved = checkpoint.load() if checkpoint else None
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        method.load_state_dict(saved["method"])
+        trace, best = Trace(**saved["trace"]), saved["best"]
+        print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
+
+    def save() -> None:
+        if checkpoint:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "method": method.state_dict()}
+            checkpoint.save({**state, "trace": trace.state_dict(), "best": best})
+
+    model.train()
+    rows = {key: row for row, key in enumerate(train.ids)}
+    batches = stream(train, settings.batch, seed, start=trace.step * consumed)
+    cleans = stream(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
+    marks = _marks(total, settings.every)
+    device, floor = next(model.parameters()).device.type, -settings.better * math.inf
+    with Progress(name, total, "step", start=trace.step) as bar:
+        while trace.step < total and not trace.diverged:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * _rate(trace.step, total, settings.warmup)
+            drawn = _draw(batches, consumed, settings.micro)
+            with torch.autocast(device, torch.bfloat16) if settings.bf16 else contextlib.nullcontext():
+                report = method.backward(model, drawn, _draw(cleans, consumed, settings.micro) if cleans else ())
+            norm = _clip(model, settings.clip)
+            loss = _loss(report)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}"
+                break
+            optimizer.step()
+            rate = optimizer.param_groups[0]["lr"]
+            trace.note(report, drawn, rows, loss=loss, learning_rate=rate, gradient_norm=norm)
+            bar.advance(loss=loss)
+            if trace.step in marks:
+                value = score(predict(model, selection))
+                trace.history[-1][f"selection_{settings.metric}"] = value
+                if value is not None and settings.better * value > settings.better * trace.best.get("score", floor):
+                    trace.best = {"step": trace.step, "score": value}
+                    best = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
+                save()
+            if stop():
+                save()
+                raise Stopped(f"{name}: stopped after step {trace.step} of {total}; the next run goes on from there")
+    if best:
+        model.load_state_dict(best)
+    return trace
+
+
+def _draw(source: Iterator[Batch], count: int, micro: int | None) -> list[list[Batch]]:
+    return [_split(next(source), micro) for _ in range(count)]
+
+
+def _clip(model: nn.Module, largest: float | None) -> float:
+    """Norm of the gradient before clipping; 0 when the step is skipped."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    if not grads:
+        return 0.0
+    norm = torch.nn.utils.get_total_norm(grads, foreach=True)
+    if largest is not None:
+        torch.nn.utils.clip_grads_with_norm_([p for p in model.parameters() if p.grad is not None], largest, norm)
+    return float(norm)
+
+
+def _loss(report: Any) -> float:
+    """Plain mean of the losses of the step's examples, so that it means the same for every method."""
+    return float(torch.cat([part.losses for batch in report.sums for part in batch]).mean())

@@ -1,0 +1,190 @@
+"""The passes of one step: which micro-batch is evaluated where, under which random numbers, with what held constant.
+
+Plain passes run the model itself; a pass at another point lends the parameters other memory (`at_point`); only the
+exact forms, which differentiate through the point, use `functional_call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradworks.methods._core.bases import BaseObjective, BaseWeighting
+from gradworks.methods._core.masks import Masks
+from gradworks.methods._core.point import at_point, differentiable
+from gradworks.methods._core.tensors import add_, divide_, owned
+from gradworks.methods._core.watched import Meter, Watched
+from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Reduce, Sum, Task, Weighting
+
+
+@dataclass
+class Step:
+    """What all passes of one optimizer step share."""
+
+    model: nn.Module
+    parameters: list[nn.Parameter]
+    objective: Objective
+    weighting: Weighting
+    task_of: Callable[[Batch], Task]
+    masks: Callable[[str, int, int, int], Masks]  # (split, batch of the step, micro-batch, micro-batches of this rank)
+    reduce: Reduce | None
+    meter: Meter
+    reached: list[bool]
+
+    def total(self, tensors: list[Tensor]) -> None:
+        """Sum over ranks, in place."""
+        if self.reduce is not None:
+            self.reduce(tensors)
+
+
+class MicroBatch:
+    """See `gradworks.spec.Pass`."""
+
+    def __init__(
+        self, step: Step, index: int, batch: Batch, masks: Masks, objective: Objective, alone: bool, first: bool
+    ):
+        self.batch, self.index, self.masks = batch, index, masks
+        self.alone = alone and step.reduce is None
+        self.model, self.parameters, self.reached = step.model, step.parameters, step.reached
+        self.held: dict = {}
+        self._constants: dict = {}  # the objective's
+        self._objective, self._meter = objective, step.meter
+        self._raw = step.task_of(batch)
+        self._task = Watched(self._raw, step.meter, moves_statistics=first)
+
+    def outputs(self, at: Params | None = None) -> Outputs:
+        def run() -> Outputs:
+            return self._objective.outputs(self._task, self.model, self.batch, self.masks, self._constants)
+
+        return run() if at is None else differentiable(self.model, at, run)
+
+    @torch.no_grad()
+    def moved(self, at: Params) -> Outputs:
+        if self._objective.holds and not self._constants:
+            raise RuntimeError("a batch was evaluated at another point before its first pass, which makes what is held")
+        with at_point(self.parameters, at):
+            return self.outputs()
+
+    @torch.no_grad()
+    def raw_outputs(self, at: Params | None = None) -> Outputs:
+        """The task's own outputs at `at`, without a graph and whatever the objective, under the masks of stream 0."""
+        with at_point(self.parameters, at), self.masks(0):
+            return self._task.outputs(self.model, self.batch)
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        loss = self._objective.loss(self._raw, outputs, self.batch, self._constants)
+        n = len(self.batch.mass)
+        if loss.shape != (n,):
+            found = f"found shape {tuple(loss.shape)}, expected ({n},)"
+            raise ValueError(f"loss: {found}: one loss per example of the batch, not reduced over examples")
+        return loss
+
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
+        self._meter.weights = True
+        try:
+            gradient = torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph, allow_unused=True)
+        finally:
+            self._meter.weights = False
+        for j, g in enumerate(gradient):
+            self.reached[j] |= g is not None
+        return owned(gradient, self.parameters)
+
+
+class FirstVisit:
+    """See `gradworks.spec.Visit`."""
+
+    def __init__(self, step: Step, passes: Sequence[MicroBatch], clean: Drawn):
+        self.passes, self.holds, self.reduce = passes, step.objective.holds, step.total
+        self._step, self._clean = step, clean
+
+    def change(self, at: Params) -> tuple[float, float]:
+        sums = torch.zeros(3, dtype=torch.float64)
+        for here in self.passes:
+            for z, moved in zip(here.raw_outputs(), here.raw_outputs(at), strict=True):
+                z, moved = z.double(), moved.double()
+                sums += torch.stack([(moved - z).square().sum(), z.square().sum(), z.new_tensor(z.numel())]).cpu()
+        self.reduce(shared := [sums.to(here.parameters[0].device)])
+        change, size, count = shared[0].tolist()
+        return (change / count) ** 0.5, (size / count) ** 0.5
+
+    def clean_gradient(self) -> list[Tensor]:
+        step, total, mass = self._step, None, None
+        for k, batch in enumerate(self._clean):
+            masks = step.masks("clean", self.passes[0].index, k, len(self._clean))
+            alone = len(self._clean) == 1
+            here = MicroBatch(step, self.passes[0].index, batch, masks, BaseObjective(), alone, first=False)
+            one = BaseWeighting().gradient(here)
+            if total is None:
+                total, mass = one.gradient, one.weight
+            else:
+                add_(total, one.gradient)
+                mass = mass + one.weight
+        if not one.divided:
+            self.reduce([*total, mass])
+            divide_(total, mass)
+        return total
+
+
+class StepPasses:
+    """See `gradworks.spec.Passes`."""
+
+    def __init__(self, step: Step, batches: Sequence[Drawn], clean: Sequence[Drawn], first: int = 0):
+        self._step, self._batches, self._clean, self._first = step, batches, clean, first
+        self._passes: list[list[MicroBatch]] = [[] for _ in batches]
+        self.sums: list[list[Sum]] = [[] for _ in batches]
+        self.weight: Tensor | float = 0.0  # sum of all weights of the step, global
+        self.theta = [p.detach() for p in step.parameters]
+        self.tasks = [drawn[0].task for drawn in batches]
+        self.holds = step.objective.holds or step.weighting.holds
+        self.log: dict[str, float | Tensor] = {}
+
+    def gradient(self, i: int, at: Params | None = None) -> list[Tensor]:
+        step, weighting = self._step, self._step.weighting
+        with at_point(step.parameters, at):
+            first = not self.sums[i]
+            if first:
+                self._passes[i] = [self._micro_batch(i, k, batch) for k, batch in enumerate(self._batches[i])]
+                clean = self._clean[i] if weighting.clean else ()
+                weighting.prepare(FirstVisit(step, self._passes[i], clean))
+            sums, total, weight = [], None, None
+            for here in self._passes[i]:
+                one = weighting.gradient(here)
+                if total is None:
+                    total, weight = one.gradient, one.weight.clone()
+                else:
+                    add_(total, one.gradient)
+                    weight += one.weight
+                one.gradient = []
+                sums.append(one)
+        if not one.divided:
+            step.total([*total, weight])
+            divide_(total, weight)  # one division, last
+        if first:
+            self.sums[i] = sums
+            self.weight = self.weight + weight
+        return total
+
+    def hold(self, i: int) -> None:
+        if self.holds and not self.sums[i]:
+            self.gradient(i)
+
+    def loss(self, i: int, at: Params) -> Tensor:
+        if self._step.reduce is not None:
+            raise ValueError("exact forms differentiate through the parameters and run in one process only")
+        if not self.sums[i]:
+            self.gradient(i, [t.detach() for t in at])
+        total, weight = 0.0, 0.0
+        self._step.meter.weights = True  # whoever differentiates the result forms weight gradients
+        for here, one in zip(self._passes[i], self.sums[i], strict=True):
+            total = total + (one.weights * here.loss(here.outputs(at))).sum()
+            weight = weight + one.weight
+        return total / weight if weight > 0 else total
+
+    def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
+        index = self._first + i
+        masks = self._step.masks("train", index, k, len(self._batches[i]))
+        alone = len(self._batches[i]) == 1
+        return MicroBatch(self._step, index, batch, masks, self._step.objective, alone, first=True)

@@ -1,0 +1,74 @@
+"""Arithmetic on lists of tensors: one tensor per trainable parameter, a point or a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def norm(x: Sequence[Tensor]) -> Tensor:
+    """() the Euclidean norm over all entries."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(x))))
+
+
+def dot(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
+    """() the dot product over all entries."""
+    return torch.stack([torch.dot(a.flatten(), b.flatten()) for a, b in zip(x, y, strict=True)]).sum()
+
+
+def add(x: Sequence[Tensor], y: Sequence[Tensor], scale: float = 1.0) -> list[Tensor]:
+    """x + scale * y, new tensors."""
+    return list(torch._foreach_add(list(x), list(y), alpha=scale))
+
+
+def add_(x: Sequence[Tensor], y: Sequence[Tensor], scale: float = 1.0) -> None:
+    """x += scale * y."""
+    torch._foreach_add_(list(x), list(y), alpha=scale)
+
+
+def lerp_(x: Sequence[Tensor], y: Sequence[Tensor], share: float) -> None:
+    """x += share * (y - x): a running mean in one pass over memory."""
+    torch._foreach_lerp_(list(x), list(y), share)
+
+
+def scale_(x: Sequence[Tensor], factor: float | Tensor) -> None:
+    """x *= factor."""
+    torch._foreach_mul_(list(x), factor)
+
+
+def divide_(x: Sequence[Tensor], weight: Tensor) -> None:
+    """x /= weight (); left as it is where the weight is zero, since a sum without weight is zero itself."""
+    torch._foreach_mul_(list(x), torch.where(weight == 0, 1, 1 / weight))
+
+
+def move(out: Sequence[Tensor], theta: Sequence[Tensor], direction: Sequence[Tensor], scale: float) -> None:
+    """out = theta + scale * direction, in place; `out` may be `direction` itself."""
+    for o, t, d in zip(out, theta, direction, strict=True):
+        torch.add(t, d, alpha=scale, out=o)  # one pass over memory
+
+
+def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors that may be written in place: zeros for None, copies of what shares memory.
+
+    Autograd may return one tensor for two parameters (a + b) or an expanded scalar (p.sum()).
+    """
+    seen: set[int] = set()
+    out = []
+    for g, p in zip(gradient, like, strict=True):
+        if g is None:
+            g = torch.zeros_like(p, memory_format=torch.preserve_format)
+        else:
+            memory = g.untyped_storage()
+            if memory.data_ptr() in seen or memory.nbytes() < g.nbytes:
+                g = g.clone(memory_format=torch.contiguous_format)
+            seen.add(g.untyped_storage().data_ptr())
+        out.append(g)
+    return out
+
+
+def precision(x: Tensor) -> torch.dtype:
+    """The lowest precision in which a pass over a model with parameter `x` computes: its own, or autocast's."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

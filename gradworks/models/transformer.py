@@ -1,0 +1,240 @@
+"""Any encoder that transformers' AutoModel knows, with a linear classifier on one vector of the sequence.
+
+A pair is read as [CLS] a [SEP] b [SEP] with token types 0 and 1 (BERT, Devlin et al. 2019, figure 4). transformers
+takes three to four seconds to import, so it is imported where a model is made and nowhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gradworks.models._core import files
+from gradworks.models._core.options import AutoModelOptions as Options
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_POOLER = "pooler."  # tensors that may be missing: masked-language-model training alone does not make them
+
+
+class Transformer(nn.Module):
+    """An AutoModel with a head.
+
+    Attributes:
+        config: what gradworks.json holds.
+        encoder: transformers' model.
+        head: linear.
+    """
+
+    def __init__(self, config: dict[str, Any], encoder: nn.Module, tokenizer: Tokenizer, outputs: int) -> None:
+        super().__init__()
+        self.config = {**config, "outputs": outputs}
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        if config["pooling"] != "pooler" and getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # it would have parameters without gradient
+        size = encoder.config.hidden_size
+        self.dropout = nn.Dropout(config["dropout"])
+        self.head = nn.Linear(size, outputs)
+        nn.init.normal_(self.head.weight, std=0.02)  # as BERT's own layers
+        nn.init.zeros_(self.head.bias)
+        self._names = [name for name in input_names(encoder) if name != "attention_mask"]
+
+    def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[dict[str, list[int]]]:
+        """Token ids and types of one sequence per example, its longest text cut first where it exceeds `max_length`.
+
+        Texts after the second are joined to the second by a blank.
+        """
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length)
+        pairs = [(one[0], " ".join(one[1:])) if len(one) > 1 else one[0] for one in texts]
+        parts = {"input_ids": "ids", "token_type_ids": "type_ids"}
+        return [{name: getattr(one, parts[name]) for name in self._names} for one in self.tokenizer.encode_batch(pairs)]
+
+    def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+        """input_ids, token_type_ids where the model has them, and attention_mask, each (n, L)."""
+        longest = max(len(one["input_ids"]) for one in encodings)
+        padding = self.encoder.config.pad_token_id or 0
+        inputs = {
+            name: torch.tensor(
+                [one[name] + [padding * (name == "input_ids")] * (longest - len(one[name])) for one in encodings]
+            )
+            for name in self._names
+        }
+        lengths = torch.tensor([len(one["input_ids"]) for one in encodings])
+        return {**inputs, "attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
+
+    def embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(n, L, D) word embeddings, to which the encoder adds positions and token types."""
+        return self.encoder.get_input_embeddings()(inputs["input_ids"])
+
+    def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
+        """(n, outputs)"""
+        if embedded is not None:
+            inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
+        made = self.encoder(**inputs)
+        if self.config["pooling"] == "pooler":
+            vector = made.pooler_output
+        elif self.config["pooling"] == "cls":
+            vector = made.last_hidden_state[:, 0]
+        else:
+            inside = inputs["attention_mask"].to(made.last_hidden_state.dtype)[..., None]
+            vector = (made.last_hidden_state * inside).sum(1) / inside.sum(1)
+        return self.head(self.dropout(vector))
+
+
+def input_names(encoder: nn.Module) -> list[str]:
+    """What an encoder reads: token types only where it tells two texts apart."""
+    accepted = inspect.signature(encoder.forward).parameters
+    types = getattr(encoder.config, "type_vocab_size", 0) > 1 and "token_type_ids" in accepted
+    return ["input_ids", "token_type_ids", "attention_mask"] if types else ["input_ids", "attention_mask"]
+
+
+def prepare(options: Options, tokenizer: Tokenizer, folder: Path, texts: int = 1, vectors: None = None) -> None:
+    """Write the encoder folder of a new BERT without weights: `create` draws them. The last two are of other models."""
+    from transformers import BertConfig
+
+    ids = tokenizer.get_vocab()
+    config = BertConfig(
+        vocab_size=len(ids),
+        num_hidden_layers=options.layers,
+        hidden_size=options.width,
+        num_attention_heads=options.heads,
+        intermediate_size=options.intermediate or 4 * options.width,
+        max_position_embeddings=options.positions,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+        pad_token_id=ids["[PAD]"],
+    )
+    config.save_pretrained(folder)
+    files.write_tokenizer(tokenizer, folder)
+    _describe(options, folder)
+
+
+def adopt(options: Options, folder: Path, where: str) -> None:
+    """Write the encoder folder of an existing checkpoint, its weights read by transformers itself.
+
+    Args:
+        options: `from` is a folder or a name on the hub; a hub name needs a revision.
+        folder: exists.
+        where: params file and key, for messages.
+
+    Raises:
+        InputError: there is no such checkpoint, it has no safetensors or no fast tokenizer, or a tensor of the encoder
+            is missing, extra or of another shape. Heads of other tasks are left out; a pooler may be missing.
+    """
+    from transformers import AutoModel
+
+    encoder, told = _from_checkpoint(AutoModel, options, where, output_loading_info=True)
+    parts = {encoder.base_model_prefix, *(name for name, _ in encoder.named_children())}
+    mine = [n for n in told["unexpected_keys"] if n.split(".")[0] in parts and not n.endswith("position_ids")]
+    for names, what in ((told["missing_keys"], "no tensor"), (mine, "tensor of no layer:")):
+        for name in sorted(names):
+            if not name.startswith(_POOLER):
+                raise InputError(f"{where}.from: {options.from_}: {what} {name!r}")
+    if any(name.startswith(_POOLER) for name in told["missing_keys"]):
+        encoder.pooler = None
+    files.write_tokenizer(_tokenizer(options, where), folder)
+    encoder.config.save_pretrained(folder)
+    write_encoder(encoder, folder)
+    _describe(options, folder)
+
+
+def language_model(options: Options, folder: Path, where: str) -> nn.Module:
+    """transformers' masked language model of an encoder folder; with `from`, its heads are the checkpoint's.
+
+    Raises:
+        InputError: next-sentence prediction was asked for and the architecture has no head for it.
+    """
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForPreTraining
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    kind: Any = AutoModelForMaskedLM
+    if options.pretrain.next_sentence:
+        kind = AutoModelForPreTraining
+        if config.model_type != "bert":
+            raise InputError(f"{where}.pretrain.next_sentence: found model type {config.model_type}, expected bert")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(options.pretrain.seed)
+        return _from_checkpoint(kind, options, where) if options.from_ else kind.from_config(config)
+
+
+def write_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Write the weights of transformers' encoder."""
+    files.write_tensors(folder / files.WEIGHTS, encoder.state_dict())
+
+
+def _from_checkpoint(kind: Any, options: Options, where: str, **more: Any) -> Any:
+    from transformers.utils import logging
+
+    source = Path(options.from_)
+    if not source.is_dir():
+        if source.is_absolute() or options.from_.startswith(".") or options.from_.count("/") > 1:
+            raise InputError(f"{where}.from: {source}: no such folder")
+        if not options.revision:
+            raise InputError(f"{where}: {options.from_} is a name on the hub\nexpected: its revision, a commit")
+    logging.set_verbosity_error()  # what is missing or extra is checked by us; the bar writes carriage returns
+    logging.disable_progress_bar()
+    try:
+        return kind.from_pretrained(options.from_, revision=options.revision, use_safetensors=True, **more)
+    except (OSError, ValueError, RuntimeError) as error:
+        said = next(line for line in str(error).splitlines() if line.strip())
+        raise InputError(f"{where}.from: {options.from_}: {said}") from None
+
+
+def _tokenizer(options: Options, where: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(options.from_, revision=options.revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}.from: {options.from_}: {str(error).splitlines()[0]}") from None
+    if not getattr(found, "is_fast", False):
+        raise InputError(f"{where}.from: {options.from_}: no tokenizer.json, and none can be made of what is there")
+    return found.backend_tokenizer
+
+
+def _describe(options: Options, folder: Path) -> None:
+    """Write our configuration beside transformers' own."""
+    ours = options.model_dump(include={"model", "pooling", "attention", "dropout"})
+    artefacts.write_json(folder / files.CONFIG, ours)
+
+
+def build(folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> Transformer:
+    """The model of a folder; see gradworks.models. Only the pooler's weights may be missing in an encoder folder."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        sizes = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not a transformers configuration: {str(error).splitlines()[0]}") from None
+    attention = {"attn_implementation": config["attention"]} if config["attention"] else {}
+    encoder = AutoModel.from_config(sizes, **attention)
+    if config["pooling"] == "pooler" and getattr(encoder, "pooler", None) is None:
+        raise InputError(f"{folder}: pooling: found pooler\nexpected cls or mean: {sizes.model_type} has no pooler")
+    model = Transformer(config, encoder, files.read_tokenizer(folder), outputs).train()
+    path = folder / files.WEIGHTS
+    if trained:
+        files.fill(model, files.read_tensors(path), path)
+    elif path.exists():
+        tensors = files.read_tensors(path)
+        if getattr(encoder, "pooler", None) is None:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_POOLER)}
+        files.fill(encoder, tensors, path, [name for name in encoder.state_dict() if name.startswith(_POOLER)])
+    return model
+
+
+def write(model: Transformer, folder: Path) -> None:
+    """Write a trained model."""
+    model.encoder.config.save_pretrained(folder)
+    artefacts.write_json(folder / files.CONFIG, model.config)
+    files.write_tokenizer(model.tokenizer, folder)
+    files.write_tensors(folder / files.WEIGHTS, model.state_dict())

@@ -1,0 +1,167 @@
+"""Masked-language-model training of an encoder that lies in a folder; it goes on by itself after a kill.
+
+Order, masks and dropout of a step are keyed by (seed, step), so a resumed run ends bit-identical to an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from gradworks.data.batching import key, order, steps_per_epoch
+from gradworks.data.masking import IGNORED, Special, held_out, mask
+from gradworks.models import parameter_groups
+from gradworks.models.transformer import input_names
+from gradworks.stage.errors import InputError
+from gradworks.stage.progress import Progress
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor, nn
+
+    from gradworks.data.masking import Sequences
+    from gradworks.models._core.options import Pretrain
+    from gradworks.stage.checkpoint import Checkpoint
+
+LOOKS = 20  # times in a run that the held-out loss is measured and a checkpoint is written
+SAVE_SECONDS = 60.0  # between checkpoints at most
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint stands."""
+
+
+def rate(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate in step 0, 1, …: rises linearly for `warmup` of the steps, then falls to zero."""
+    rise = warmup * total
+    return (step + 1) / rise if step + 1 < rise else (total - step) / max(1.0, total - rise)
+
+
+def losses(model: nn.Module, batch: dict[str, Tensor], next_sentence: bool) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy of the predicted tokens, in nats, and of next-sentence prediction (0 without it).
+
+    For BERT the vocabulary is scored at the predicted tokens only, which is most of the cost of a small model.
+    """
+    inputs = {name: batch[name] for name in input_names(model.base_model)}
+    chosen = batch["targets"] != IGNORED
+    if hasattr(model, "cls") and hasattr(model.cls, "predictions"):
+        made = model.base_model(**inputs)
+        scores = model.cls.predictions(made.last_hidden_state[chosen])
+    else:
+        scores = model(**inputs).logits[chosen]
+    words = F.cross_entropy(scores, batch["targets"][chosen])
+    if not next_sentence:
+        return words, torch.zeros(())
+    return words, F.cross_entropy(model.cls.seq_relationship(made.pooler_output), batch["next_sentence_label"])
+
+
+def train(
+    model: nn.Module,
+    sequences: Sequences,
+    tokenizer: Tokenizer,
+    settings: Pretrain,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    stop: Callable[[], bool],
+    name: str,
+) -> list[dict[str, Any]]:
+    """Train a masked language model in place.
+
+    Args:
+        model: of transformers, with a head for masked tokens (and for next sentences).
+        sequences: at least two.
+        tokenizer: which made them.
+        settings: of params.yaml.
+        device: where to compute.
+        checkpoint: where to resume from and to save to; the caller removes it when its outputs stand.
+        stop: asked after every step; when true the checkpoint is saved and Stopped raised.
+        name: of the encoder, for what is said.
+
+    Returns:
+        One row a step: step, sequences, loss, learning_rate and, where it was measured, held_out_loss.
+
+    Raises:
+        Stopped: see `stop`.
+        InputError: a loss was not finite.
+    """
+    special = Special.of(tokenizer)
+    rows, held = held_out(len(sequences), settings.held_out, settings.seed)
+    lengths = [sequences.lengths[r] for r in rows]
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+
+    def batch(chosen: list[int], *keys: int | str) -> dict[str, Tensor]:
+        made = sequences.batch(chosen, special.pad)
+        made["input_ids"], made["targets"] = mask(made["input_ids"], special, settings.mask, settings.seed, *keys)
+        return {k: tensor.to(device) for k, tensor in made.items()}
+
+    def measure() -> dict[str, float]:
+        """Loss on the held-out sequences under masks that are always the same."""
+        model.eval()
+        total = torch.zeros(2)
+        with torch.no_grad():
+            for start in range(0, len(held), settings.batch):
+                part = held[start : start + settings.batch]
+                both = losses(model, batch(part, "held out", start), settings.next_sentence)
+                total += torch.stack([one.cpu() for one in both]) * len(part) / len(held)
+        model.train()
+        row = {"held_out_loss": float(total[0])}
+        return row | ({"held_out_next_sentence_loss": float(total[1])} if settings.next_sentence else {})
+
+    saved = checkpoint.load()
+    if saved is None:
+        history = [{"step": 0, "sequences": 0, "loss": None, "learning_rate": 0.0, **measure()}]
+        print(f"{name}: held-out loss {history[0]['held_out_loss']:.3f} at the start", flush=True)
+    else:
+        history = saved["history"]
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        print(f"{name}: resumed from step {history[-1]['step']} of {settings.steps}", flush=True)
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+        checkpoint.save(state)
+
+    per_epoch = steps_per_epoch(len(rows), settings.batch)
+    every = max(1, settings.steps // LOOKS)
+    batches: tuple[int, list[list[int]]] = (-1, [])
+    last = time.monotonic()
+    with Progress(f"pretrain {name}", settings.steps, "step", start=history[-1]["step"]) as bar:
+        for step in range(history[-1]["step"], settings.steps):
+            epoch, position = divmod(step, per_epoch)
+            if batches[0] != epoch:
+                batches = (epoch, order(lengths, settings.batch, settings.seed, epoch))
+            chosen = [rows[i] for i in batches[1][position]]
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate(step, settings.steps, settings.warmup)
+            torch.manual_seed(key(settings.seed, "dropout", step))
+            words, sentences = losses(model, batch(chosen, "mask", step), settings.next_sentence)
+            (words + sentences).backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            row = {"step": step + 1, "sequences": history[-1]["sequences"] + len(chosen), "loss": words.item()}
+            if settings.next_sentence:
+                row["next_sentence_loss"] = sentences.item()
+            if not (math.isfinite(row["loss"]) and math.isfinite(float(norm))):
+                raise InputError(
+                    f"pretrain.{name}.pretrain: diverged in step {step + 1}: loss {row['loss']:.3g}, gradient norm "
+                    f"{float(norm):.3g}\nexpected: finite; a learning_rate below {settings.learning_rate:g} may help"
+                )
+            optimizer.step()
+            optimizer.zero_grad()
+            row["learning_rate"] = optimizer.param_groups[0]["lr"]
+            look = (step + 1) % every == 0 or step + 1 == settings.steps
+            history.append(row | (measure() if look else {}))
+            bar.advance(loss=row["loss"])
+            asked = stop()
+            if look or asked or time.monotonic() - last > SAVE_SECONDS:
+                save()
+                last = time.monotonic()
+            if asked:
+                raise Stopped(f"{name}: stopped after step {step + 1} of {settings.steps}; the next run goes on there")
+    print(f"{name}: held-out loss {history[-1]['held_out_loss']:.3f} after step {settings.steps}", flush=True)
+    return history

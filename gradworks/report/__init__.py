@@ -1,0 +1,51 @@
+"""The report: what was found, in words, tables and figures, from whatever cells are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gradworks.stage import artefacts
+
+
+def collect(params: Path, cells: Path, runs: Path) -> dict[str, Any]:
+    """The results of the cells that are there; a cell without metrics is "not run".
+
+    Raises:
+        InputError: a file is damaged, or the section `report` does not fit what was evaluated.
+    """
+    from gradworks.report import read, summary
+
+    return summary.results(read.read(params, cells, runs))
+
+
+def build(params: Path, cells: Path, runs: Path, out: Path) -> dict[str, Any]:
+    """Write report.html, report.md and results.json to `out`; returns the results. Raises what `collect` raises."""
+    from gradworks.report import page, read, summary
+
+    inputs = read.read(params, cells, runs)
+    results = summary.results(inputs)
+    artefacts.write_json(out / "results.json", results)
+    for name, text in page.render(results, inputs).items():
+        with artefacts.atomic_file(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return results
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as plain text, at most 100 columns."""
+    from gradworks.report import terminal
+
+    return terminal.table(results)
+
+
+def cell_line(results: dict[str, Any], path: str) -> str:
+    """One cell (its path) as one line of text."""
+    from gradworks.report import terminal
+
+    return terminal.cell_line(results, path)
+
+
+def answer(results: dict[str, Any]) -> str:
+    """The answer in words: at most six lines."""
+    return "\n".join(results["answer"])

@@ -1,0 +1,182 @@
+"""Figures as SVG text that stands in the page: no colour alone tells methods apart, and all colours follow the page's.
+
+matplotlib draws with stand-in colours, which become CSS variables; fixed salt and no metadata, so that the same results
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", ":", "-.")
+DASH_ARRAYS = ("", "5 3", "1 3", "6 3 1 3")  # DASHES as SVG, for the legend
+INK, FAINT = "#010101", "#020202"
+COLOURS = 8  # --m0 … --m7 of style.css; methods beyond share a colour and differ in marker and dashes
+
+
+def style(index: int) -> dict[str, Any]:
+    """Colour variable, marker and dashes of the method at this place of params.yaml: the same in every figure."""
+    turn = index // COLOURS
+    dash = (index + turn) % len(DASHES)
+    return {"colour": f"var(--m{index % COLOURS})", "marker": MARKERS[(index + turn) % len(MARKERS)], "dash": dash}
+
+
+def _stand_in(index: int) -> str:
+    return f"#0a00{index % COLOURS:02x}"
+
+
+def curves(lines: dict[str, list[dict[str, list[float]]]], methods: Sequence[str], label: str, alt: str) -> str:
+    """Selection score against examples: the mean over seeds, a band from the lowest to the highest seed.
+
+    Args:
+        lines: method -> one history (`examples`, `score`) per seed.
+        methods: all of the report, in order: the place gives colour and marker.
+        label: of the vertical axis.
+        alt: what the figure shows, for those who do not see it.
+    """
+    axes = _axes(3.9, 2.7, 0.5, 0.08)
+    for method, seeds in lines.items():
+        index = methods.index(method)
+        look = style(index)
+        line = {"color": _stand_in(index), "linestyle": DASHES[look["dash"]], "marker": look["marker"]}
+        line |= {"linewidth": 1.5, "markersize": 3.5}
+        if any(one["examples"] != seeds[0]["examples"] for one in seeds):
+            for one in seeds:  # a run that ended early has fewer points: no mean of unequal parts
+                axes.plot(one["examples"], one["score"], **line)
+            continue
+        columns = list(zip(*(one["score"] for one in seeds), strict=True))
+        axes.plot(seeds[0]["examples"], [sum(c) / len(c) for c in columns], **line)
+        if len(seeds) > 1:
+            low, high = [min(c) for c in columns], [max(c) for c in columns]
+            axes.fill_between(seeds[0]["examples"], low, high, color=_stand_in(index), alpha=0.12, linewidth=0)
+    axes.set_xlabel("training examples seen")
+    axes.set_ylabel(label)
+    axes.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.35)
+    return _svg(axes, "curves-" + alt, alt)
+
+
+def dots(
+    rows: list[dict[str, Any]],
+    references: list[dict[str, Any]],
+    limits: tuple[float, float],
+    methods: Sequence[str],
+    label: str,
+    alt: str,
+) -> str:
+    """Each seed a dot, the mean a bar, methods from above to below; chance and ceiling as lines.
+
+    Args:
+        rows: summaries of one condition and encoder.
+        references: their rows of the results.
+        limits: of the horizontal axis, the same in all panels.
+        methods, label, alt: as in `curves`; the label is that of the horizontal axis.
+    """
+    axes = _axes(3.9, 0.74 + 0.28 * len(rows), 0.25 + 0.068 * max(len(row["method"]) for row in rows), 0.32)
+    for place, row in enumerate(rows):
+        index = methods.index(row["method"])
+        look, mean = style(index), row["primary"]
+        colour = _stand_in(index)
+        axes.plot(mean["values"], [place] * mean["n"], look["marker"], color=colour, markersize=5, alpha=0.75)
+        if mean["value"] is None:
+            axes.text(
+                0.5,
+                place,
+                "no value",
+                transform=axes.get_yaxis_transform(),
+                color=FAINT,
+                size=8,
+                ha="center",
+                va="center",
+            )
+            continue
+        axes.plot([mean["value"]] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2)
+        if mean["se"] is not None:
+            axes.plot([mean["value"] - mean["se"], mean["value"] + mean["se"]], [place] * 2, color=colour, linewidth=1)
+    axes.set_xlim(*limits)
+    _lines(axes, {r["name"].removesuffix(" class"): r["primary"]["value"] for r in references})
+    axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.35)
+    return _svg(axes, "dots-" + alt, alt)
+
+
+def _lines(axes: Axes, values: dict[str, float]) -> None:
+    """Dotted upright lines with their names above; a name too near to the one before stands higher."""
+    for value in values.values():
+        axes.axvline(value, color=FAINT, linewidth=1, linestyle=":")
+    low, high = axes.get_xlim()
+    before, height = low - (high - low), 0
+    for name, value in sorted(values.items(), key=lambda item: item[1]):
+        height = 9 if value - before < 0.16 * (high - low) and height == 0 else 0
+        before = value
+        axes.annotate(
+            name, (value, 1.0), (0, 3 + height), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="center", size=7, color=FAINT,
+        )  # fmt: skip
+
+
+def swatch(index: int, name: str) -> str:
+    """A method's line and marker for the legend (the name stands beside it)."""
+    look = style(index)
+    dashes = f' stroke-dasharray="{DASH_ARRAYS[look["dash"]]}"' if look["dash"] else ""
+    shape = {
+        "o": '<circle cx="16" cy="6" r="3.5"/>',
+        "s": '<rect x="12.5" y="2.5" width="7" height="7"/>',
+        "D": '<path d="M16 1.5 20.5 6 16 10.5 11.5 6Z"/>',
+        "^": '<path d="M16 2 20 10H12Z"/>',
+        "v": '<path d="M16 10 20 2H12Z"/>',
+        "P": '<path d="M14.5 2h3v2.5H20v3h-2.5V10h-3V7.5H12v-3h2.5Z"/>',
+        "X": '<path d="m13 2 3 2.5L19 2l1 1-2.5 3L20 9l-1 1-3-2.5L13 10l-1-1 2.5-3L12 3Z"/>',
+        "*": '<path d="m16 1 1.3 3.4h3.5L18 6.6l1 3.6-3-2.1-3 2.1 1-3.6-2.8-2.2h3.5Z"/>',
+    }[look["marker"]]
+    line = f'<path d="M0 6h32" stroke-width="1.8"{dashes}/>'
+    colour = f"color:{look['colour']};stroke:currentColor;fill:currentColor"
+    size = 'viewBox="0 0 32 12" width="32" height="12"'
+    return f'<svg class="swatch" {size} aria-hidden="true" style="{colour}">{line}{shape}</svg>'
+
+
+def _axes(width: float, height: float, left: float, top: float) -> Axes:
+    """Figure size and margins in inches. Without pyplot: no window, no global state, half the import."""
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(width, height)).add_axes(
+        (left / width, 0.42 / height, (width - left - 0.18) / width, (height - 0.42 - top) / height)
+    )  # a fixed frame: half the time of a layout engine, and panels that stand beside each other are aligned
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=8, length=3)
+    axes.xaxis.label.set(color=INK, size=8)
+    axes.yaxis.label.set(color=INK, size=8)
+    return axes
+
+
+def _svg(axes: Axes, salt: str, alt: str) -> str:
+    from html import escape
+
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        axes.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # would hold for the whole page
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # the page's font
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", svg)  # ids are the page's too
+    svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
+    svg = re.sub(r"#0a00([0-9a-f]{2})", lambda m: f"var(--m{int(m.group(1), 16)})", svg)
+    head = f'<svg role="img" aria-label="{escape(alt, quote=True)}"'
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)  # as wide as its place
+    return re.sub(r"<svg", head, svg, count=1).strip() + "\n"

@@ -1,0 +1,98 @@
+"""Numbers as people read them; the same in HTML, Markdown and the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MARKS = {"OOM": "†", "diverged": "‡", "not converged": "*", "not run": "…"}
+MEANINGS = {
+    "OOM": "ran out of memory",
+    "diverged": "loss or gradient was not finite",
+    "not converged": "no better on the selection split than a constant prediction; its score counts",
+    "not run": "no result yet",
+}
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash for None."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """With its sign, a true minus."""
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def count(value: int | None) -> str:
+    """Thousands apart by a narrow space."""
+    return "–" if value is None else f"{value:,}".replace(",", "\u202f")
+
+
+def over_seeds(mean: dict[str, Any]) -> str:
+    """`0.642 ± 0.004`; below three seeds the values themselves."""
+    if mean["se"] is not None:
+        return f"{number(mean['value'])} ± {number(mean['se'])}"
+    return ", ".join(map(number, mean["values"])) or "–"
+
+
+def interval(one: dict[str, Any]) -> str:
+    """`[+0.010, +0.054]`, empty where there is none."""
+    return "" if one["low"] is None else f"[{signed(one['low'])}, {signed(one['high'])}]"
+
+
+def gap(one: dict[str, Any] | None) -> str:
+    """`+0.032 [+0.010, +0.054]`; without an interval the difference of each seed."""
+    if one is None or one["mean"] is None:
+        return "–"
+    if one["low"] is not None:
+        return f"{signed(one['mean'])} {interval(one)}"
+    return f"{signed(one['mean'])} ({', '.join(map(signed, one['values']))})"
+
+
+def states(found: dict[str, int]) -> str:
+    """`2 of 3, 1 OOM†`: how many cells have a score, and what became of the others."""
+    total = sum(found.values())
+    good = found.get("ok", 0) + found.get("not converged", 0)
+    others = [f"{n} {state}{MARKS[state].strip('…')}" for state, n in found.items() if state != "ok"]
+    return ", ".join([f"{good} of {total}" if good < total else str(total), *others])
+
+
+def seeds(n: int) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n} seed" + "s" * (n != 1)
+
+
+def methods(n: int) -> str:
+    """`1 method`, `3 methods`."""
+    return f"{n} method" + "s" * (n != 1)
+
+
+def verdict(one: dict[str, Any]) -> str:
+    """`gain, p = 0.01`, `undecided`, `no interval: 2 seeds`."""
+    if one["verdict"] == "no interval":
+        return one["note"].partition(", ")[0]
+    p = "" if one["corrected_p"] is None else f", p = {one['corrected_p']:.2g}"
+    return one["verdict"] + p
+
+
+def plain_interval(score: dict[str, Any]) -> str:
+    """`[0.61, 0.67]` of a score over examples, or why there is none."""
+    if score["low"] is None:
+        return f"({score['note']})" if score.get("note") else ""
+    return f"[{number(score['low'])}, {number(score['high'])}]"
+
+
+def corruption(done: dict[str, dict[str, Any]]) -> str:
+    """`noise: 3 000 rows, 2 010 changed`; `none`."""
+    parts = []
+    for kind, found in done.items():
+        changed = f", {count(found['changed'])} labels changed" if found.get("changed") else ""
+        parts.append(f"{kind}: {count(found['rows'])} rows{changed}")
+    return "; ".join(parts) or "none"
+
+
+def point(method: dict[str, Any]) -> str:
+    """A method as params.yaml gives it, on one line; `plain training` for an empty one."""
+    import json
+
+    return json.dumps(method)[1:-1].replace('"', "") or "plain training"

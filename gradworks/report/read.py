@@ -1,0 +1,150 @@
+"""What the report reads: the cells that cells.yaml names, and of each what is there so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradworks import metrics, stage
+from gradworks.report.settings import Report, Target
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from gradworks.tasks import Row, row
+
+NOT_RUN = {"state": "not run", "reason": "", "overall": {}, "by": {}}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the results are made of, keyed as in cells.yaml.
+
+    Attributes:
+        cells: key -> condition, method, encoder, seed, path and entries.
+        metrics: key -> what `evaluate` wrote; the state is "not run" where it has not.
+        ensembles: key -> item of cells.yaml and what `ensemble` wrote, under `metrics`.
+        references: condition -> name -> score of the primary and of the secondary target.
+        data: condition -> what `corrupt` says of its first seed.
+        stale: metrics files that no cell names.
+    """
+
+    settings: Report
+    task: Row
+    values: dict[str, Any]
+    runs: Path
+    cells: dict[str, dict[str, Any]]
+    metrics: dict[str, dict[str, Any]]
+    ensembles: dict[str, dict[str, Any]]
+    references: dict[str, dict[str, list[metrics.Score | None]]] = field(default_factory=dict)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stale: tuple[Path, ...] = ()
+
+
+def read(params: Path, cells: Path, runs: Path) -> Inputs:
+    """Read what is there; what is missing is "not run".
+
+    Raises:
+        InputError: a file is damaged, or `report` names a method that params.yaml does not have.
+    """
+    values = stage.read_yaml(params)
+    settings = stage.section(params, "report", Report)
+    named = {"baseline": settings.baseline, **{f"controls.{m}": m for m in settings.controls}}
+    named |= {f"controls.{m}": c for m, c in settings.controls.items() if m in values["methods"]}
+    for key, name in named.items():
+        if name not in values["methods"]:
+            raise InputError(f"{params}: report.{key}: found {name!r}\nexpected one of: {', '.join(values['methods'])}")
+    each = stage.value(cells, "each")
+    folder = runs / "metrics"
+    found = {key: _metrics(folder / f"{cell['path']}.json") for key, cell in each["train"].items()}
+    for key, cell in each["train"].items():
+        if found[key]["state"] == "not run" and (runs / "train" / cell["path"] / "status.json").exists():
+            found[key] = {**NOT_RUN, "reason": "trained, not evaluated"}
+    ensembles = {
+        key: {**item, "metrics": _metrics(folder / "ensemble" / f"{key}.json")}
+        for key, item in (each.get("ensemble") or {}).items()
+    }
+    named_files = {folder / f"{cell['path']}.json" for cell in each["train"].values()}
+    named_files |= {folder / "ensemble" / f"{key}.json" for key in ensembles}
+    task = row(values["task"])
+    references, data = {}, {}
+    for condition in dict.fromkeys(cell["condition"] for cell in each["train"].values()):
+        seeds = sorted({c["seed"] for c in each["train"].values() if c["condition"] == condition})
+        folders = [f for f in (runs / "corrupt" / condition / str(s) for s in seeds) if f.is_dir()]
+        if folders:
+            data[condition] = artefacts.read_json(folders[0] / artefacts.MANIFEST)
+            references[condition] = _references(folders[0] / "test.parquet", task, settings)
+    return Inputs(
+        settings, task, values, runs, each["train"], found, ensembles, references, data,
+        tuple(sorted(set(folder.rglob("*.json")) - named_files)),
+    )  # fmt: skip
+
+
+def figure(found: dict[str, Any], target: Target, where: str) -> dict[str, Any] | None:
+    """The score of a target in what `evaluate` wrote, None where nothing was predicted. InputError when it is not
+    there.
+    """
+    scores = found["overall"]
+    if not scores:
+        return None
+    for column, value in target.where.items():
+        values = found["by"].get(column)
+        if values is None:
+            there = ", ".join(found["by"]) or "none"
+            raise InputError(f"{where}: no scores by {column!r}, which report names\nfound: {there}; see evaluate.by")
+        if str(value) not in values:
+            raise InputError(f"{where}: no test example has {column} = {value}\nfound: {', '.join(values)}")
+        scores = values[str(value)]
+    if target.metric not in scores:
+        raise InputError(f"{where}: no metric {target.metric!r}, which report names\nfound: {', '.join(scores)}")
+    return scores[target.metric]
+
+
+def history(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
+    """`{"examples": [...], "score": [...]}` at each look at the selection split; None where there was none."""
+    file = inputs.runs / "train" / inputs.cells[key]["path"] / "history.parquet"
+    if not file.exists():
+        return None
+    table = artefacts.read_parquet(file, ["examples"])
+    columns = [name for name in table.column_names if name.startswith("selection_")]
+    if not columns:
+        return None
+    pairs = zip(table["examples"].to_pylist(), table[columns[0]].to_pylist(), strict=True)
+    points = [(x, y) for x, y in pairs if y is not None]
+    return {"examples": [x for x, _ in points], "score": [y for _, y in points]}
+
+
+def _metrics(file: Path) -> dict[str, Any]:
+    return artefacts.read_json(file) if file.exists() else NOT_RUN
+
+
+def _references(file: Path, task: Row, settings: Report) -> dict[str, list[metrics.Score | None]]:
+    """Scores that need no training: chance, the most frequent class of the examples scored, the true rule if it is
+    known.
+    """
+    import numpy as np
+
+    if task.classes is None:
+        return {}
+    table = artefacts.read_parquet(file, ["label"])
+    made: dict[str, list[metrics.Score | None]] = {"chance": [], "majority class": [], "true rule": []}
+    for target in (settings.primary, settings.secondary):
+        chosen = np.ones(len(table), dtype=bool)
+        for column, value in target.where.items() if target else ():
+            values = table[column].to_pylist() if column in table.column_names else [None] * len(table)
+            chosen &= np.array([str(x) == str(value) for x in values], dtype=bool)
+        labels = metrics.indices(table["label"].to_numpy(zero_copy_only=False)[chosen], task.classes)
+        one_hot, n = np.eye(len(task.classes)), int(chosen.sum())
+        if target is None or not n:
+            for scores in made.values():
+                scores.append(None)
+            continue
+        most = one_hot[[np.bincount(labels).argmax()] * n]
+        chance = metrics.Score(1 / len(task.classes), n) if target.metric == "accuracy" else None
+        made["chance"].append(chance)
+        made["majority class"].append(metrics.score(target.metric, labels, most, task.classes))
+        rule = None
+        if "rule" in table.column_names:
+            answers = metrics.indices(table["rule"].to_numpy(zero_copy_only=False)[chosen], task.classes)
+            rule = metrics.score(target.metric, labels, one_hot[answers], task.classes)
+        made["true rule"].append(rule)
+    return {name: scores for name, scores in made.items() if scores[0] is not None and scores[0].value is not None}

@@ -1,0 +1,74 @@
+"""The generated parts of README.md, between markers: the results with their md5, and the map of entries."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from pathlib import Path
+
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+
+RESULTS = Path("report/results.json")
+SLOTS = {"objectives": "objective", "weightings": "weighting", "updates": "update"}
+
+
+def write(readme: Path) -> None:
+    """Write every generated part anew; paths are those of the project that the README belongs to.
+
+    Raises:
+        InputError: a pair of markers or report/results.json is missing.
+    """
+    text = readme.read_text(encoding="utf-8")
+    for name, part in (("results", results(readme.parent)), ("entries", entries(readme.parent))):
+        text = replace(text, name, part, str(readme))
+    with artefacts.atomic_file(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def results(root: Path) -> str:
+    """The answer and the tables of report/results.json, its md5 (that of dvc.lock) and the command."""
+    from gradworks.report import page
+
+    file = root / RESULTS
+    found = artefacts.read_json(file)
+    answer = "\n".join(f"- {page.escaped(line)}" for line in found["answer"])
+    said = page.escaped(found["data"]["said"])
+    made = f"Made by `make demo` and `make readme` from `{RESULTS.as_posix()}`, md5 `{md5(file)}`."
+    return f"{said}\n\n{answer}\n\n{page.tables(found)}\n\n{made}"
+
+
+def md5(file: Path) -> str:
+    """As dvc.lock gives it."""
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def entries(root: Path) -> str:
+    """Each slot's entries with the first line of their docstrings, without importing them."""
+    lines = ["| Slot | Entry | |", "|---|---|---|"]
+    for folder, slot in SLOTS.items():
+        for file in sorted((root / "gradworks" / "methods" / folder).glob("[!_]*.py")):
+            said = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+            link = f"[`{file.stem}`]({file.relative_to(root).as_posix()})"
+            lines.append(f"| {slot} | {link} | {said.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+def between(text: str, name: str, where: str = "README.md") -> str:
+    """What stands between the markers of a part. Raises InputError when they are missing."""
+    return _find(text, name, where).group(2).strip()
+
+
+def replace(text: str, name: str, part: str, where: str = "README.md") -> str:
+    """`text` with another part between the markers. Raises InputError when they are missing."""
+    found = _find(text, name, where)
+    return f"{text[: found.end(1)]}\n{part}\n{text[found.start(3) :]}"
+
+
+def _find(text: str, name: str, where: str) -> re.Match[str]:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    found = re.search(f"({re.escape(begin)})(.*?)({re.escape(end)})", text, re.S)
+    if not found:
+        raise InputError(f"{where}: no part {name!r}\nexpected: {begin} … {end}")
+    return found

@@ -1,0 +1,171 @@
+"""From what was read to report/results.json: one row per cell, one per method on one condition and encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from gradworks import metrics, statistics
+from gradworks.report import words
+from gradworks.report.read import Inputs, figure
+from gradworks.report.settings import Report, Target
+
+USED = ("ok", "not converged")  # states whose scores count; those of the second are marked
+
+
+def results(inputs: Inputs) -> dict[str, Any]:
+    """A pure function of the inputs: no time, host, path or stale file changes it."""
+    settings = inputs.settings
+    cells = [_cell(inputs, key) for key in inputs.cells]
+    made = {
+        "title": settings.title,
+        "task": inputs.task.name,
+        "baseline": settings.baseline,
+        "controls": settings.controls,
+        "primary": _target(settings.primary),
+        "secondary": _target(settings.secondary) if settings.secondary else None,
+        "cells": cells,
+        "summaries": _summaries(inputs, cells),
+        "references": [
+            {"condition": condition, "name": name, "primary": _score(one), "secondary": _score(two)}
+            for condition, rows in inputs.references.items()
+            for name, (one, two) in rows.items()
+        ],
+        "ensembles": [_ensemble(settings, key, item) for key, item in inputs.ensembles.items()],
+        "data": _data(inputs),
+    }
+    return made | {"answer": words.answer(made), "checks": words.checks(made, inputs)}
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        **target.model_dump(),
+        "name": target.name,
+        "subset": target.subset,
+        "better": metrics.better(target.metric),
+    }
+
+
+def _score(score: metrics.Score | None) -> dict[str, Any] | None:
+    return None if score is None else score.as_dict()
+
+
+def _cell(inputs: Inputs, key: str) -> dict[str, Any]:
+    item, found, settings = inputs.cells[key], inputs.metrics[key], inputs.settings
+    where = f"metrics of {key}"
+    made = {"key": key, **{name: item[name] for name in ("condition", "method", "encoder", "seed", "path")}}
+    made |= {name: found.get(name) for name in ("state", "reason", "steps", "examples", "skipped")}
+    made["primary"] = figure(found, settings.primary, where)
+    made["secondary"] = figure(found, settings.secondary, where) if settings.secondary else None
+    without = found.get("without_leaked")
+    made["without_leaked"] = figure(without, settings.primary, where) if without else None
+    return made
+
+
+def _values(cells: list[dict[str, Any]], which: str) -> dict[int, float]:
+    """Seed -> value of the cells that have one."""
+    scores = {c["seed"]: c[which] for c in cells if c["state"] in USED and c[which] is not None}
+    return {seed: score["value"] for seed, score in scores.items() if score["value"] is not None}
+
+
+def _summaries(inputs: Inputs, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["condition"], cell["encoder"], cell["method"]), []).append(cell)
+    made = []
+    conditions = list(dict.fromkeys(c for c, _, _ in groups))  # those of one condition stand together
+    for condition, encoder in sorted(dict.fromkeys((c, e) for c, e, _ in groups), key=lambda f: conditions.index(f[0])):
+        family = {m: rows for (c, e, m), rows in groups.items() if (c, e) == (condition, encoder)}
+        summaries = {method: _summary(inputs, method, rows, family) for method, rows in family.items()}
+        for which in ("primary", "secondary"):
+            _correct([s["difference"][which] for s in summaries.values()])
+        made += [{"condition": condition, "encoder": encoder, "method": m, **s} for m, s in summaries.items()]
+    return made
+
+
+def _summary(
+    inputs: Inputs, method: str, cells: list[dict[str, Any]], family: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    settings = inputs.settings
+    made: dict[str, Any] = {"seeds": [c["seed"] for c in cells], "states": {}}
+    for cell in cells:
+        made["states"][cell["state"]] = made["states"].get(cell["state"], 0) + 1
+    for which in ("primary", "secondary", "without_leaked"):
+        values = _values(cells, which)
+        made[which] = {**dataclasses.asdict(statistics.mean(list(values.values()))), "values": list(values.values())}
+    control = settings.controls.get(method)
+    for name, other in (("difference", settings.baseline), ("control", control)):
+        made[name] = {"primary": None, "secondary": None}
+        if other in family and other != method:
+            for which, target in (("primary", settings.primary), ("secondary", settings.secondary)):
+                if target:
+                    better = metrics.better(target.metric)
+                    pair = _values(cells, which), _values(family[other], which)
+                    made[name][which] = difference(other, *pair, better)
+    for count in ("steps", "examples", "skipped"):
+        counts = [c[count] for c in cells if c[count] is not None]
+        made[count] = round(sum(counts) / len(counts)) if counts else None
+    made["by"] = _by(inputs, cells)
+    return made
+
+
+def difference(to: str, ours: dict[int, float], theirs: dict[int, float], better: int) -> dict[str, Any]:
+    """A paired difference and what it shows: "gain" or "loss" (the interval excludes 0), "undecided", "no interval"."""
+    found = statistics.paired(ours, theirs)
+    verdict = "no interval" if found.low is None else "undecided"
+    if found.certain:
+        verdict = "gain" if found.mean * better > 0 else "loss"
+    seeds = sorted(ours.keys() & theirs.keys(), key=str)
+    more = {"certain": found.certain, "corrected_p": None, "verdict": verdict}
+    return {"to": to, "seeds": seeds, **dataclasses.asdict(found), **more}
+
+
+def _correct(differences: list[dict[str, Any] | None]) -> None:
+    """Holm over the methods of one condition and encoder; a difference that does not stand it is undecided."""
+    there = [d for d in differences if d is not None]
+    for one, p in zip(there, statistics.holm([d["p"] for d in there]), strict=True):
+        one["corrected_p"] = p
+        if p is not None and p >= 0.05 and one["verdict"] in ("gain", "loss"):
+            one["verdict"] = "undecided"
+            one["note"] = f"not beyond chance among {len(there)} methods compared (Holm)"
+
+
+def _by(inputs: Inputs, cells: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Column -> value -> mean of the primary metric over seeds, and on how many examples."""
+    metric, made = inputs.settings.primary.metric, {}
+    used = [inputs.metrics[c["key"]]["by"] for c in cells if c["state"] in USED]
+    for column in used[0] if used else ():
+        made[column] = {}
+        for value in used[0][column]:
+            scores = [by[column][value][metric] for by in used if value in by.get(column, {})]
+            known = [s["value"] for s in scores if s["value"] is not None]
+            mean = statistics.mean(known).value
+            made[column][value] = {"mean": mean, "n": scores[0]["n"], "small": scores[0].get("small", False)}
+    return made
+
+
+def _ensemble(settings: Report, key: str, item: dict[str, Any]) -> dict[str, Any]:
+    found, where = item["metrics"], f"metrics of ensemble {key}"
+    made: dict[str, Any] = {name: item[name] for name in ("condition", "method", "encoders")}
+    made |= {"name": key, "state": found["state"], "reason": found.get("reason", ""), "rows": []}
+    if found["state"] == "ok":
+        rows = [*found["members"].items(), ("mean", found["mean"]), ("oracle", found["oracle"])]
+        for name, scores in rows:
+            two = figure(scores, settings.secondary, where) if settings.secondary else None
+            made["rows"].append({"name": name, "primary": figure(scores, settings.primary, where), "secondary": two})
+    made |= {"left_out": found.get("left_out", {}), "disagreement": found.get("disagreement", {})}
+    return made | {"said": words.ensemble(made)}
+
+
+def _data(inputs: Inputs) -> dict[str, Any]:
+    """On what the figures stand: sources as params.yaml names them, rows, what was done to them, digests."""
+    made: dict[str, Any] = {"sources": inputs.values.get("fetch") or {}, "conditions": {}}
+    for condition, manifest in inputs.data.items():
+        made["conditions"][condition] = {
+            "splits": manifest.get("splits", {}),
+            "corruptions": manifest.get("corruptions", {}),
+            "seed": manifest.get("seed"),
+            "sha256": {name: entry["sha256"] for name, entry in manifest["files"].items()},
+        }
+    splits = (inputs.values.get("corrupt") or {}).get("splits") or {}
+    return made | {"said": words.data(made, splits)}

@@ -1,0 +1,178 @@
+"""The answer in words. No gain is claimed without an interval that excludes zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gradworks.report import form
+from gradworks.stage.cells import entry_name
+
+if TYPE_CHECKING:
+    from gradworks.report.read import Inputs
+
+_LINES = 4  # comparisons in the answer; the tables have the others
+
+
+def answer(results: dict[str, Any]) -> list[str]:
+    """At most six lines: the best method under each condition, then what this number of seeds can show."""
+    baseline, primary = results["baseline"], results["primary"]
+    lines, shown = [], []
+    for (condition, encoder), family in families(results).items():
+        others = [s for s in family if s["difference"]["primary"] is not None]
+        if not others:
+            continue
+        known = [s for s in others if s["difference"]["primary"]["mean"] is not None]
+        place = condition if _one_encoder(results, condition) else f"{condition}, {encoder}"
+        if not known:
+            lines.append(f"{place}: nothing to compare with {baseline} yet")
+            continue
+        best = max(known, key=lambda s: s["difference"]["primary"]["mean"] * primary["better"])
+        shown.append((place, best["difference"]["primary"]))
+        lines.append(f"{place}: {_verdict(results, best, family, len(others) - len(known))}")
+    if not lines:
+        return [f"No cell has been compared with {baseline} yet."]
+    if len(lines) > _LINES:
+        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more comparisons stand in the tables."]
+    return [f"Figures: {primary['name']}.", *lines, *_power(shown[:_LINES])]
+
+
+def families(results: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(condition, encoder) -> the summaries that are compared with each other."""
+    made: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for summary in results["summaries"]:
+        made.setdefault((summary["condition"], summary["encoder"]), []).append(summary)
+    return made
+
+
+def _one_encoder(results: dict[str, Any], condition: str) -> bool:
+    """Whether only one encoder of a condition has methods to compare."""
+    return sum(c == condition and len(family) > 1 for (c, _), family in families(results).items()) == 1
+
+
+def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[str, Any]], waiting: int) -> str:
+    one, better = best["difference"]["primary"], results["primary"]["better"]
+    base = form.number(next(s["primary"]["value"] for s in family if s["method"] == one["to"]))
+    value, seeds = form.number(best["primary"]["value"]), form.seeds(one["n"])
+    if one["verdict"] == "gain":
+        more = f"p = {one['corrected_p']:.2g} after Holm" if one["corrected_p"] is not None else "not corrected"
+        more += f" over {form.methods(sum(s['difference']['primary'] is not None for s in family))}"
+        said = f"{best['method']} gains {form.gap(one)} over {one['to']}, from {base} to {value} ({seeds}, {more})"
+    elif one["mean"] * better <= 0:
+        said = f"no method is above {one['to']} ({base}); nearest is {best['method']}, {form.gap(one)}"
+    else:
+        reason = one["note"] if one["low"] is None or one["certain"] else f"the interval holds 0 ({seeds})"
+        reason = reason.replace("no interval: ", "no interval with ")
+        said = f"{best['method']} is highest, {value} against {base} of {one['to']}: {form.gap(one)}"
+        said += f"; no claim, {reason}"
+    control = best["control"]["primary"]
+    if control and control["mean"] is not None and control["to"] != one["to"]:
+        said += f"; against its control {control['to']} {form.gap(control)}"
+    return said + (f"; {form.methods(waiting)} without a value" if waiting else "")
+
+
+def _power(shown: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """The smallest gain that so many seeds could show, from the spread that was seen."""
+    known = [f"{place} {form.number(one['detectable'])} ({form.seeds(one['n'])})" for place, one in shown
+             if one["detectable"] is not None]  # fmt: skip
+    if not known:
+        return []
+    return [f"Smallest true gain that would be seen 4 times in 5: {', '.join(known)}."]
+
+
+def checks(results: dict[str, Any], inputs: Inputs) -> list[dict[str, str]]:
+    """The controls: what should not gain, and the ceiling. Each has a name, a verdict and a text."""
+    return [*_nothing_to_gain(results, inputs), *_random(results, inputs), *_ceiling(results)]
+
+
+def _nothing_to_gain(results: dict[str, Any], inputs: Inputs) -> list[dict[str, str]]:
+    """On an uncorrupted training split and test examples like it, plain training has no fault to mend."""
+    which = "secondary" if results["secondary"] else "primary"
+    conditions = (inputs.values.get("corrupt") or {}).get("conditions") or {}
+    made = []
+    for (condition, encoder), family in families(results).items():
+        if conditions.get(condition) or (which == "primary" and results["primary"]["where"]):
+            continue
+        found = [s for s in family if s["difference"][which] and s["difference"][which]["mean"] is not None]
+        if found:
+            best = max(found, key=lambda s: s["difference"][which]["mean"] * results[which]["better"])
+            where = f"Condition {condition}, {encoder}, {results[which]['name']}: nothing to gain here"
+            made.append(_check("nothing to gain", where, found, best, which))
+    return made
+
+
+def _random(results: dict[str, Any], inputs: Inputs) -> list[dict[str, str]]:
+    """Weights drawn at random carry no information (Ren et al. 2018, section 4)."""
+    points = {name: point or {} for name, point in inputs.values["methods"].items()}
+    drawn = {name for name, point in points.items() if entry_name(point.get("weighting", "uniform")) == "random"}
+    made = []
+    for (condition, encoder), family in families(results).items():
+        for one in family:
+            pair = one["difference"]["primary"]
+            if one["method"] in drawn and pair and pair["mean"] is not None:
+                where = f"Condition {condition}, {encoder}: random weights carry no information"
+                made.append(_check("random weights", where, [one], one, "primary"))
+    return made
+
+
+def _check(name: str, where: str, found: list[dict[str, Any]], best: dict[str, Any], which: str) -> dict[str, str]:
+    one = best["difference"][which]
+    gains = [s["method"] for s in found if s["difference"][which]["verdict"] == "gain"]
+    if gains:
+        verdict = "not as expected"
+    elif any(s["difference"][which]["low"] is None for s in found):
+        verdict = "values only"
+    else:
+        verdict = "as expected"
+    seen = f"; a true one of {form.number(one['detectable'])} would be seen 4 times in 5" if one["detectable"] else ""
+    note = f"; {one['note']}" if one["low"] is None else seen
+    text = f"{where}. Highest against {one['to']}: {best['method']} {form.gap(one)}{note}."
+    return {"name": name, "verdict": verdict, "text": text}
+
+
+def _ceiling(results: dict[str, Any]) -> list[dict[str, str]]:
+    rows = [r for r in results["references"] if r["name"] == "true rule"]
+    low = [r for r in rows if r["primary"]["value"] < 1]
+    if not rows:
+        return []
+    reached = ", ".join(f"{r['condition']} {form.number(r['primary']['value'])}" for r in rows)
+    text = f"A program that applies the rule that made the labels reaches {reached} ({results['primary']['name']})."
+    return [{"name": "true rule", "verdict": "not as expected" if low else "as expected", "text": text}]
+
+
+def ensemble(one: dict[str, Any]) -> str:
+    """What the mean gains on the best member, how far members disagree, who is left out."""
+    if one["state"] != "ok":
+        return ""
+    scores = {row["name"]: row["primary"]["value"] for row in one["rows"]}
+    members = {name: v for name, v in scores.items() if name not in ("mean", "oracle") and v is not None}
+    said = []
+    if members and None not in (scores["mean"], scores["oracle"]):
+        best = max(members, key=members.__getitem__)
+        over = form.signed(scores["mean"] - members[best])
+        said.append(f"The mean of {len(members)} members is {over} against the best of them ({best}), no interval.")
+    pairs = one["disagreement"].values()
+    if pairs:
+        said.append(f"Pairs of members disagree on {min(pairs):.1%} to {max(pairs):.1%} of the test examples.")
+    left = [f"{name} ({state})" for name, state in one["left_out"].items()]
+    return " ".join(said + ([f"Left out: {', '.join(left)}."] if left else []))
+
+
+def data(made: dict[str, Any], splits: dict[str, Any]) -> str:
+    """On what data the figures stand: generated, a sample, or whole sets."""
+    sampled = any((split or {}).get("size") for name, split in splits.items() if name in ("train", "test"))
+    said = []
+    for name, source in made["sources"].items():
+        kind = source.get("from", "").partition(":")[0]
+        if kind == "synthetic":
+            said.append(f"synthetic data ({source['from']}, generated with seed {source.get('seed', 0)})")
+        else:
+            said.append(
+                f"{'a sample' if sampled or source.get('rows') else 'the whole'} of {name} ({source.get('from')})"
+            )
+    rows = [one["splits"] for one in made["conditions"].values()]
+    numbers = ""
+    if rows and {"train", "test"} <= rows[0].keys():
+        train = sorted({one["train"]["rows"] for one in rows})
+        span = form.count(train[0]) if len(train) == 1 else f"{form.count(train[0])} to {form.count(train[-1])}"
+        numbers = f": {span} training and {form.count(rows[0]['test']['rows'])} test examples"
+    return f"On {' and '.join(said) or 'data of unknown source'}{numbers}."

@@ -1,0 +1,193 @@
+"""A benchmark through `dvc repro`, with a table that grows as cells finish; `make demo` runs the default one.
+
+DVC runs one stage at a time, but lets several `dvc repro` of single stages work in one project. So the shared stages
+run first, then the cells, `jobs` at a time. DVC runs everything and knows what is done: after Ctrl-C the next call goes
+on where this one was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from gradworks import report
+from gradworks.stage import cells, read_yaml
+from gradworks.stage.errors import InputError
+
+_LOG = Path(".gradworks/run.log")
+_REPORT_EVERY = 20.0  # seconds; drawing the figures takes about one
+_NEXT = """next:
+  your data       cp -R pipelines/reweighting pipelines/mine, edit pipelines/mine/params.yaml, then
+                  gradworks cells pipelines/mine/params.yaml && dvc repro pipelines/mine/dvc.yaml
+  your own loop   python examples/plain_loop.py
+  other machines  dvc remote add -d store s3://BUCKET/PREFIX && dvc push --run-cache"""
+
+
+class _Screen:
+    """On a terminal the table is drawn over itself; elsewhere each finished cell is one line."""
+
+    def __init__(self) -> None:
+        self._live, self._drawn = sys.stdout.isatty(), 0
+
+    def show(self, table: str, status: str, finished: Sequence[str]) -> None:
+        if not self._live:
+            for line in finished:
+                print(line, flush=True)
+            return
+        width, height = shutil.get_terminal_size()
+        lines = [line[: width - 1] for line in [*table.splitlines(), "", status]][-(height - 1) :]
+        back = f"\x1b[{self._drawn}A" if self._drawn else ""
+        sys.stdout.write(back + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+        sys.stdout.flush()
+        self._drawn = len(lines)
+
+    def clear(self) -> None:
+        if self._live and self._drawn:
+            sys.stdout.write(f"\x1b[{self._drawn}A\x1b[J")
+            self._drawn = 0
+
+
+class _Watch:
+    """What has been finished since it was last asked."""
+
+    def __init__(self, params: Path) -> None:
+        here = params.parent
+        self._args = (params, here / "cells.yaml", here / "runs", here / "report")
+        self._paths = [cell["path"] for cell in read_yaml(self._args[1])["each"]["train"].values()]
+        self._seen = self._stamps()
+        self._begun, self._first, self._built = time.monotonic(), len(self._seen), 0.0
+        self.screen = _Screen()
+
+    def _stamps(self) -> dict[str, bytes]:
+        # the contents, as DVC touches a file again when it puts it into its cache
+        files = {path: self._args[2] / "metrics" / f"{path}.json" for path in self._paths}
+        return {path: file.read_bytes() for path, file in files.items() if file.exists()}
+
+    def complete(self) -> bool:
+        """Whether every cell has a result (DVC knows whether it is up to date)."""
+        return len(self._stamps()) == len(self._paths)
+
+    def collect(self) -> Any:
+        """The results of the cells that are there."""
+        return report.collect(*self._args[:3])
+
+    def look(self) -> None:
+        """Refresh the table, and now and then the report, when a cell has finished."""
+        now = self._stamps()
+        new = [path for path, stamp in now.items() if self._seen.get(path) != stamp]
+        if not new:
+            return
+        self._seen = now
+        results = self.collect()
+        done, seconds = len(now), time.monotonic() - self._begun
+        left = (len(self._paths) - done) * seconds / max(1, done - self._first)
+        status = f"{done} of {len(self._paths)} cells, about {left / 60:.0f} min left; Ctrl-C keeps what is there"
+        lines = [f"{report.cell_line(results, path)}   [{done}/{len(self._paths)}, {seconds:.0f} s]" for path in new]
+        self.screen.show(report.table(results), status, lines)
+        if time.monotonic() - self._built > _REPORT_EVERY:
+            report.build(*self._args)
+            self._built = time.monotonic()
+
+    def finish(self) -> Any:
+        """The report of what is there; returns the results."""
+        self.screen.clear()
+        return report.build(*self._args) if any(self._seen) else None
+
+
+def _dvc(targets: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
+    # the stages say `python`: it must be this one, whether or not the environment is activated
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
+    env = {**os.environ, "PATH": path}
+    # a session of its own, so that Ctrl-C does not reach DVC: see `_stop`
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True)
+
+
+def _stop(running: Sequence[subprocess.Popen[str]]) -> None:
+    """End the stages that are running; DVC itself sees them fail and ends too.
+
+    DVC is not interrupted: it writes dvc.lock in place and would leave half of it. And it is waited for: a stage that
+    is still writing must not meet the next run.
+    """
+    import psutil
+
+    asked: set[int] = set()
+    while any(process.poll() is None for process in running):
+        for process in running:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    if child.pid not in asked and any(part.startswith("components.") for part in child.cmdline()):
+                        asked.add(child.pid)
+                        child.terminate()
+        time.sleep(0.05)
+
+
+def _together(todo: Sequence[Sequence[str]], jobs: int, log: IO[str], watch: _Watch) -> None:
+    """Run `dvc repro` with each list of arguments, `jobs` at a time; after a failure nothing new is begun."""
+    waiting, running, failed = list(todo), [], False
+    try:
+        while (waiting and not failed) or running:
+            while waiting and len(running) < jobs and not failed:
+                running.append(_dvc(waiting.pop(0), log))
+            time.sleep(0.1)
+            watch.look()
+            failed = failed or any(process.poll() for process in running)
+            running = [process for process in running if process.poll() is None]
+    finally:
+        _stop(running)
+    if failed:
+        said = [line for line in _LOG.read_text().splitlines() if line.lower().startswith("error")]
+        raise InputError("\n".join([f"dvc repro failed; its whole output: {_LOG}", *said[:2]]))
+
+
+def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
+    each = read_yaml(params.parent / "cells.yaml")["each"]
+    pipeline = params.with_name("dvc.yaml").as_posix()
+
+    def alone(*stages: str) -> list[str]:
+        # -s: these stages alone. Looking at a stage above them would lock it against the other processes
+        return ["-s", *(f"{pipeline}:{stage}" for stage in stages)]
+
+    if not watch.complete():
+        names = list(each["train"])
+        print(f"first cell: {names[0]}   (log: {_LOG})", flush=True)
+        _together([[f"{pipeline}:evaluate@{names[0]}"]], 1, log, watch)
+        shared = [alone(f"{stage}@{key}") for stage in ("pretrain", "corrupt") for key in each[stage]]
+        _together(shared, jobs, log, watch)
+        _together([alone(f"train@{name}", f"evaluate@{name}") for name in names], jobs, log, watch)
+    _together([[pipeline]], 1, log, watch)
+
+
+def run(params: Path, jobs: int) -> None:
+    """Run the benchmark of a params file; ends with the table, the answer in words and what to do next.
+
+    Args:
+        params: its folder holds the dvc.yaml.
+        jobs: how many `dvc repro` work at once.
+
+    Raises:
+        InputError: a stage failed; names the log.
+    """
+    cells.write(params)
+    _LOG.parent.mkdir(parents=True, exist_ok=True)
+    page = params.parent / "report" / "report.html"
+    watch = _Watch(params)
+    with _LOG.open("w") as log:
+        try:
+            _repro(params, jobs, log, watch)
+        except KeyboardInterrupt:
+            results = watch.finish()
+            if results:
+                print(report.table(results), "", f"report so far: {page}", sep="\n")
+            print("stopped; the same command goes on from here")
+            raise SystemExit(130) from None
+    watch.screen.clear()
+    results = watch.collect()
+    print(report.table(results), report.answer(results), f"report: {page}", _NEXT, sep="\n\n")

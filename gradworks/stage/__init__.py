@@ -1,0 +1,159 @@
+"""What every stage program shares: arguments, parameters, errors in words, a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gradworks.stage.errors import InputError
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown key, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Unique(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (PyYAML keeps the last one silently)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-3 as text; people mean a number
+_Unique.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Raises InputError that names file and line."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Unique)  # noqa: S506  a subclass of SafeLoader
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(f"{path}: line {line}: {error.problem}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    return values
+
+
+def value(path: Path, key: str) -> Any:
+    """What stands under a dotted key (`pretrain.gru.model`) of a params file. Raises InputError when nothing does."""
+    found: Any = read_yaml(path)
+    walked = []
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            near = ", ".join(map(str, found)) if isinstance(found, dict) else repr(found)
+            raise InputError(f"{path}: no key {'.'.join([*walked, part])!r}\nfound: {near}")
+        found = found[part]
+        walked.append(part)
+    return found
+
+
+def section(path: Path, key: str, model: type[T]) -> T:
+    """One section of a params file, validated.
+
+    Args:
+        path: the params file.
+        key: dotted key of the section.
+        model: the pydantic model of the section.
+
+    Raises:
+        InputError: the section is missing, a key is unknown, a type is wrong, a value is impossible.
+    """
+    found = value(path, key)
+    return validate({} if found is None else found, model, f"{path}: {key}")
+
+
+def validate(value: Any, model: type[T], where: str) -> T:
+    """`value` as `model`; `where` (file and key) begins the error message. Raises InputError."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(p) for p in first["loc"])
+        at = f"{where}.{name}" if name else where
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{at}: unknown key\nexpected one of: {', '.join(sorted(model.model_fields))}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{at}: missing") from None
+        said = first["msg"].removeprefix("Value error, ")
+        found = f" found {first['input']!r}" if name else ""  # a whole section is no finding
+        raise InputError(f"{at}:{found}\n{said}") from None
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring, examples included."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)")
+    return made
+
+
+class Stopping:
+    """`with Stopping() as stop:` SIGINT and SIGTERM set a flag that `stop()` reads; a second signal ends at once.
+
+    A stage whose `dvc repro` was killed is asked to stop too: the next one must not meet it still writing.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._parent = os.getppid() if "DVC_STAGE" in os.environ else None
+
+    def __call__(self) -> bool:
+        return self.signal != 0 or self._parent not in (None, os.getppid())
+
+    def _ask(self, number: int, _: Any) -> None:
+        if self.signal:
+            raise SystemExit(128 + number)
+        self.signal = number
+
+    def __enter__(self) -> Stopping:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage program: InputError in three lines at most and exit 2; Ctrl-C and SIGTERM quietly, 130 and 143."""
+
+    def terminate(*_):
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        main()
+    except InputError as error:
+        print("error: " + "\n".join(str(error).splitlines()[:3]), file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None

@@ -1,0 +1,29 @@
+"""Threads and device of a stage: the same numbers bit for bit on one kind of machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from gradworks.stage.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["cpu", "cuda", "auto"]
+
+
+def set_up(threads: int, device: Device) -> torch.device:
+    """Set torch's threads and deterministic kernels; returns the device (`auto` never takes MPS).
+
+    Raises:
+        InputError: cuda was asked for and there is none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with a fixed workspace
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("params.yaml: device: found cuda, but torch sees no GPU\nexpected: cpu or auto")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,16 @@
+"""SuperGLUE (Wang et al. 2019, table 1), each read as one sequence of texts and one label.
+
+COPA is a choice between two texts that the model reads together, WiC gives the word as a text of its own, MultiRC has
+one row per answer (its column `group` names the question).
+"""
+
+from gradworks.tasks import Row
+
+ROWS = (
+    Row("boolq", ("question", "passage"), ("false", "true"), ("accuracy",)),
+    Row("cb", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"), ("macro_f1", "accuracy")),
+    Row("copa", ("premise", "question", "choice1", "choice2"), ("choice1", "choice2"), ("accuracy",)),
+    Row("multirc", ("passage", "question", "answer"), ("false", "true"), ("f1", "accuracy")),
+    Row("rte", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",)),
+    Row("wic", ("word", "sentence1", "sentence2"), ("false", "true"), ("accuracy",)),
+)

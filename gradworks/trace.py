@@ -1,0 +1,89 @@
+"""What a training run leaves behind: history, statistics of the gradient, example weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradworks.stage import artefacts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradworks.spec import Batch, StepReport
+
+
+@dataclass
+class Trace:
+    """Counters and rows of one run; the whole of it travels in the checkpoint.
+
+    `history`: one row an optimizer step. `statistics`: [step, name, value]. `weights`: for each step the step, the rows
+    of the training split, the weights relative to their batch (1 = as in plain training) and the signed scores.
+    """
+
+    step: int = 0
+    examples: int = 0
+    skipped: int = 0
+    passes: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+    diverged: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    statistics: list[list[Any]] = field(default_factory=list)
+    weights: list[list[Tensor]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of all steps as four long tensors: a checkpoint of few tensors is fast."""
+        joined = [torch.cat(column) for column in zip(*self.weights, strict=True)]
+        return {**vars(self), "weights": [joined] if joined else []}
+
+    def note(self, report: StepReport, drawn: Sequence[Sequence[Batch]], rows: dict[str, int], **values: float) -> None:
+        """Count one optimizer step.
+
+        Args:
+            report: what the method said of it.
+            drawn: its batches, each a sequence of micro-batches.
+            rows: example id -> row of the training split.
+            values: further columns of the history.
+        """
+        self.step += 1
+        self.examples += sum(len(part.ids) for batch in drawn for part in batch)
+        self.skipped += report.skipped
+        self.passes += report.passes
+        self.history.append({"step": self.step, "examples": self.examples, **values})
+        self.statistics.extend([self.step, key, float(value)] for key, value in report.log.items())
+        for batch, sums in zip(drawn, report.sums, strict=True):
+            if all(
+                part.score is None and torch.equal(part.weights, b.mass) for b, part in zip(batch, sums, strict=True)
+            ):
+                continue  # every example counts the same: nothing to tell
+            weights = torch.cat([part.weights for part in sums]).float().cpu()
+            scores = [part.weights * torch.nan if part.score is None else part.score for part in sums]
+            index = torch.tensor([rows[key] for part in batch for key in part.ids])
+            share = weights / weights.sum() * len(weights) if weights.sum() > 0 else weights
+            self.weights.append([torch.full_like(index, self.step), index, share, torch.cat(scores).float().cpu()])
+
+    def write(self, folder: Path, ids: Sequence[str]) -> None:
+        """history.parquet, statistics.parquet and weights.parquet; `ids` of the training split's rows."""
+        import pyarrow as pa
+
+        columns = dict.fromkeys(key for row in self.history for key in row) or {"step": None, "examples": None}
+        history = {key: [row.get(key) for row in self.history] for key in columns}
+        artefacts.write_parquet(folder / "history.parquet", pa.table(history))
+        names = [("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())]
+        statistics = [{key: value for (key, _), value in zip(names, row, strict=True)} for row in self.statistics]
+        artefacts.write_parquet(folder / "statistics.parquet", pa.Table.from_pylist(statistics, pa.schema(names)))
+        step, index, weight, score = (
+            torch.cat(column)
+            for column in (zip(*self.weights, strict=True) if self.weights else [[torch.empty(0)]] * 4)
+        )
+        table = {
+            "step": pa.array(step.numpy(), pa.int64()),
+            "id": pa.array([ids[row] for row in index.long()], pa.string()),
+            "weight": pa.array(weight.numpy(), pa.float32()),
+            "score": pa.array(score.numpy(), pa.float32(), mask=score.isnan().numpy()),
+        }
+        artefacts.write_parquet(folder / "weights.parquet", pa.table(table))

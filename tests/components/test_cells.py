@@ -1,0 +1,27 @@
+"""The first stage: a stale cells.yaml stops the run."""
+
+from pathlib import Path
+
+import pytest
+
+from components import cells as stage
+from gradworks.stage import cells
+from gradworks.stage.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(monkeypatch, folder):
+    args = ["--params", str(folder / "params.yaml"), "--out", str(folder / "out.json")]
+    monkeypatch.setattr("sys.argv", ["cells", *args])
+    stage.main()
+
+
+def test_fresh_passes_and_stale_stops(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    with pytest.raises(InputError, match="write it anew: gradworks cells"):
+        run(monkeypatch, tmp_path)
+    assert not (tmp_path / "out.json").exists()
+    cells.write(tmp_path / "params.yaml")
+    run(monkeypatch, tmp_path)
+    assert (tmp_path / "out.json").exists()

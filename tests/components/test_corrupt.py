@@ -1,0 +1,184 @@
+"""The stage corrupt: four splits, a list of changes, a manifest; and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import corrupt, fetch
+from gradworks import stage
+from gradworks.data import corruptions
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from gradworks.tasks import row
+
+SPLITS = {
+    "train": {"from": "synthetic/train"},
+    "clean": {"from": "synthetic/validation", "size": 20, "where": {"set": "challenge"}},
+    "selection": {"from": "synthetic/validation", "size": 30},
+    "test": {"from": "synthetic/test"},
+}
+CONDITIONS = {
+    "clean": {},
+    "noise": {"noise": {"share": 0.5}},
+    "imbalance": {"imbalance": {"ratios": {"neutral": 0.1}}},
+    "leak": {"leak": {"count": 10}},
+    "all": {"noise": {"share": 0.5}, "imbalance": {"ratios": {"neutral": 0.1}}, "leak": {"count": 10}},
+}
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory):
+    """runs/fetch with one synthetic source, as the stage before writes it."""
+    folder = tmp_path_factory.mktemp("project")
+    source = {"from": "synthetic:nli", "rows": {"train": 300, "validation": 120, "test": 60}}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"task": "nli", "fetch": {"synthetic": source}}))
+    with pytest.MonkeyPatch.context() as patch:
+        out = str(folder / "runs/fetch/synthetic")
+        args = ["--params", str(folder / "params.yaml"), "--source", "synthetic", "--out", out]
+        patch.setattr("sys.argv", ["fetch", *args])
+        fetch.main()
+    return folder / "runs/fetch"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, fetched):
+    monkeypatch.chdir(tmp_path)
+
+    def run(condition="clean", seed=0, task="nli", splits=SPLITS, conditions=CONDITIONS, data=fetched):
+        section = {"splits": splits, "conditions": conditions}
+        Path("params.yaml").write_text(yaml.safe_dump({"task": task, "corrupt": section}))
+        out = Path("runs/corrupt") / condition / str(seed)
+        args = ["--condition", condition, "--seed", str(seed), "--data", str(data), "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["corrupt", *args])
+        corrupt.main()
+        return out
+
+    return run
+
+
+def read(out, name):
+    return artefacts.read_parquet(out / f"{name}.parquet")
+
+
+def ids(out, name):
+    return read(out, name)["id"].to_pylist()
+
+
+def test_what_is_written(run):
+    out = run("noise")
+    manifest = artefacts.check(out)
+    names = ("clean", "corruptions", "selection", "test", "train")
+    assert sorted(manifest["files"]) == [f"{name}.parquet" for name in names]
+    assert {n: s["rows"] for n, s in manifest["splits"].items()} == {
+        "train": 300,
+        "clean": 20,
+        "selection": 30,
+        "test": 60,
+    }
+    assert manifest["seed"] == 0 and manifest["parameters"]["condition"] == {"noise": {"share": 0.5, "to": "any"}}
+    done = manifest["corruptions"]["noise"]
+    assert done["rows"] == 150 and done["share"] == 0.5 and 0.2 < done["changed_share"] < 0.45
+    assert read(out, "corruptions").num_rows == 150
+    assert set(read(out, "clean")["set"].to_pylist()) == {"challenge"}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_training_split_can_be_restored(run, fetched, condition):
+    out = run(condition)
+    source = artefacts.read_parquet(fetched / "synthetic/train.parquet")
+    assert corruptions.restore(read(out, "train"), read(out, "corruptions"), source).equals(source)
+
+
+def test_all_conditions_of_a_seed_are_paired(run):
+    outs = {c: run(c) for c in CONDITIONS}
+    for name in ("clean", "selection", "test"):
+        assert len({tuple(ids(out, name)) for out in outs.values()}) == 1
+    leaked = {c: set(ids(outs[c], "train")) & set(ids(outs[c], "test")) for c in CONDITIONS}
+    assert leaked["leak"] == leaked["all"] and len(leaked["leak"]) == 10
+    assert not leaked["clean"] and not leaked["noise"]
+    other = run("clean", seed=1)
+    assert ids(other, "test") == ids(outs["clean"], "test") and ids(other, "clean") != ids(outs["clean"], "clean")
+
+
+def test_the_same_bytes_twice(run):
+    first = json.loads((run("all") / "manifest.json").read_text())
+    assert json.loads((run("all") / "manifest.json").read_text()) == first
+
+
+def test_a_binary_task_folds_three_classes(run):
+    out = run("noise", task="nli-binary")
+    for name in ("train", "clean", "selection", "test"):
+        assert set(read(out, name)["label"].to_pylist()) == set(row("nli-binary").classes)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"condition": "nois"}, "no key 'corrupt.conditions.nois'\nfound: all, clean, imbalance, leak, noise"),
+        ({"conditions": {"clean": {"nosie": {}}}}, "corrupt.conditions.clean.nosie: unknown key\nexpected one of"),
+        ({"conditions": {"clean": {"noise": {"share": 1.5}}}}, "corrupt.conditions.clean.noise.share: found 1.5"),
+        ({"conditions": {"clean": {"noise": {"share": 0.7, "to": "other"}}}}, "corrupt.conditions.clean.noise: "),
+        ({"splits": {**SPLITS, "test": {"from": "synthetic/tst"}}},
+         "corrupt.splits.test.from: found 'synthetic/tst'\nsynthetic has: test, train, validation"),
+        ({"splits": {**SPLITS, "test": {"from": "hans/test"}}}, "corrupt.splits.test.from: no source 'hans' in"),
+        ({"splits": {**SPLITS, "test": {"from": "test"}}}, "corrupt.splits.test.from: found 'test'"),
+        ({"splits": {k: v for k, v in SPLITS.items() if k != "clean"}}, "corrupt.splits.clean: missing"),
+        ({"data": Path("nowhere")}, "corrupt.splits.train.from: no source 'synthetic' in nowhere\nfound: none"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(run, capsys, given, said):
+    with pytest.raises(SystemExit) as caught:
+        stage.run(lambda: run(**given))
+    assert caught.value.code == 2 and not Path("runs").exists()
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: params.yaml: {said}") and len(message.splitlines()) <= 3
+
+
+def test_a_label_outside_the_tasks_set_names_file_and_row(run, fetched):
+    with pytest.raises(InputError) as caught:
+        run(task="rte")
+    assert "synthetic/train.parquet: row synthetic/train-" in str(caught.value)
+    assert "expected one of: entailment, not_entailment" in str(caught.value)
+
+
+def test_a_column_that_the_task_needs(run):
+    with pytest.raises(InputError, match=r"synthetic/train.parquet: no column 'sentence1'\nfound: id, premise"):
+        run(task="stsb")
+
+
+def test_damaged_data_stops_the_stage(run, fetched, tmp_path):
+    import shutil
+
+    shutil.copytree(fetched, tmp_path / "copy")
+    with (tmp_path / "copy/synthetic/test.parquet").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match=r"test.parquet: damaged"):
+        run(data=tmp_path / "copy")
+
+
+def test_real_data(run, data, tmp_path, monkeypatch):
+    """MNLI with HANS as Chi et al. had it: binary labels, clean from one heuristic, test on another."""
+    sources = {"mnli": {"from": f"file:{data}/mnli"}, "hans": {"from": f"file:{data}/hans"}}
+    Path("params.yaml").write_text(yaml.safe_dump({"task": "nli-binary", "fetch": sources}))
+    for name in sources:
+        monkeypatch.setattr("sys.argv", ["fetch", "--source", name, "--out", f"runs/fetch/{name}"])
+        fetch.main()
+    splits = {
+        "train": {"from": "mnli/train"},
+        "clean": {"from": "hans/train", "where": {"heuristic": "subsequence"}, "size": 5000},
+        "selection": {"from": "mnli/dev_matched"},
+        "test": {"from": "hans/eval", "where": {"heuristic": "lexical_overlap"}},
+    }
+    out = run(
+        "leak", task="nli-binary", splits=splits, conditions={"leak": {"leak": {"count": 100}}}, data=Path("runs/fetch")
+    )
+    manifest = artefacts.check(out)
+    assert {n: s["rows"] for n, s in manifest["splits"].items()} == {
+        "train": 10_100, "clean": 5_000, "selection": 3_000, "test": 5_000
+    }  # fmt: skip
+    kept = 3_239 + sum(one == "entailment" for one in read(out, "train")["label"].to_pylist()[-100:])
+    assert manifest["splits"]["train"]["labels"] == {"entailment": kept, "not_entailment": 10_100 - kept}
+    assert manifest["corruptions"]["collapse"]["rows"] == 3_367 + 3_394
+    assert set(read(out, "clean")["heuristic"].to_pylist()) == {"subsequence"}

@@ -1,0 +1,188 @@
+"""The stage that trains a cell: what it writes, what it refuses, and that all methods of a seed get the same."""
+
+import copy
+import importlib
+import os
+
+import pytest
+import torch
+import yaml
+
+from gradworks import loop
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from tests.small import SMALL
+
+
+def run(name, *args):
+    module = importlib.import_module(f"components.{name}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [name, *map(str, args)])
+        module.main()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    before = os.getcwd()
+    os.chdir(folder)
+    values = copy.deepcopy(SMALL)
+    values["train"] |= {"epochs": 1}
+    values["methods"] |= {"reweight": {"weighting": "reweight"}, "both": {"train_on": ["train", "clean"]}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    run("fetch", "--source", "synthetic", "--out", "runs/fetch/synthetic")
+    run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
+    run("pretrain", "--encoder", "gru", "--data", "runs/fetch", "--out", "runs/pretrain/gru")
+    yield folder
+    os.chdir(before)
+
+
+def train(method, params="params.yaml", out="out", data="runs/corrupt/noise/0"):
+    run("train", "--params", params, "--method", method, "--seed", 0, "--data", data, "--encoder", "runs/pretrain/gru",
+        "--out", f"{out}/{method}", "--model", f"{out}/model-{method}")  # fmt: skip
+
+
+def changed(project, change):
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    change(values)
+    (project / "changed.yaml").write_text(yaml.safe_dump(values))
+    return "changed.yaml"
+
+
+@pytest.mark.parametrize(("method", "steps"), [("erm", 60), ("dotprod", 30), ("reweight", 60)])
+def test_outputs(project, method, steps):
+    train(method)
+    folder = project / "out" / method
+    manifest = artefacts.check(folder)
+    assert artefacts.check(project / "out" / f"model-{method}")["stage"] == "train"
+    assert manifest["parameters"]["seed"] == 0
+    status = artefacts.read_json(folder / "status.json")
+    assert (status["steps"], status["examples"]) == (steps, 480)
+    assert status["state"] in ("ok", "not converged")
+    assert (status["state"] == "ok") == (status["best"]["score"] > status["constant"])
+    history = artefacts.read_parquet(folder / "history.parquet").to_pylist()
+    assert [r["step"] for r in history] == list(range(1, steps + 1))
+    best = max(r["selection_accuracy"] for r in history if r["selection_accuracy"] is not None)
+    assert best == status["best"]["score"]
+    weights = artefacts.read_parquet(folder / "weights.parquet")
+    ids = set(artefacts.read_parquet(project / "runs/corrupt/noise/0/train.parquet")["id"].to_pylist())
+    assert set(weights["id"].to_pylist()) == (ids if method == "reweight" else set())
+    if method == "reweight":
+        scores, shares = weights["score"].to_numpy(), weights["weight"].to_numpy()
+        assert ((shares > 0) <= (scores > 0)).all()
+    assert not list((project / ".gradworks/checkpoints").glob("*"))
+
+
+def test_twice_gives_the_same_bytes(project):
+    def digests():
+        train("dotprod", out="twice")
+        return artefacts.check(project / "twice/dotprod")["files"], artefacts.check(project / "twice/model-dotprod")[
+            "files"
+        ]
+
+    assert digests() == digests()
+
+
+def test_methods_of_a_seed_share_initialisation_order_and_masks(project, monkeypatch):
+    """The losses of the first batch, under dropout, are the same to the bit whatever a method does with them."""
+    seen = []
+
+    def fit(model, method, train, selection, settings, seed, **_):
+        batches = loop.stream(train, settings.batch, seed)
+        first, second = next(batches), next(batches)
+        start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        k = method.needs.batches
+        report = method.backward(model.train(), [[first], [second]][:k], [[second]] * k if method.clean else ())
+        seen.append((start, first.ids, second.ids, report.sums[0][0].losses))
+        raise loop.Stopped("enough")
+
+    monkeypatch.setattr(loop, "fit", fit)
+    for method in ("erm", "dotprod", "reweight"):
+        with pytest.raises(SystemExit):
+            train(method, out="pairs")
+    start, first, second, losses = seen[0]
+    assert losses.unique().numel() > 1
+    for other in seen[1:]:
+        assert all(torch.equal(start[key], other[0][key]) for key in start)
+        assert other[1:3] == (first, second)
+        assert torch.equal(other[3], losses)
+
+
+def test_every_split_is_used_for_what_it_is(project):
+    """Clean examples are trained on only when asked; the best epoch is chosen on `selection`; `test` is not read."""
+    splits = {
+        name: artefacts.read_parquet(project / f"runs/corrupt/noise/0/{name}.parquet")["id"].to_pylist()
+        for name in ("train", "clean", "selection")
+    }
+    for method, names in (("erm", ["train"]), ("both", ["train", "clean"]), ("reweight", ["train"])):
+        seen = {}
+
+        def fit(model, method, train, selection, *_, clean=None, seen=seen, **__):
+            seen |= {"train": train.ids, "selection": selection.ids, "clean": clean and clean.ids}
+            raise loop.Stopped("enough")
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(loop, "fit", fit)
+            train(method)
+        assert sorted(seen["train"]) == sorted(i for name in names for i in splits[name])
+        assert sorted(seen["selection"]) == sorted(splits["selection"])
+        assert seen["clean"] == (splits["clean"] if method == "reweight" else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "method", "said"),
+    [
+        (lambda v: v["train"].update(epoch=3), "erm", "changed.yaml: train.epoch: unknown key"),
+        (lambda v: v["train"].update(learning_rate={"bow": 1.0}), "erm", "train.learning_rate: found bow"),
+        (lambda v: v["train"].update(epochs=1e-4), "erm", "train.epochs: found 0.0001"),
+        (lambda v: v["methods"].update(erm={"update": "sgd"}), "erm", "methods.erm: "),
+        (lambda v: v["methods"].update(erm={"update": {"dotprod": {"wait": 1}}}), "erm", "methods.erm: "),
+        (lambda v: v["train"]["select"].update(metric="acuracy"), "erm", "acuracy"),
+        (lambda v: None, "none", "no key 'methods.none'"),
+    ],
+)
+def test_what_is_wrong_is_said(project, change, method, said):
+    def with_select(values):
+        values["train"]["select"] = {"metric": "accuracy", "every": 0.5}
+        change(values)
+
+    with pytest.raises(InputError) as error:
+        train(method, changed(project, with_select), out="wrong")
+    assert said in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+    assert not (project / "wrong").exists()
+
+
+def test_damaged_data_stops_the_stage(project):
+    import shutil
+
+    shutil.copytree(project / "runs/corrupt/noise/0", project / "damaged")
+    file = project / "damaged/clean.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"clean\.parquet: damaged"):
+        train("erm", data="damaged", out="wrong")
+    assert not (project / "wrong").exists()
+
+
+def test_out_of_memory_and_divergence_write_every_output(project, monkeypatch):
+    def fit(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(loop, "fit", fit)
+    train("erm", out="oom")
+    assert artefacts.read_json(project / "oom/erm/status.json")["state"] == "OOM"
+    assert {"history.parquet", "weights.parquet", "status.json"} <= set(artefacts.check(project / "oom/erm")["files"])
+    artefacts.check(project / "oom/model-erm")
+    monkeypatch.undo()
+    os.chdir(project)
+    train("erm", changed(project, lambda v: v["train"].update(learning_rate=1e30, clip=None)), out="diverged")
+    status = artefacts.read_json(project / "diverged/erm/status.json")
+    assert status["state"] == "diverged"
+    assert "step" in status["reason"]
+
+    def other(*_, **__):
+        raise RuntimeError("a defect of ours")
+
+    monkeypatch.setattr(loop, "fit", other)
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        train("erm", out="wrong")

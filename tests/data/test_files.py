@@ -1,0 +1,115 @@
+"""Folders of files, and the real data sets where they are there."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from gradworks.data import files
+from gradworks.stage.errors import InputError
+from gradworks.tasks import row
+
+
+def test_every_file_is_the_split_of_its_name(tmp_path):
+    for name in ("train.tsv", "dev.jsonl", "README.txt", "notes.pdf"):
+        (tmp_path / name).write_text("x")
+    assert {k: p.name for k, p in files.splits_of(tmp_path, None, "p: fetch.s").items()} == {
+        "train": "train.tsv", "dev": "dev.jsonl"
+    }  # fmt: skip
+    assert list(files.splits_of(tmp_path, {"test": "dev.jsonl"}, "p: fetch.s")) == ["test"]
+
+
+def test_what_cannot_be_told_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"p: fetch.s.from: no folder '.*nowhere'"):
+        files.splits_of(tmp_path / "nowhere", None, "p: fetch.s")
+    with pytest.raises(InputError, match=r"no data file\nexpected one of .tsv"):
+        files.splits_of(tmp_path, None, "p: fetch.s")
+    for name in ("train.tsv", "train.jsonl"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match=r"train.jsonl and train.tsv are both the split 'train'"):
+        files.splits_of(tmp_path, None, "p: fetch.s")
+    with pytest.raises(InputError, match=r"p: fetch.s.files.dev: no file 'x.tsv' in .*\nfound: train.jsonl, train.tsv"):
+        files.splits_of(tmp_path, {"dev": "x.tsv"}, "p: fetch.s")
+
+
+def test_messages_say_what_stands_for_a_temporary_folder(tmp_path):
+    (tmp_path / "train.tsv").write_bytes(b"premise\thypothesis\tlabel\n\xff\n")
+    with pytest.raises(InputError, match=r"^https://host/x.zip/train.tsv: line 2: not UTF-8"):
+        files.read(row("nli"), {"train": tmp_path / "train.tsv"}, "s", tmp_path, "https://host/x.zip")
+
+
+def test_the_official_json_lines_of_snli(tmp_path):
+    """Rows without a majority have the gold label `-`; parses and the annotators' labels are no text of ours."""
+    one = {
+        "annotator_labels": ["neutral"], "captionID": "c", "gold_label": "neutral", "pairID": "p1", "genre": "travel",
+        "sentence1": "A \u201cman\u201d", "sentence1_binary_parse": "( A )", "sentence1_parse": "(A)",
+        "sentence2": "B", "sentence2_binary_parse": "B", "sentence2_parse": "(B)",
+    }  # fmt: skip
+    rows = [one, {**one, "pairID": "p2", "gold_label": "-"}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    read = files.read(row("nli"), {"train": tmp_path / "train.jsonl"}, "snli", tmp_path, "snli")["train"]
+    assert read.records == [
+        {"id": "snli/train-p1", "premise": "A \u201cman\u201d", "hypothesis": "B", "label": "neutral", "captionID": "c",
+         "genre": "travel"}
+    ]  # fmt: skip
+    assert [one["line"] for one in read.unlabelled] == [2] and not read.bad
+
+
+@pytest.mark.parametrize(
+    "folder, task, chosen, counts",
+    [
+        ("mnli", "nli", None, {"train": 10_000, "dev_matched": 3_000}),
+        ("snli", "nli", {"dev": "dev.tsv"}, {"dev": 9_842}),
+        ("hans", "nli-binary", {"eval": "eval.tsv"}, {"eval": 15_000}),
+        ("glue/CoLA", "cola", None, {"train": 8_551, "dev": 1_043}),
+        ("glue/RTE", "rte", None, {"train": 2_490, "dev": 277}),
+        ("glue/MRPC", "mrpc", None, {"train": 3_667, "dev": 408}),  # the copy lacks one of 3,668
+        ("glue/STS-B", "stsb", None, {"train": 5_749, "dev": 1_500}),
+        ("glue/WNLI", "wnli", None, {"train": 635, "dev": 71}),
+        ("glue/QNLI", "qnli", None, {"dev": 5_463}),
+        ("superglue/RTE", "rte", None, {"train": 2_490, "val": 277}),
+        ("superglue/CB", "cb", None, {"train": 250, "val": 56}),
+        ("superglue/COPA", "copa", None, {"train": 400, "val": 100}),
+        ("superglue/WiC", "wic", None, {"train": 5_428, "val": 638}),
+        ("superglue/BoolQ", "boolq", None, {"val": 3_270, "train_eraser_1491": 1_491}),
+        ("superglue/MultiRC", "multirc", {"val": "val.jsonl"}, {"val": 4_848}),
+        ("minbert", "sst5", {"train": "ids-sst-train.csv", "dev": "ids-sst-dev.csv"}, {"train": 8_544, "dev": 1_101}),
+        ("minbert", "cfimdb", {"a": "ids-cfimdb-train.csv", "b": "ids-cfimdb-dev.csv"}, {"a": 1_707, "b": 245}),
+        ("minbert", "stsb", {"train": "sts-train.csv", "dev": "sts-dev.csv"}, {"train": 6_040, "dev": 863}),
+    ],
+)  # fmt: skip
+def test_real_data_has_its_official_counts(data, folder, task, chosen, counts):
+    paths = files.splits_of(data / folder, chosen, "test")
+    made = files.read(row(task), paths, "s", data / folder, folder)
+    assert {split: len(one.records) for split, one in made.items()} == counts
+    assert not any(one.bad for one in made.values())
+    ids = Counter(one["id"] for split in made.values() for one in split.records)
+    assert max(ids.values()) == 1
+
+
+def test_quora_dev_has_two_broken_rows(data):
+    paths = files.splits_of(data / "minbert", {"dev": "quora-dev.csv"}, "test")
+    dev = files.read(row("qqp"), paths, "s", data / "minbert", "minbert")["dev"]
+    assert len(dev.records) == 20_212
+    assert [(one["line"], one["reason"]) for one in dev.bad] == [
+        (2577, "found label '', expected one of: not_duplicate, duplicate"),
+        (14222, "no text in the column 'sentence2'"),
+    ]
+    assert {one["file"] for one in dev.bad} == {"minbert/quora-dev.csv"}
+
+
+def test_real_texts_are_unquoted_where_they_are_quoted(data):
+    paths = files.splits_of(data / "minbert", {"dev": "quora-dev.csv"}, "test")
+    dev = files.read(row("qqp"), paths, "s", data / "minbert", "minbert")["dev"]
+    found = next(one for one in dev.records if one["id"] == "s/dev-318658e273ac78f3b1e957b8b")
+    assert found["sentence1"].endswith('Do I need ""the"" here?"')  # doubled twice by its makers
+    mnli = files.read(row("nli"), {"train": data / "mnli/train.tsv"}, "s", data / "mnli", "mnli")["train"]
+    assert mnli.records[13]["hypothesis"] == '"Tim I\'m so glad we got into this"'
+
+
+def test_hans_keeps_what_it_is_sliced_by(data):
+    one = files.read(row("nli-binary"), {"eval": data / "hans/eval.tsv"}, "hans", data / "hans", "hans")[
+        "eval"
+    ].records[0]
+    assert one["id"] == "hans/eval-ex29878" and one["heuristic"] == "constituent"
+    assert one["subcase"] == "ce_adverb" and one["template"] == "temp68"

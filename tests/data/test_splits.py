@@ -1,0 +1,116 @@
+"""Which examples become train, clean, selection and test."""
+
+import pyarrow as pa
+import pytest
+
+from gradworks.data import splits
+from gradworks.data.draws import choose, uniform
+from gradworks.stage.errors import InputError
+
+
+def table(name, rows, **columns):
+    return pa.table({"id": [f"{name}-{i}" for i in range(rows)], "label": ["a", "b"] * (rows // 2), **columns})
+
+
+def section(**given):
+    base = {"train": "s/train", "clean": "s/dev", "selection": "s/dev", "test": "s/test"}
+    base = {name: {"from": path} for name, path in base.items()}
+    base["clean"]["size"] = 10
+    return splits.Splits.model_validate({**base, **given})
+
+
+TABLES = {
+    "s/train": table("train", 60),
+    "s/dev": table("dev", 40, kind=["x", "x", "y", None] * 10),
+    "s/test": table("test", 20),
+}
+
+
+def draw(seed=0, tables=TABLES, **given):
+    made = splits.draw(section(**given), tables, seed, "p: corrupt.splits")
+    return {name: one["id"].to_pylist() for name, one in made.items()}
+
+
+def test_disjoint_and_complete():
+    made = draw()
+    assert {name: len(ids) for name, ids in made.items()} == {"train": 60, "clean": 10, "selection": 30, "test": 20}
+    assert not set(made["clean"]) & set(made["selection"])
+
+
+def test_one_split_of_a_source_for_all_four():
+    parts = {name: {"from": "s/train", "size": 10} for name in ("clean", "selection", "test")}
+    made = draw(**parts, train={"from": "s/train"})
+    assert sorted(i for ids in made.values() for i in ids) == sorted(TABLES["s/train"]["id"].to_pylist())
+
+
+def test_test_is_the_same_for_every_seed_and_clean_is_not():
+    given = {"test": {"from": "s/test", "size": 5}, "train": {"from": "s/train", "size": 20}}
+    zero, one = draw(0, **given), draw(1, **given)
+    assert zero == draw(0, **given)
+    assert zero["test"] == one["test"] and zero["train"] == one["train"]
+    assert zero["clean"] != one["clean"]
+
+
+def test_the_order_of_rows_does_not_matter():
+    turned = {name: one.take(list(range(one.num_rows))[::-1]) for name, one in TABLES.items()}
+    zero, other = draw(), draw(tables=turned)
+    assert {n: set(ids) for n, ids in zero.items()} == {n: set(ids) for n, ids in other.items()}
+    assert zero["clean"] == other["clean"][::-1]  # the source's order is kept
+
+
+def test_where():
+    made = draw(clean={"from": "s/dev", "where": {"kind": "y"}}, selection={"from": "s/dev", "where": {"kind": ["x"]}})
+    assert len(made["clean"]) == 10 and len(made["selection"]) == 20
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (
+            {"clean": {"from": "s/dev", "where": {"knd": "x"}}},
+            "clean.where: found column 'knd'\nexpected one of: id, label, kind",
+        ),
+        ({"clean": {"from": "s/dev", "where": {"kind": "z"}}}, "clean.where.kind: found 'z'\ns/dev has: x, y"),
+        ({"clean": {"from": "s/dev", "size": 41}}, "clean: s/dev has 40 examples for it, expected 41 examples"),
+        (
+            {"clean": {"from": "s/dev"}},
+            "selection: s/dev has 0 examples for it, expected any\nothers take from the same",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(given, said):
+    with pytest.raises(InputError) as caught:
+        draw(**given)
+    assert str(caught.value).startswith(f"p: corrupt.splits.{said}")
+
+
+def test_an_id_in_two_splits_is_found():
+    made = {name: table(name, 4) for name in splits.NAMES}
+    splits.check_disjoint(made, set())
+    leaked = {**made, "train": pa.concat_tables([made["train"], made["test"].slice(0, 1)])}
+    splits.check_disjoint(leaked, {"test-0"})
+    with pytest.raises(InputError, match=r"splits train and test share 1 ids, for example test-0"):
+        splits.check_disjoint(leaked, set())
+    with pytest.raises(InputError, match=r"splits clean and test share 4 ids"):
+        splits.check_disjoint({**made, "clean": made["test"]}, {"test-0", "test-1", "test-2", "test-3"})
+    with pytest.raises(InputError, match=r"splits train and clean share"):
+        splits.check_disjoint({**made, "clean": made["train"]}, set())
+    with pytest.raises(InputError, match=r"split train: an id stands twice"):
+        splits.check_disjoint({**made, "train": pa.concat_tables([made["train"]] * 2)}, set())
+
+
+def test_common_texts():
+    made = {name: pa.table({"t": [name, "same"]}) for name in splits.NAMES}
+    assert splits.common_texts(made, ("t",)) == {"train": 1, "clean": 1, "selection": 1}
+
+
+def test_draws_are_uniform_keyed_and_nested():
+    values = [uniform(0, "noise", f"id{i}") for i in range(4000)]
+    assert min(values) >= 0 and max(values) < 1
+    for tenth in range(10):
+        assert 330 < sum(tenth <= 10 * v < tenth + 1 for v in values) < 470
+    assert uniform(0, "noise", "id1") != uniform(1, "noise", "id1") != uniform(1, "other", "id1")
+    assert uniform("a", "bc") != uniform("ab", "c")
+    ids = [f"id{i}" for i in range(100)]
+    assert choose(ids, 10, 0, "x") < choose(ids[::-1], 30, 0, "x")
+    assert choose(ids, 10, 0, "x") != choose(ids, 10, 1, "x")

@@ -1,0 +1,77 @@
+"""Entries by file name; what is unknown or impossible is refused with the names that would do."""
+
+import pytest
+
+from gradworks.methods import Method
+from gradworks.methods._core import entries
+from gradworks.methods.updates.erm import Erm
+from tests.methods.own_entries import Smart
+from tests.methods.toys import TASKS, Kind
+
+
+def test_names_are_the_files():
+    assert entries.names("objective") == ["supervised"]
+    assert entries.names("weighting") == ["random", "reweight", "uniform"]
+    assert entries.names("update") == ["dotprod", "erm"]
+
+
+def test_every_entry_exports_one_class_that_its_options_make():
+    for slot in ("objective", "weighting", "update"):
+        for name in entries.names(slot):
+            entry = entries.load(slot, name)
+            assert type(entry) is entries.entry_class(slot, name)
+            assert type(entry).__module__.endswith(f".{slot}s.{name}")
+            assert type(entry).__doc__
+
+
+def test_name_options_and_objects():
+    assert entries.load("update", {"erm": {"batches": 3}}).needs.batches == 3
+    assert entries.load("update", {"erm": None}).needs.batches == 1
+    own = Erm(2)
+    assert entries.load("update", own) is own
+
+
+@pytest.mark.parametrize(
+    ("slot", "chosen", "words"),
+    [
+        ("update", "ermm", "update: found 'ermm', expected one of dotprod, erm"),
+        ("weighting", "_logit_fd", "weighting: found '_logit_fd', expected one of random, reweight, uniform"),
+        ("update", {"erm": {"batch": 2}}, "update erm: unknown option 'batch', expected one of batches"),
+        ("weighting", {"uniform": {"x": 2}}, "weighting uniform: unknown option 'x', expected none"),
+        ("update", {"erm": {"batches": 0}}, "update erm: batches: found 0, expected a whole number of at least 1"),
+        ("update", {"erm": {"batches": True}}, "update erm: batches: found True"),
+        ("update", {"erm": {"batches": "2"}}, "update erm: batches: found '2'"),
+        ("update", {"erm": 2}, "update erm: found 2, expected options by name"),
+        ("update", {"erm": {}, "dotprod": {}}, "update: found 2 entries, expected one"),
+        ("update", 3, "update: found 3, expected a name"),
+        ("update", Erm, "expected a name"),
+        ("update", {"dotprod": {"form": "centre"}}, "form: found 'centre', expected one of null, central, one_sided"),
+        ("update", {"dotprod": {"alpha": -1}}, "alpha: found -1, expected a number greater than 0"),
+        ("update", {"dotprod": {"weight": "0.1"}}, "weight: found '0.1', expected a number"),
+        ("update", {"dotprod": {"weight": float("nan")}}, "weight: found nan, expected a number"),
+        ("update", {"dotprod": {"every": 0}}, "every: found 0"),
+        ("weighting", {"reweight": {"backend": "magic"}}, "backend: found 'magic', expected one of logit_fd"),
+        ("weighting", {"reweight": {"tau": 0}}, "tau: found 0, expected a number greater than 0"),
+    ],
+)
+def test_refusals(slot, chosen, words):
+    with pytest.raises(ValueError) as caught:
+        Method(**{slot: chosen}, tasks=TASKS)
+    assert str(caught.value).startswith(slot)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_task_that_lacks_what_an_entry_needs_is_refused_before_training():
+    class Bare:
+        outputs, loss = Kind.outputs, Kind.loss
+
+    class Half(Bare):
+        embed = Kind.embed
+
+    with pytest.raises(ValueError, match=r"objective own_entries: needs embed\(...\) of a task, and task 'x' does not"):
+        Method(Smart(), tasks={"x": Bare()})
+    with pytest.raises(ValueError, match=r"needs divergence\(...\) of a task, and Half does not"):
+        Method(Smart(), task=Half())
+    with pytest.raises(ValueError, match=r"needs embed"):
+        Method(Smart(), outputs=lambda m, b: m(b), loss=lambda o, b: o)

@@ -1,0 +1,138 @@
+"""Plants known defects, one at a time, in a copy of the tree: each must turn its test red. `make mutants`
+
+python -m tests.mutants [-k WORD]   only rows whose file or test contains WORD
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.defects import ROWS
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_ONCE = 2
+SECONDS = 300  # a defect that makes its test hang is found as well
+
+
+class Mutant(NamedTuple):
+    """`old`, which stands exactly once in `file`, becomes `new`; then `test` has to fail."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTANTS = [Mutant(*row) for row in ROWS]
+
+
+def copy_tree(root: Path, to: Path) -> None:
+    """The files that git tracks or would track, as a repository of their own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file():  # not one that was deleted and not yet committed
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, to / name, follow_symlinks=False)
+    for command in (["git", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=to, check=True)
+
+
+def pytest(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """Exit code (1: a test failed) and the last lines. PYTHONPATH goes before the editable install of the checkout."""
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a .pyc of the same second and size would hide the change
+        "OMP_NUM_THREADS": "1",
+        "GRADWORKS_DATA": str((ROOT / os.environ.get("GRADWORKS_DATA", "data")).resolve()),
+    }
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-p", "no:xdist", *tests],
+            cwd=tree,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"still running after {SECONDS} s"
+    return run.returncode, run.stdout[-2000:]
+
+
+def verdict(tree: Path, mutant: Mutant) -> str:
+    """What became of one mutant: killed, survived, or the reason why it is none."""
+    path = tree / mutant.file
+    text = path.read_text() if path.exists() else ""
+    if text.count(mutant.old) != 1:
+        return f"no mutant: the text stands {text.count(mutant.old)} times in {mutant.file}"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    try:
+        code, said = pytest(tree, [mutant.test])
+    finally:
+        path.write_text(text)
+    if code == 1:
+        return "killed"
+    return "SURVIVED" if code == 0 else f"no mutant: the test did not run ({code})\n{said}"
+
+
+def run(root: Path, mutants: Sequence[Mutant]) -> bool:
+    """Plants every mutant, prints a table, and says whether all were killed."""
+    with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
+        trees: queue.Queue[Path] = queue.Queue()
+        for number in range(min(AT_ONCE, len(mutants))):
+            tree = Path(folder, str(number))
+            copy_tree(root, tree)
+            trees.put(tree)
+
+        def one(mutant: Mutant) -> bool:
+            tree, start = trees.get(), time.monotonic()
+            try:
+                result = verdict(tree, mutant)
+            finally:
+                trees.put(tree)
+            print(f"{time.monotonic() - start:5.1f} s  {mutant.file:40}  {mutant.test}  {result}", flush=True)
+            return result == "killed"
+
+        # a test that is red anyway kills nothing
+        tree = trees.get()
+        code, said = pytest(tree, sorted({mutant.test for mutant in mutants}))
+        trees.put(tree)
+        if code != 0:
+            print(f"the tests are not green before any defect is planted:\n{said}")
+            return False
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            killed = list(pool.map(one, mutants))
+    print(f"{sum(killed)} of {len(killed)} mutants killed")
+    return all(killed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-k", metavar="WORD", default="")
+    word = parser.parse_args().k
+    chosen = [mutant for mutant in MUTANTS if word in mutant.file or word in mutant.test]
+    if not chosen:
+        print(f"no mutant's file or test contains {word!r}")
+        return 2
+    return 0 if run(ROOT, chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

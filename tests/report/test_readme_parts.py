@@ -1,0 +1,57 @@
+"""The generated parts of a README: between markers, from results.json and the entries' docstrings."""
+
+import hashlib
+
+import pytest
+
+from gradworks import report
+from gradworks.report import readme
+from gradworks.stage.errors import InputError
+from tests import runs_tree
+
+TEXT = """# Title
+<!-- results:begin -->
+old
+<!-- results:end -->
+between
+<!-- entries:begin --><!-- entries:end -->
+last
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path, seeds=(0,))
+    report.build(params, cells, runs, tmp_path / "report")
+    for slot, name, doc in (("updates", "erm", '"""Plain | training.\n\nMore."""'), ("updates", "_x", "")):
+        file = tmp_path / "gradworks/methods" / slot / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(doc)
+    (tmp_path / "README.md").write_text(TEXT)
+    return tmp_path
+
+
+def test_written_between_the_markers_and_again_the_same(project):
+    file = project / "README.md"
+    readme.write(file)
+    text = file.read_text()
+    assert text.startswith("# Title\n<!-- results:begin -->\n") and "\nbetween\n" in text and text.endswith("\nlast\n")
+    assert "old" not in text and "| reweight | 1 |" in text
+    assert hashlib.md5((project / "report/results.json").read_bytes()).hexdigest() in text  # noqa: S324
+    assert "| update | [`erm`](gradworks/methods/updates/erm.py) | Plain \\| training. |" in text and "_x" not in text
+    readme.write(file)
+    assert file.read_text() == text
+
+
+def test_a_missing_marker_changes_nothing(project):
+    file = project / "README.md"
+    file.write_text(TEXT.replace("<!-- entries:end -->", ""))
+    with pytest.raises(InputError, match="no part 'entries'"):
+        readme.write(file)
+    assert "old" in file.read_text()
+
+
+def test_without_results(project):
+    (project / "report/results.json").unlink()
+    with pytest.raises(InputError, match=r"results\.json: no such file"):
+        readme.write(project / "README.md")

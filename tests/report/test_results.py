@@ -1,0 +1,187 @@
+"""results.json: paired differences, references, states and slices against what stands in the files; purity."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from gradworks import report, statistics
+from gradworks.report.summary import difference
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from tests import runs_tree
+
+
+def summary(results, condition, method, encoder="gru"):
+    keys = {"condition": condition, "method": method, "encoder": encoder}
+    return next(s for s in results["summaries"] if keys.items() <= s.items())
+
+
+def challenge(runs, path):
+    return runs_tree.metrics_of(runs, path)["by"]["set"]["challenge"]["accuracy"]["value"]
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory):
+    tree = runs_tree.write(tmp_path_factory.mktemp("five"), seeds=range(5))
+    return tree, report.collect(*tree)
+
+
+def test_differences_are_paired_by_seed(five):
+    (_, _, runs), results = five
+    ours = {s: challenge(runs, f"noise/reweight/gru/{s}") for s in range(5)}
+    erm = {s: challenge(runs, f"noise/erm/gru/{s}") for s in range(5)}
+    clean = {s: challenge(runs, f"noise/erm+clean/gru/{s}") for s in range(5)}
+    found = summary(results, "noise", "reweight")
+    assert found["primary"]["value"] == pytest.approx(np.mean(list(ours.values())))
+    expected = statistics.paired(ours, erm)
+    assert found["difference"]["primary"]["values"] == expected.values
+    assert (found["difference"]["primary"]["low"], found["difference"]["primary"]["high"]) == (
+        expected.low,
+        expected.high,
+    )
+    assert found["control"]["primary"]["mean"] == pytest.approx(statistics.paired(ours, clean).mean)
+    assert found["control"]["primary"]["to"] == "erm+clean" and found["steps"] == 15 and found["examples"] == 60
+
+
+def test_p_values_are_corrected_over_the_methods_of_a_condition(five):
+    _, results = five
+    rows = [
+        s["difference"]["primary"] for s in results["summaries"] if s["condition"] == "noise" and s["method"] != "erm"
+    ]
+    expected = statistics.holm([row["p"] for row in rows])
+    assert [row["corrected_p"] for row in rows] == expected and None not in expected
+    for row in rows:
+        assert row["verdict"] in ("gain", "loss") or row["corrected_p"] >= 0.05
+
+
+def test_a_difference_that_does_not_stand_the_correction_is_undecided(five):
+    rows = [s["difference"]["primary"] for s in five[1]["summaries"] if s["difference"]["primary"]]
+    lost = [row for row in rows if row["certain"] and row["corrected_p"] >= 0.05]
+    assert lost and all(row["verdict"] == "undecided" and "Holm" in row["note"] for row in lost)
+
+
+def test_references_by_hand(five):
+    table = runs_tree.test_split()
+    chosen = [
+        label for label, s in zip(table["label"].to_pylist(), table["set"].to_pylist(), strict=True) if s == "challenge"
+    ]
+    found = {r["name"]: r["primary"] for r in five[1]["references"] if r["condition"] == "noise"}
+    assert found["chance"]["value"] == pytest.approx(1 / 3)
+    assert found["majority class"]["value"] == pytest.approx(max(map(chosen.count, chosen)) / len(chosen))
+    assert found["true rule"]["value"] == 1 and found["true rule"]["n"] == 40
+
+
+def test_slices_are_means_over_seeds(five):
+    (_, _, runs), results = five
+    values = [
+        runs_tree.metrics_of(runs, f"clean/erm/gru/{s}")["by"]["heuristic"]["none"]["accuracy"]["value"]
+        for s in range(5)
+    ]
+    found = summary(results, "clean", "erm")["by"]["heuristic"]
+    assert found["none"]["mean"] == pytest.approx(np.mean(values)) and found["none"]["small"] is False
+    assert found["subsequence"]["small"] is True
+
+
+@pytest.mark.parametrize(("metric", "better", "verdict"), [("accuracy", 1, "gain"), ("mean_squared_error", -1, "loss")])
+def test_a_gain_is_what_is_better(metric, better, verdict):
+    from gradworks.metrics import better as sign
+
+    ours, theirs = {0: 0.9, 1: 0.8, 2: 0.85}, {0: 0.5, 1: 0.41, 2: 0.44}
+    assert sign(metric) == better and difference("erm", ours, theirs, better)["verdict"] == verdict
+
+
+def test_every_state_has_a_place(tmp_path):
+    states = {"noise/reweight/gru/0": "OOM", "noise/reweight/gru/1": "diverged", "noise/random/gru/2": "not converged"}
+    tree = runs_tree.write(tmp_path, states=states, skip=("clean/erm/gru/1", "clean/reweight/gru/0"))
+    results = report.collect(*tree)
+    assert summary(results, "noise", "reweight")["states"] == {"OOM": 1, "diverged": 1, "ok": 1}
+    assert summary(results, "noise", "reweight")["primary"]["n"] == 1
+    random = summary(results, "noise", "random")  # scored though not converged, and marked
+    assert random["states"] == {"ok": 2, "not converged": 1} and random["primary"]["n"] == 3
+    assert summary(results, "clean", "reweight")["difference"]["primary"]["seeds"] == [2]  # erm lacks 1, it lacks 0
+    cell = next(c for c in results["cells"] if c["path"] == "noise/reweight/gru/0")
+    assert (cell["state"], cell["reason"], cell["primary"]) == ("OOM", "it was OOM", None)
+
+
+def test_trained_but_not_evaluated(tmp_path):
+    _, _, runs = tree = runs_tree.write(tmp_path, seeds=(0,))
+    (runs / "metrics/noise/erm/gru/0.json").unlink()
+    cell = next(c for c in report.collect(*tree)["cells"] if c["path"] == "noise/erm/gru/0")
+    assert (cell["state"], cell["reason"]) == ("not run", "trained, not evaluated")
+
+
+def test_nothing_has_run(tmp_path):
+    params = runs_tree.params(tmp_path)
+    results = report.build(params, tmp_path / "cells.yaml", tmp_path / "runs", tmp_path / "report")
+    assert report.answer(results) == "No cell has been compared with erm yet." or "nothing to compare" in report.answer(
+        results
+    )
+    assert {cell["state"] for cell in results["cells"]} == {"not run"}
+    assert all((tmp_path / "report" / name).exists() for name in ("report.html", "report.md", "results.json"))
+
+
+def test_outputs_depend_on_the_inputs_alone(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "elsewhere" / "two"
+    one.mkdir()
+    params, cells, runs = runs_tree.write(one, seeds=(0, 1))
+    report.build(params, cells, runs, one / "report")
+    shutil.copytree(one, two)
+    shutil.rmtree(two / "report")
+    report.build(two / "params.yaml", two / "cells.yaml", two / "runs", two / "report")
+    for name in ("report.html", "report.md", "results.json"):
+        assert artefacts.digest(one / "report" / name) == artefacts.digest(two / "report" / name), name
+
+
+def test_stale_files_are_counted_and_change_no_result(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path, seeds=(0,))
+    report.build(params, cells, runs, tmp_path / "report")
+    before = (tmp_path / "report/results.json").read_bytes()
+    runs_tree.run(runs, "noise/dropped/gru/0")
+    runs_tree.evaluated(runs, "noise/dropped/gru/0", 0.99)
+    report.build(params, cells, runs, tmp_path / "report")
+    assert (tmp_path / "report/results.json").read_bytes() == before
+    page = (tmp_path / "report/report.html").read_text()
+    assert "1 metrics files that no cell names" in page and "dropped" not in page
+
+
+def test_leaks_are_scored_apart(tmp_path):
+    _, _, runs = tree = runs_tree.write(tmp_path, seeds=(0,))
+    file = runs / "metrics/noise/erm/gru/0.json"
+    found = json.loads(file.read_text())
+    one = {"accuracy": {"value": 0.25, "n": 35, "low": 0.1, "high": 0.4}}
+    artefacts.write_json(
+        file, {**found, "without_leaked": {"overall": one, "by": {"set": {"challenge": one}}, "leaked": 5}}
+    )
+    assert summary(report.collect(*tree), "noise", "erm")["without_leaked"]["values"] == [0.25]
+    report.build(*tree, tmp_path / "report")
+    assert "Without leaked examples" in (tmp_path / "report/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("baseline: erm", "baseline: emr", r"report.baseline: found 'emr'\nexpected one of: erm, erm\+clean"),
+        ("controls: {reweight: erm+clean}", "controls: {reweight: none}", r"report.controls.reweight: found 'none'"),
+        ("controls: {reweight: erm+clean}", "controls: {rewait: erm}", r"report.controls.rewait: found 'rewait'"),
+        ("where: {set: challenge}", "where: {subcase: x}", r"no scores by 'subcase'.*\nfound: heuristic, set; see"),
+        ("where: {set: challenge}", "where: {set: hard}", r"no test example has set = hard\nfound: challenge, in_dist"),
+        ("primary: {metric: accuracy,", "primary: {metric: acuracy,", r"(?s)report.primary: .*'acuracy' is unknown"),
+        ("primary: {metric: accuracy,", "primary: {metric: macro_f1,", r"no metric 'macro_f1'.*\nfound: accuracy"),
+        ("title:", "titel:", r"report.titel: unknown key"),
+    ],
+)
+def test_bad_parameters_in_words(tmp_path, old, new, said):
+    params, cells, runs = runs_tree.write(tmp_path, seeds=(0,))
+    params.write_text(params.read_text().replace(old, new))
+    with pytest.raises(InputError, match=said) as error:
+        report.collect(params, cells, runs)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_damaged_metrics_file(tmp_path):
+    _, _, runs = tree = runs_tree.write(tmp_path, seeds=(0,))
+    (runs / "metrics/noise/erm/gru/0.json").write_text('{"state": ')
+    with pytest.raises(InputError, match=r"noise/erm/gru/0\.json: not valid JSON"):
+        report.collect(*tree)

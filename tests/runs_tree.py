@@ -1,0 +1,175 @@
+"""A small runs/ folder as the stages leave it, made without training: for tests of what reads it."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from gradworks import metrics
+from gradworks.data.predictions import to_table
+from gradworks.stage import artefacts, cells
+from gradworks.tasks import row
+
+PARAMS = """
+root: .
+here: ""
+threads: 1
+device: cpu
+task: nli
+fetch:
+  synthetic: {from: "synthetic:nli", seed: 1, rows: {train: 60, validation: 30, test: 80}}
+corrupt:
+  splits:
+    train: {from: synthetic/train}
+    clean: {from: synthetic/validation, size: 10}
+    selection: {from: synthetic/validation, size: 10}
+    test: {from: synthetic/test}
+  conditions:
+    clean: {}
+    noise: {noise: {share: 0.5}}
+pretrain:
+  gru: {model: gru}
+  cased: {model: gru}
+methods:
+  erm: {}
+  erm+clean: {train_on: [train, clean]}
+  random: {weighting: random}
+  reweight: {weighting: reweight}
+train: {epochs: 1, batch: 4, max_length: 16, learning_rate: 0.001}
+evaluate: {by: [set, heuristic]}
+report:
+  title: "Which <method> helps?"
+  primary: {metric: accuracy, where: {set: challenge}}
+  secondary: {metric: accuracy, where: {set: in_distribution}}
+  baseline: erm
+  controls: {reweight: erm+clean}
+cells:
+  seeds: SEEDS
+  grid:
+    - {condition: [clean, noise], method: [erm, erm+clean, reweight], encoder: [gru]}
+    - {condition: [noise], method: [random], encoder: [gru]}
+    - {condition: [clean], method: [erm], encoder: [cased]}
+ensemble:
+  - {condition: clean, method: erm, encoders: [gru, cased]}
+"""
+CLASSES = row("nli").classes
+
+
+def params(folder, seeds=(0, 1, 2)):
+    """params.yaml and cells.yaml in `folder`; returns the former's path."""
+    path = folder / "params.yaml"
+    path.write_text(PARAMS.replace("SEEDS", str(list(seeds))))
+    cells.write(path)
+    return path
+
+
+def items(path, kind="train"):
+    """What cells.yaml asks for."""
+    return cells.expand(path)[kind]
+
+
+def test_split(n=80):
+    """The columns of a synthetic test split; its ids are not in any order."""
+    rng = np.random.default_rng(0)
+    heuristics = ("lexical_overlap", "subsequence", "constituent")
+    challenge = [i % 2 == 1 for i in range(n)]
+    labels = [CLASSES[i] for i in rng.integers(3, size=n)]
+    return pa.table(
+        {
+            "id": [f"synthetic/test-{i}" for i in rng.permutation(n)],
+            "premise": [f"The judge saw the actor {i} ." for i in range(n)],
+            "hypothesis": ["The judge saw the actor ."] * n,
+            "label": labels,
+            "set": ["challenge" if c else "in_distribution" for c in challenge],
+            "heuristic": [heuristics[i % 3] if c else "none" for i, c in enumerate(challenge)],
+            "rule": labels,
+        }
+    )
+
+
+def corrupt(runs, condition, seed, leaks=()):
+    """runs/corrupt/CONDITION/SEED."""
+    table = test_split()
+    with artefacts.atomic_folder(runs / "corrupt" / condition / str(seed)) as folder:
+        for name in ("train", "clean", "selection", "test"):
+            artefacts.write_parquet(folder / f"{name}.parquet", table)
+        changes = {"id": list(leaks), "kind": ["leak"] * len(leaks), "old_label": None, "new_label": "neutral"}
+        none = [None] * len(leaks)
+        changes = {**changes, "old_label": none, "new_label": none}
+        artefacts.write_parquet(folder / "corruptions.parquet", pa.table(changes, _CHANGES))
+        rows = {"rows": len(table), "labels": {}}
+        splits = dict.fromkeys(("train", "clean", "selection", "test"), rows)
+        done = {"noise": {"rows": 40, "changed": 27, "share": 0.5}} if condition == "noise" else {}
+        artefacts.write_manifest(folder, "corrupt", {"task": "nli"}, seed=seed, splits=splits, corruptions=done)
+    return runs / "corrupt" / condition / str(seed)
+
+
+_CHANGES = pa.schema([(name, pa.string()) for name in ("id", "kind", "old_label", "new_label")])
+
+
+def run(runs, path, state="ok", reason="", steps=15):
+    """runs/train/PATH and an empty runs/models/PATH."""
+    parameters = {"train": {"max_length": 16}, "seed": 0}
+    with artefacts.atomic_folder(runs / "train" / path) as folder:
+        score = [None if i % 3 else 0.3 + i / 40 for i in range(steps)]
+        history = {"step": range(steps), "examples": [4 * i for i in range(steps)], "selection_accuracy": score}
+        artefacts.write_parquet(folder / "history.parquet", pa.table({k: list(v) for k, v in history.items()}))
+        counts = {"steps": steps, "examples": 4 * steps, "skipped": 1, "best": {"step": steps, "score": 0.7}}
+        artefacts.write_json(folder / "status.json", {"state": state, "reason": reason, **counts})
+        artefacts.write_manifest(folder, "train", parameters)
+    with artefacts.atomic_folder(runs / "models" / path) as folder:
+        artefacts.write_manifest(folder, "train", parameters)
+
+
+def evaluated(runs, path, skill, seed=0, state="ok", reason=""):
+    """runs/evaluate/PATH and runs/metrics/PATH.json: right with a chance of about `skill`."""
+    table, task = test_split(), row("nli")
+    rng = np.random.default_rng([seed, *path.encode()])
+    outputs = rng.dirichlet(np.ones(3), size=len(table))
+    right = rng.random(len(table)) < skill
+    labels = metrics.indices(table["label"].to_numpy(zero_copy_only=False), CLASSES)
+    best = outputs.max(1)
+    outputs[right] = 0
+    outputs[right, labels[right]] = 1
+    outputs[~right] += 0 * best[~right, None]
+    found = {"overall": {}, "by": {}}
+    if state in ("ok", "not converged"):
+        slices = {c: table[c].to_pylist() for c in ("set", "heuristic")}
+        found = metrics.scores(task.metrics, labels, outputs, CLASSES, slices)
+    with artefacts.atomic_folder(runs / "evaluate" / path) as folder:
+        made = to_table(table, outputs if found["overall"] else None, task, ["set", "heuristic"])
+        artefacts.write_parquet(folder / "predictions.parquet", made)
+        about = {"rows": len(made), "state": state, "reason": reason}
+        artefacts.write_manifest(folder, "evaluate", {"task": "nli"}, **about)
+    counts = {"state": state, "reason": reason, "steps": 15, "examples": 60, "skipped": 1}
+    artefacts.write_json(runs / "metrics" / f"{path}.json", {**found, **counts})
+
+
+SKILL = {"erm": 0.5, "erm+clean": 0.55, "random": 0.5, "reweight": 0.75}
+
+
+def write(folder, seeds=(0, 1, 2), states=None, skip=()):
+    """A whole benchmark: params.yaml, cells.yaml and runs/.
+
+    Args:
+        folder: where.
+        seeds: of every cell.
+        states: path -> state of cells that are not ok.
+        skip: paths of cells that have not run.
+    """
+    path, runs = params(folder, seeds), folder / "runs"
+    for item in items(path, "corrupt").values():
+        corrupt(runs, item["condition"], item["seed"])
+    for cell in items(path).values():
+        if cell["path"] in skip:
+            continue
+        state = (states or {}).get(cell["path"], "ok")
+        reason = "" if state == "ok" else f"it was {state}"
+        run(runs, cell["path"], state, reason)
+        evaluated(runs, cell["path"], SKILL[cell["method"]], cell["seed"], state, reason)
+    return path, folder / "cells.yaml", runs
+
+
+def metrics_of(runs, path):
+    """The metrics JSON of a cell."""
+    return json.loads((runs / "metrics" / f"{path}.json").read_text())

@@ -1,0 +1,26 @@
+"""The smallest parameters with which every stage has something to do."""
+
+SMALL = {
+    "root": ".", "here": "", "threads": 1, "device": "cpu", "task": "nli",
+    "fetch": {
+        "synthetic": {"from": "synthetic:nli", "seed": 1, "rows": {"train": 480, "validation": 160, "test": 160}},
+    },
+    "corrupt": {
+        "splits": {
+            "train": {"from": "synthetic/train"},
+            "clean": {"from": "synthetic/validation", "size": 40, "where": {"set": "challenge"}},
+            "selection": {"from": "synthetic/validation", "size": 60},
+            "test": {"from": "synthetic/test"},
+        },
+        "conditions": {"noise": {"noise": {"share": 0.5}}},
+    },
+    "pretrain": {
+        "gru": {"model": "gru", "lowercase": True, "vocabulary": 400, "embedding": 16, "hidden": 16, "dropout": 0.2},
+    },
+    "methods": {"erm": {}, "dotprod": {"update": {"dotprod": {"weight": 0.1}}}},
+    "train": {"epochs": 4, "batch": 8, "clean_batch": 4, "max_length": 32, "learning_rate": 1e-3},
+    "evaluate": {"by": ["set", "heuristic"]},
+    "report": {"title": "Small", "primary": {"metric": "accuracy", "where": {"set": "challenge"}}},
+    "cells": {"seeds": [0], "grid": [{"condition": ["noise"], "method": ["erm", "dotprod"], "encoder": ["gru"]}]},
+    "ensemble": [],
+}  # fmt: skip

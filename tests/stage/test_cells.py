@@ -1,0 +1,123 @@
+"""The grid of params.yaml written out: names, paths, entries, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gradworks.stage import cells
+from gradworks.stage.errors import InputError
+
+PARAMS = {
+    "fetch": {"nli": {"from": "synthetic:nli"}, "hans": {"from": "file:data/hans"}, "far": {"from": "hub:x@1"}},
+    "corrupt": {"splits": {}, "conditions": {"clean": {}, "noise": {}}},
+    "pretrain": {"gru": {"model": "gru"}, "cased": {"model": "transformer"}},
+    "methods": {"erm": {}, "dotprod": {"update": {"dotprod": {"weight": 0.1}}}, "reweight": {"weighting": "reweight"}},
+    "cells": {
+        "seeds": [0, 1],
+        "grid": [
+            {"condition": ["clean", "noise"], "method": ["erm", "dotprod"], "encoder": ["gru"]},
+            {"condition": ["clean"], "method": ["erm"], "encoder": ["cased"], "seed": [7]},
+        ],
+    },
+    "ensemble": [{"condition": "clean", "method": "erm", "encoders": ["gru", "cased"]}],
+}
+
+
+def expand(tmp_path, change=None):
+    values = yaml.safe_load(yaml.safe_dump(PARAMS))
+    if change:
+        change(values)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return cells.expand(path)
+
+
+def test_names_paths_and_entries(tmp_path):
+    made = expand(tmp_path)
+    assert len(made["train"]) == 2 * 2 * 2 + 1
+    assert made["train"]["noise-dotprod-gru-1"] == {
+        "condition": "noise", "method": "dotprod", "encoder": "gru", "seed": 1, "path": "noise/dotprod/gru/1",
+        "model": "gru", "objective": "supervised", "weighting": "uniform", "update": "dotprod",
+    }  # fmt: skip
+    assert "clean-erm-cased-7" in made["train"]
+    assert set(made["corrupt"]) == {"clean-0", "clean-1", "noise-0", "noise-1", "clean-7"}
+    assert made["fetch"]["hans"] == {"dep": "data/hans"}
+    assert made["fetch"]["nli"] == {"dep": "gradworks/data/synthetic.py"}
+    assert made["fetch"]["far"] == {"dep": "gradworks/data/remote.py"}
+    assert set(made["pretrain"]) == {"gru", "cased"}
+    assert made["ensemble"]["clean-erm-gru+cased"]== {
+        "condition": "clean", "method": "erm", "encoders": "gru cased", "seeds": "0 1 7",
+    }  # fmt: skip
+
+
+def test_a_new_seed_or_method_changes_no_existing_cell(tmp_path):
+    before = expand(tmp_path)
+
+    def change(values):
+        values["cells"]["seeds"].append(2)
+        values["methods"]["random"] = {"weighting": "random"}
+        values["cells"]["grid"][0]["method"].append("random")
+
+    after = expand(tmp_path, change)
+    assert before["train"].items() <= after["train"].items()
+    assert len(after["train"]) > len(before["train"])
+
+
+def test_files_that_an_encoder_names_are_watched(tmp_path):
+    (tmp_path / "bert").mkdir()
+
+    def change(values):
+        values["pretrain"]["gru"] |= {"vectors": {"file": "data/glove.txt"}}
+        values["pretrain"]["cased"] |= {
+            "from": "bert",
+            "pretrain": {"corpus": "data/w.txt"},
+            "vocabulary_file": "v.txt",
+        }
+
+    made = expand(tmp_path, change)["pretrain"]
+    none = "versions.json"
+    assert made["gru"] == {"model": "gru", "from": none, "text": "data/glove.txt", "vocabulary": none}
+    assert made["cased"] == {"model": "transformer", "from": "bert", "text": "data/w.txt", "vocabulary": "v.txt"}
+    hub = expand(tmp_path, lambda v: v["pretrain"]["cased"].update({"from": "bert-base-cased"}))
+    assert hub["pretrain"]["cased"]["from"] == none
+
+
+def grid(values):
+    return values["cells"]["grid"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: grid(v)[0].update(method=["sgd"]), "cells.grid.0.method: found 'sgd'"),
+        (lambda v: grid(v)[0].update(methods=["erm"]), "cells.grid.0.methods: unknown key"),
+        (lambda v: grid(v).append(grid(v)[0]), "stands in an earlier block"),
+        (lambda v: v.pop("methods"), "methods: missing or empty"),
+        (lambda v: v["methods"]["erm"].update(train_on=["test"]), "methods.erm.train_on.0: found 'test'"),
+        (lambda v: v["methods"]["erm"].update(update={"erm": {}, "sam": {}}), "methods.erm.update: found 2 entries"),
+        (lambda v: v["ensemble"][0].update(condition="noise"), "ensemble.0: no cell of noise, erm, cased"),
+        (lambda v: v["corrupt"]["conditions"].update(ensemble={}), "corrupt.conditions.ensemble: the name is taken"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, change, said):
+    with pytest.raises(InputError) as error:
+        expand(tmp_path, change)
+    assert said in str(error.value)
+
+
+def test_stale_cells_are_noticed(tmp_path):
+    expand(tmp_path)
+    params = tmp_path / "params.yaml"
+    with pytest.raises(InputError, match="gradworks cells"):
+        cells.check(params)
+    cells.write(params)
+    cells.check(params)
+    expand(tmp_path, lambda v: v["cells"]["seeds"].append(2))
+    with pytest.raises(InputError, match=r"not what .* asks for"):
+        cells.check(params)
+
+
+@pytest.mark.parametrize("params", [Path("params.yaml"), *sorted(Path("pipelines").glob("*/params.yaml"))], ids=str)
+def test_committed_cells_are_fresh(params):
+    cells.check(params)

@@ -1,0 +1,34 @@
+"""Threads and device are what params.yaml says, or an error in words."""
+
+import pytest
+import torch
+
+from gradworks.stage.device import set_up
+from gradworks.stage.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(strict)
+
+
+def test_threads_and_deterministic_kernels():
+    assert set_up(2, "cpu") == torch.device("cpu")
+    assert torch.get_num_threads() == 2
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_auto_takes_cuda_where_there_is_one_and_never_mps(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for there, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert set_up(1, "auto").type == device
+
+
+def test_missing_cuda_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device: found cuda, but torch sees no GPU"):
+        set_up(1, "cuda")

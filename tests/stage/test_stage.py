@@ -1,0 +1,104 @@
+"""Parameters are checked, and what is wrong is said in three lines at most, naming file and key."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from gradworks import stage
+from gradworks.stage.errors import InputError
+
+
+class Inner(stage.Section):
+    share: float = Field(gt=0, le=1)
+
+
+class Outer(stage.Section):
+    epochs: int = 1
+    noise: Inner | None = None
+
+
+@pytest.fixture
+def params(tmp_path):
+    def make(text):
+        path = tmp_path / "params.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {epochz: 3}", "params.yaml: train.epochz: unknown key\nexpected one of: epochs, noise"),
+        ("train: {epochs: many}", "params.yaml: train.epochs: found 'many'"),
+        ("train: {epochs: '3'}", "params.yaml: train.epochs: found '3'"),
+        ("train: {noise: {share: 1.5}}", "params.yaml: train.noise.share: found 1.5"),
+        ("train: {noise: {}}", "params.yaml: train.noise.share: missing"),
+        ("trian: {}", "params.yaml: no key 'train'\nfound: trian"),
+        ("train: {epochs: 1, epochs: 2}", "params.yaml: line 1: key 'epochs' stands twice"),
+        ("train: {epochs: 1", "params.yaml: line 1"),
+        ("- a list", "expected a mapping"),
+        (b"train: {epochs: \xff}", "not UTF-8 at byte 16"),
+        ("train: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)
+def test_what_is_wrong_is_said(params, text, said):
+    with pytest.raises(InputError) as error:
+        stage.section(params(text), "train", Outer)
+    assert said in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_good_values(params):
+    path = params("train: {noise: {share: 5e-1}}\na: {b: {c: 1e-3}}\n")
+    assert stage.section(path, "train", Outer).noise.share == 0.5
+    assert stage.value(path, "a.b.c") == 0.001  # YAML 1.1 would read text
+    assert stage.section(params("train:"), "train", Outer) == Outer()
+
+
+PROGRAM = """
+import sys, time
+from gradworks import stage
+from gradworks.stage.errors import InputError
+def main():
+    if sys.argv[1] == "error": raise InputError("a\\nb\\nc\\nd")
+    if sys.argv[1] == "flag":
+        with stage.Stopping() as stop:
+            print("ready", flush=True)
+            while not stop(): time.sleep(0.01)
+            raise SystemExit(128 + stop.signal)
+    print("ready", flush=True); time.sleep(30)
+stage.run(main)
+"""
+
+
+def start(what):
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def test_error_has_three_lines_and_no_traceback():
+    process = start("error")
+    _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (2, "error: a\nb\nc\n")
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "code"),
+    [("wait", signal.SIGINT, 130), ("wait", signal.SIGTERM, 143), ("flag", signal.SIGINT, 130)],
+)
+def test_signals_end_quietly(what, number, code):
+    process = start(what)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in error

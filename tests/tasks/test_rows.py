@@ -1,0 +1,38 @@
+"""Tasks: what published data sets call their labels and in which order."""
+
+import pytest
+
+from gradworks import metrics
+from gradworks.stage.errors import InputError
+from gradworks.tasks import glue, minbert, nli, row, superglue
+
+ROWS = [one for file in (nli, glue, superglue, minbert) for one in file.ROWS]
+
+
+def test_class_indices_are_those_of_published_files():
+    # GLUE and SuperGLUE write these as 0, 1, ...: an exchanged order trains on the opposite task
+    assert row("nli").classes == ("entailment", "neutral", "contradiction")
+    assert row("wnli").classes == ("not_entailment", "entailment")
+    assert row("rte").classes == row("qnli").classes == ("entailment", "not_entailment")
+    assert row("cola").classes == ("unacceptable", "acceptable")
+    assert row("boolq").classes == row("wic").classes == row("multirc").classes == ("false", "true")
+    assert row("stsb").classes is None
+
+
+@pytest.mark.parametrize("one", ROWS, ids=lambda one: one.name)
+def test_every_row_is_whole(one):
+    assert one.texts and one.metrics and len({"id", "label", *one.texts}) == 2 + len(one.texts)
+    known = metrics.REGRESSION if one.classes is None else metrics.CLASSIFICATION
+    assert set(one.metrics) <= set(known)
+    if one.classes is not None:
+        assert len(set(one.classes)) == len(one.classes) >= 2
+        assert set(one.collapse.values()) <= set(one.classes) and not set(one.collapse) & set(one.classes)
+
+
+def test_no_name_stands_twice():
+    assert len({one.name for one in ROWS}) == len(ROWS)
+
+
+def test_an_unknown_task_lists_those_there_are():
+    with pytest.raises(InputError, match=r"task: found 'nil'\nexpected one of: .*nli-binary"):
+        row("nil")

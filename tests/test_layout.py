@@ -1,0 +1,196 @@
+"""The promises that the tree itself makes: true DVC dependencies, one-way imports, one name per stage, short files."""
+
+import ast
+import functools
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+STAGES = [p.stem for p in sorted((ROOT / "components").glob("*.py")) if p.stem != "__init__"]
+SLOTS = ("objectives", "weightings", "updates")
+# Files that DVC need not watch: they pass names on, or hold nothing.
+NO_RESULT = {"gradworks/__init__.py", "components/__init__.py"}
+
+# A layer may import those below it, and files of its own folder; layers of one line do not import each other.
+LAYERS = [
+    ["components", "gradworks/cli", "gradworks/run"],
+    ["gradworks/kubeflow", "gradworks/storage", "gradworks/report", "gradworks/telemetry"],
+    ["gradworks/loop", "gradworks/pretraining"],
+    ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
+    ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
+     "gradworks/data", "gradworks/metrics", "gradworks/statistics"],
+    ["gradworks/spec"],
+    ["gradworks/stage"],
+]  # fmt: skip
+TORCH_ONLY = ("gradworks/spec", "gradworks/methods")
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+PYTHON = [name for name in tracked() if name.endswith(".py") and name.startswith(("gradworks/", "components/"))]
+
+
+def module_file(module):
+    path = module.replace(".", "/")
+    for name in (f"{path}.py", f"{path}/__init__.py"):
+        if (ROOT / name).is_file():
+            return name
+    return None
+
+
+def type_only(tree):
+    """Imports under `if TYPE_CHECKING`, which do not run."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
+    return {id(n) for block in blocks for n in ast.walk(block)}
+
+
+@functools.cache
+def imports(name):
+    """Files of the project that a file imports when it runs, inside functions too."""
+    tree = ast.parse((ROOT / name).read_text())
+    skip, found = type_only(tree), set()
+    package = Path(name).parent.as_posix().replace("/", ".")
+    for node in ast.walk(tree):
+        if id(node) in skip:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {module_file(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno}: relative import; imports are written one way, from the root"
+            found |= {module_file(node.module)}
+            found |= {module_file(f"{node.module}.{alias.name}") for alias in node.names}
+            assert package  # every file lies in a package
+    return frozenset(found - {None})
+
+
+def closure(*names):
+    seen, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in seen | NO_RESULT:
+            seen.add(name)
+            todo += imports(name)
+    return seen
+
+
+def layer(name):
+    """The most particular entry of LAYERS that a file belongs to: (its line, the entry)."""
+    fits = [(len(e), n, e) for n, line in enumerate(LAYERS) for e in line if name.startswith((e + "/", e + ".py"))]
+    return max(fits)[1:] if fits else None
+
+
+@pytest.mark.parametrize("name", [n for n in PYTHON if n != "gradworks/__init__.py" and n != "components/__init__.py"])
+def test_imports_point_one_way(name):
+    assert layer(name), f"{name} is in no layer of DESIGN: add it to LAYERS"
+    for other in imports(name) - {"gradworks/__init__.py", "components/__init__.py"}:
+        (mine, entry), (its, other_entry) = layer(name), layer(other)
+        same = entry == other_entry or {entry, other_entry} == {"gradworks/cli", "gradworks/run"}
+        assert same or mine < its, f"{name} imports {other}: {entry} must not know {other_entry}"
+
+
+@pytest.mark.parametrize("name", [n for n in PYTHON if n.startswith(TORCH_ONLY)])
+def test_the_library_alone_needs_torch_only(name):
+    import sys
+
+    tree = ast.parse((ROOT / name).read_text())
+    skip = type_only(tree)
+    for node in ast.walk(tree):
+        if id(node) in skip or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        for module in modules:
+            top = module.split(".")[0]
+            assert top in {"torch", "__future__"} | sys.stdlib_module_names or module.startswith(
+                ("gradworks.spec", "gradworks.methods")
+            ), f"{name}:{node.lineno} imports {module}"
+
+
+@functools.cache
+def resolved():
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        # the stages of the top-level dvc.yaml; the others are links to it
+        return [s for s in repo.index.stages if s.path_in_repo == "dvc.yaml"]
+
+
+def dynamic(stage, items):
+    """Files that a stage loads by name: the entries of its method and its model."""
+    kind, _, key = stage.name.partition("@")
+    item = items.get("train" if kind == "evaluate" else kind, {}).get(key, {})
+    files = [f"gradworks/models/{item['model']}.py"] if "model" in item else []
+    if kind == "train":
+        files += [f"gradworks/methods/{slot}/{item[slot[:-1]]}.py" for slot in SLOTS]
+    return files
+
+
+def slots_and_models(name):
+    """Loaded by name: a dependency of the cells that use it, not of everything that could."""
+    parent, _, file = name.rpartition("/")
+    return parent in ("gradworks/models", *(f"gradworks/methods/{s}" for s in SLOTS)) and file[:1] != "_"
+
+
+def test_dvc_knows_every_file_that_a_stage_imports():
+    items = yaml.safe_load((ROOT / "cells.yaml").read_text())["each"]
+    wrong, used, listed = set(), {}, {}
+    for stage in resolved():
+        kind = stage.name.partition("@")[0]
+        needed = closure(f"components/{kind}.py", *dynamic(stage, items))
+        deps = {Path(d.def_path) for d in stage.deps}
+        for name in sorted(needed):
+            if not any(d == Path(name) or d in Path(name).parents for d in deps):
+                wrong.add(f"stage {kind}: add to its deps\n        - {name}")
+        used.setdefault(kind, set()).update(needed)
+        listed.setdefault(kind, set()).update(d.as_posix() for d in deps if d.suffix == ".py")
+    # what a source is read by stands in cells.yaml; a file that some cells of a stage use is a dependency of them all
+    readers = {source["dep"] for source in items["fetch"].values()}
+    for kind, names in listed.items():
+        for name in names - used[kind] - readers:
+            wrong.add(f"stage {kind}: remove from its deps (not imported): {name}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_an_entry_is_a_dependency_of_its_cells_only():
+    items = yaml.safe_load((ROOT / "cells.yaml").read_text())["each"]
+    for stage in resolved():
+        kind = stage.name.partition("@")[0]
+        if kind == "train":
+            named = {d.def_path for d in stage.deps if slots_and_models(d.def_path)} - {"gradworks/models/__init__.py"}
+            assert named == set(dynamic(stage, items)), stage.name
+
+
+def test_one_name_per_stage():
+    dvc = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    params = set(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    tests = {p.stem.removeprefix("test_") for p in (ROOT / "tests/components").glob("test_*.py")}
+    assert dvc == set(STAGES) == {s for s in STAGES if s in params} == {s for s in STAGES if s in tests}
+    for stage in resolved():
+        assert f"-m components.{stage.name.partition('@')[0]} " in stage.cmd
+
+
+def test_pipelines_share_the_definition():
+    for folder in sorted((ROOT / "pipelines").iterdir()):
+        if folder.is_dir():
+            assert (folder / "dvc.yaml").resolve() == ROOT / "dvc.yaml", (
+                f"{folder}/dvc.yaml must link to ../../dvc.yaml"
+            )
+            assert {"params.yaml", "cells.yaml", "README.md"} <= {p.name for p in folder.iterdir()}, folder
+
+
+@pytest.mark.parametrize("name", [n for n in tracked() if n.endswith((".py", ".sh")) or n.startswith(".ci/")])
+def test_files_are_short(name):
+    assert len((ROOT / name).read_text().splitlines()) <= 350
+
+
+def test_every_module_has_its_test():
+    there = {p.name for p in (ROOT / "tests").rglob("test_*.py")}
+    for name in PYTHON:
+        stem = Path(name).stem
+        if name.startswith("gradworks/") and name.count("/") == 1 and stem not in ("__init__", "errors"):
+            assert f"test_{stem}.py" in there, f"{name}: no tests/test_{stem}.py"

@@ -1,0 +1,161 @@
+"""Metrics against scikit-learn and SciPy, intervals against their coverage, undefined ones in words."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gradworks import metrics
+from gradworks.stage.errors import InputError
+
+CLASSES = ("entailment", "neutral", "contradiction")
+
+
+def drawn(n, classes, seed=0, skill=0.6):
+    """Labels, and probabilities whose argmax is right with a chance of about `skill`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=n)
+    outputs = rng.random((n, classes))
+    outputs[np.arange(n), labels] += skill
+    return labels, outputs
+
+
+@pytest.mark.parametrize("n", [7, 200])
+@pytest.mark.parametrize("seed", range(3))
+def test_classification_agrees_with_scikit_learn(n, seed):
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    labels, outputs = drawn(n, 3, seed)
+    predicted = outputs.argmax(1)
+    for name, reference in {
+        "accuracy": accuracy_score(labels, predicted),
+        "macro_f1": f1_score(labels, predicted, average="macro"),
+        "matthews": matthews_corrcoef(labels, predicted),
+    }.items():
+        assert metrics.score(name, labels, outputs, CLASSES).value == pytest.approx(reference, abs=1e-12), name
+    two, outputs = drawn(n, 2, seed)
+    reference = f1_score(two, outputs.argmax(1))
+    assert metrics.score("f1", two, outputs, ("no", "yes")).value == pytest.approx(reference, abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_regression_agrees_with_scipy(ties):
+    from scipy import stats
+
+    rng = np.random.default_rng(1)
+    labels = rng.normal(size=60)
+    values = labels + rng.normal(size=60)
+    if ties:
+        labels, values = labels.round(), values.round()
+    pearson, spearman = stats.pearsonr(labels, values), stats.spearmanr(labels, values)
+    found = metrics.score("pearson", labels, values)
+    assert found.value == pytest.approx(pearson.statistic, abs=1e-12)
+    expected = pearson.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert metrics.score("spearman", labels, values).value == pytest.approx(spearman.statistic, abs=1e-12)
+    assert metrics.score("mean_squared_error", labels, values[:, None]).value == pytest.approx(
+        np.mean((labels - values) ** 2)
+    )
+
+
+def test_wilson_agrees_with_the_published_form():
+    from scipy.stats import binomtest
+
+    for correct, n in [(0, 5), (3, 7), (140, 200), (30, 30)]:
+        reference = binomtest(correct, n).proportion_ci(method="wilson")
+        assert metrics.wilson(correct, n) == pytest.approx((reference.low, reference.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "matthews"])
+def test_bootstrap_intervals_cover(metric):
+    """Of 95 % intervals of 200 draws, about 190 hold the value of the population (99.9 % of the time, 176 or more)."""
+    labels, outputs = drawn(200_000, 3, seed=9, skill=0.4)
+    true = metrics.score(metric, labels, outputs, CLASSES).value
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        some = rng.integers(len(labels), size=250)
+        found = metrics.score(metric, labels[some], outputs[some], CLASSES)
+        held += found.low <= true <= found.high
+    assert 176 <= held <= 200
+
+
+def test_bootstrap_is_keyed():
+    labels, outputs = drawn(100, 3)
+    first = metrics.score("macro_f1", labels, outputs, CLASSES)
+    np.random.default_rng(5).random(10)
+    assert metrics.score("macro_f1", labels, outputs, CLASSES) == first
+    assert metrics.score("macro_f1", labels, outputs, CLASSES, seed=1) != first
+
+
+def test_names_and_indices_are_the_same():
+    labels, outputs = drawn(50, 3)
+    names = [CLASSES[i] for i in labels]
+    assert metrics.score("accuracy", names, outputs, CLASSES) == metrics.score("accuracy", labels, outputs, CLASSES)
+
+
+@pytest.mark.parametrize("metric", metrics.CLASSIFICATION + metrics.REGRESSION)
+def test_no_examples_in_words(metric):
+    two = ("no", "yes") if metric in metrics.CLASSIFICATION else None
+    found = metrics.score(metric, [], np.empty((0, 2)) if two else [], two)
+    assert (found.value, found.n, found.low, found.note) == (None, 0, None, "no examples")
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "outputs", "classes", "words"),
+    [
+        ("matthews", [1, 1, 1], [[1, 0], [0, 1], [0, 1]], ("no", "yes"), "every label is 'yes'"),
+        ("f1", [0, 0], [[1, 0], [1, 0]], ("no", "yes"), "neither a label nor a prediction"),
+        ("pearson", [1.0, 1.0, 1.0], [1.0, 2.0, 3.0], None, "every label is the same"),
+        ("spearman", [1.0, 2.0, 3.0], [4.0, 4.0, 4.0], None, "every value is the same"),
+        ("accuracy", [0, 1], [[float("nan"), 0], [0, 1]], ("no", "yes"), "1 of 2 outputs are not finite"),
+    ],
+)
+def test_undefined_in_words_and_never_nan(metric, labels, outputs, classes, words):
+    found = metrics.score(metric, labels, outputs, classes)
+    assert found.value is None and found.low is None and words in found.note
+
+
+def test_constant_predictions_are_defined():
+    labels, outputs = [0, 1, 1], [[1.0, 0.0]] * 3
+    assert metrics.score("matthews", labels, outputs, ("no", "yes")).value == 0
+    assert metrics.score("macro_f1", labels, outputs, ("no", "yes")).value == pytest.approx(0.25)
+
+
+def test_wrong_use_is_refused():
+    with pytest.raises(InputError, match="unknown"):
+        metrics.score("acuracy", [0], [[1, 0]], ("no", "yes"))
+    with pytest.raises(InputError, match="does not fit a regression"):
+        metrics.score("accuracy", [0.1], [0.1])
+    with pytest.raises(InputError, match="'maybe' is no class"):
+        metrics.score("accuracy", ["maybe"], [[1, 0]], ("no", "yes"))
+    with pytest.raises(InputError, match="needs two classes"):
+        metrics.score("f1", [0], [[1, 0, 0]], CLASSES)
+
+
+def test_scores_by_slice():
+    labels, outputs = drawn(90, 3)
+    slices = {"heuristic": ["none"] * 40 + ["overlap"] * 20 + [None] * 30, "template": list(range(2)) * 45}
+    found = metrics.scores(("accuracy",), labels, outputs, CLASSES, slices)
+    assert found["overall"]["accuracy"] == metrics.score("accuracy", labels, outputs, CLASSES).as_dict()
+    assert found["by"]["heuristic"].keys() == {"none", "overlap"}
+    assert found["by"]["heuristic"]["overlap"]["accuracy"]["n"] == 20
+    assert found["by"]["heuristic"]["overlap"]["accuracy"]["small"] is True
+    assert "small" not in found["by"]["heuristic"]["none"]["accuracy"]
+    expected = metrics.score("accuracy", labels[1::2], outputs[1::2], CLASSES).value
+    assert found["by"]["template"]["1"]["accuracy"]["value"] == expected
+
+
+def test_lower_is_better_only_for_errors():
+    assert metrics.better("mean_squared_error") == -1 and metrics.better("accuracy") == 1
+
+
+def test_accuracy_needs_numpy_alone():
+    code = (
+        "import sys; from gradworks.metrics import score\n"
+        "print(score('accuracy', [0, 1], [[1, 0], [1, 0]], ('a', 'b')).value)\n"
+        "print([m for m in ('sklearn', 'scipy', 'torch', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split("\n")[:2] == ["0.5", "[]"]

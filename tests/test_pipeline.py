@@ -1,0 +1,195 @@
+"""The whole pipeline through DVC in a copy of the checkout: results, narrow re-runs, kills, out of memory."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gradworks.stage import artefacts, cells
+from tests.small import SMALL
+
+ROOT = Path(__file__).parent.parent
+BERT = {
+    "model": "transformer", "lowercase": True, "vocabulary": 400, "layers": 1, "width": 16, "heads": 2,
+    "pretrain": {"steps": 300, "batch": 8, "learning_rate": 1e-3},
+}  # fmt: skip
+
+
+class Project:
+    """A copy of the checkout with small parameters and an own DVC cache."""
+
+    def __init__(self, folder, values):
+        self.folder, self.values = folder, yaml.safe_load(yaml.safe_dump(values))
+        shutil.copytree(ROOT / "gradworks", folder / "gradworks", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "components", folder / "components", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", "versions.json"):
+            shutil.copy(ROOT / name, folder / name)
+        self.write()
+        self.dvc("init", "--no-scm", "-q")
+        shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")  # without it __pycache__ would be a dependency
+
+    def write(self):
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.values))
+        cells.write(self.folder / "params.yaml")
+
+    def dvc(self, *args, code=0):
+        command = [sys.executable, "-m", "dvc", *args]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, env=self.env())
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def env(self):
+        # the copy's gradworks, not the checkout's that is installed
+        return {
+            **os.environ,
+            "PYTHONPATH": str(self.folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def lock(self):
+        return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
+
+    def changed(self):
+        """Stages that `dvc status` names."""
+        return set(re.findall(r"^(\S+):$", self.dvc("status"), re.M))
+
+    def ran(self, text):
+        """Stages that `dvc repro` ran, by its output."""
+        return set(re.findall(r"Running stage '(.+)':", text))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Run by `gradworks run`, stopped with Ctrl-C after its first cell, and run again."""
+    project = Project(tmp_path_factory.mktemp("whole"), SMALL)
+    command = [sys.executable, "-c", "from gradworks.cli import main; main()", "run"]
+    options = {"cwd": project.folder, "env": project.env(), "text": True, "start_new_session": True}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process, lines = subprocess.Popen(command, **options), []
+    for line in process.stdout:
+        lines.append(line)
+        if "[1/2," in line:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            break
+    rest, _ = process.communicate(timeout=120)
+    project.stopped = (process.returncode, "".join(lines) + rest)
+    project.partial = artefacts.read_json(project.folder / "report/results.json")
+    again = subprocess.run(command, timeout=300, **options)
+    project.again = (again.returncode, again.stdout)
+    return project
+
+
+def test_stopped_run_leaves_a_report_and_the_next_goes_on(whole):
+    code, text = whole.stopped
+    assert code == 130, text
+    assert "Traceback" not in text
+    assert "report so far" in text
+    assert sorted(c["state"] for c in whole.partial["cells"]) == ["not run", "ok"]
+    code, text = whole.again
+    assert code == 0, text
+    assert "noise/erm" not in text.split("report:")[0].split("first cell")[0]  # the finished cell was not run again
+    assert "next:" in text
+    assert "\r" not in text
+
+
+def test_it_ends_with_a_report(whole):
+    assert len(whole.lock()) == 1 + 1 + 1 + 1 + 2 + 2 + 1
+    results = artefacts.read_json(whole.folder / "report/results.json")
+    assert {"cells", "summaries"} <= set(results)
+    page = (whole.folder / "report/report.html").read_text()
+    assert "dotprod" in page
+    assert not re.search(r"(src|href)=[\"']https?:", page)
+    assert whole.changed() == set()
+
+
+def test_an_edit_names_only_the_cells_that_use_it(whole):
+    mine = {"train@noise-dotprod-gru-0"}
+    file = whole.folder / "gradworks/methods/updates/dotprod.py"
+    before = file.read_text()
+    file.write_text(before + "\n# an edit\n")
+    assert whole.changed() == mine
+    file.write_text(before)
+    whole.values["methods"]["dotprod"]["update"]["dotprod"]["weight"] = 0.2
+    whole.write()
+    assert whole.changed() == {*mine, "cells", "report"}  # the grid is checked, the report tells the value
+    whole.values["methods"]["dotprod"]["update"]["dotprod"]["weight"] = 0.1
+    whole.write()
+    assert whole.changed() == set()
+
+
+def test_a_new_seed_and_a_new_method_run_no_existing_cell(whole):
+    old = {key: value for key, value in whole.lock().items() if key.startswith(("train@", "evaluate@"))}
+    whole.values["cells"]["seeds"] = [0, 1]
+    whole.values["methods"]["random"] = {"weighting": "random"}
+    whole.values["cells"]["grid"].append(
+        {"condition": ["noise"], "method": ["random"], "encoder": ["gru"], "seed": [0]}
+    )
+    whole.write()
+    ran = whole.ran(whole.dvc("repro"))
+    trained = {name for name in ran if name.startswith("train@")}
+    assert trained == {"train@noise-erm-gru-1", "train@noise-dotprod-gru-1", "train@noise-random-gru-0"}
+    assert not ran & (set(old) | {"fetch@synthetic", "pretrain@gru"})
+    assert old.items() <= whole.lock().items()
+
+
+def kill_in(project, stage, kill):
+    """Start `dvc repro` and kill it once the stage has written a checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"], cwd=project.folder, env=project.env(), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if f"Running stage '{stage}" in line:
+            break
+    else:
+        raise AssertionError(f"{stage} did not run")
+    end = time.monotonic() + 120
+    while not list((project.folder / ".gradworks/checkpoints").glob("*/state.safetensors")):
+        assert time.monotonic() < end, "no checkpoint"
+        time.sleep(0.005)
+    kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not any(key.startswith(stage) for key in (project.lock() if (project.folder / "dvc.lock").exists() else {}))
+
+
+def test_killed_in_pretrain_and_in_train_it_resumes_and_ends_the_same(tmp_path):
+    values = {**SMALL, "pretrain": {"bert": BERT}}
+    values["cells"] = {"seeds": [0], "grid": [{"condition": ["noise"], "method": ["erm"], "encoder": ["bert"]}]}
+    values["train"] = {**SMALL["train"], "learning_rate": {"transformer": 1e-3}}
+    (tmp_path / "unbroken").mkdir()
+    (tmp_path / "broken").mkdir()
+    unbroken, broken = Project(tmp_path / "unbroken", values), Project(tmp_path / "broken", values)
+    unbroken.dvc("repro")
+    kill_in(broken, "pretrain@bert", os.killpg)
+    kill_in(broken, "train@noise-erm-bert-0", os.kill)  # dvc alone: the stage sees it and stops by itself
+    text = broken.dvc("repro")
+    assert re.search(r"resumed from step \d+ of", text), text
+    assert not broken.ran(text) & {"pretrain@bert", "fetch@synthetic"}
+    assert broken.lock() == unbroken.lock()
+    assert not list((broken.folder / ".gradworks/checkpoints").glob("*/*"))
+
+
+def test_a_cell_out_of_memory_stands_in_the_table_and_the_rest_runs(tmp_path):
+    values = {**SMALL, "pretrain": {**SMALL["pretrain"], "huge": {**SMALL["pretrain"]["gru"], "hidden": 60_000}}}
+    values["cells"] = {"seeds": [0], "grid": [{"condition": ["noise"], "method": ["erm"], "encoder": ["gru", "huge"]}]}
+    project = Project(tmp_path, values)
+    limit = 6 << 30  # bytes of address space: torch needs three, the huge GRU some hundred
+
+    def limited():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    command = [sys.executable, "-m", "dvc", "repro"]
+    done = subprocess.run(command, cwd=tmp_path, env=project.env(), preexec_fn=limited, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {c["encoder"]: c["state"] for c in artefacts.read_json(tmp_path / "report/results.json")["cells"]}
+    assert states == {"gru": "ok", "huge": "OOM"}
+    assert "OOM" in (tmp_path / "report/report.md").read_text()

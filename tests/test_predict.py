@@ -1,0 +1,53 @@
+"""Outputs in the order of the examples, without dropout, leaving the model as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+from gradworks.data.batching import Examples
+from gradworks.predict import predict
+
+
+class Mean(nn.Module):
+    """The mean token of each text, with a dropout that would show."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, inputs):
+        ids = inputs["ids"]
+        mean = ids.sum(1) / (ids > 0).sum(1)
+        return self.dropout(torch.stack([mean, -mean], 1))
+
+
+def collate(encodings):
+    longest = max(len(e["ids"]) for e in encodings)
+    return {"ids": torch.tensor([e["ids"] + [0] * (longest - len(e["ids"])) for e in encodings])}
+
+
+def examples(count):
+    texts = [[i + 1] * (1 + i * 7 % 5) for i in range(count)]  # lengths in no order
+    return Examples("nli", [str(i) for i in range(count)], [{"ids": t} for t in texts], torch.zeros(count), collate)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_order_mode_and_random_state(training):
+    model, state = Mean().train(training), torch.get_rng_state()
+    outputs = predict(model, examples(23), batch_size=4)
+    assert torch.equal(outputs[:, 0], torch.arange(1.0, 24.0))
+    assert model.training is training
+    assert torch.equal(state, torch.get_rng_state())
+    assert not outputs.requires_grad
+
+
+def test_a_name_shows_rate_and_time_left(capfd, monkeypatch):
+    monkeypatch.setattr("gradworks.stage.progress._QUIET", 0.0)
+    predict(Mean(), examples(23), batch_size=4, name="evaluate")
+    assert "evaluate: 4 of 23 example, " in capfd.readouterr().err
+    predict(Mean(), examples(23), batch_size=4)
+    assert capfd.readouterr().err == ""
+
+
+def test_no_examples():
+    assert predict(Mean(), examples(0)).shape[0] == 0

@@ -1,0 +1,39 @@
+"""What `gradworks run` shows: a line a cell when piped, a table drawn over itself on a terminal."""
+
+import io
+
+import pytest
+
+from gradworks import run
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_screen(monkeypatch, live):
+    out = io.StringIO()
+    out.isatty = lambda: live
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: (20, 10))
+    screen = run._Screen()
+    screen.show("a\nb", "1 of 2 cells", ["cell one"])
+    screen.show("a\nb\nc", "2 of 2 cells", ["cell two"])
+    screen.clear()
+    text = out.getvalue()
+    if not live:
+        assert text == "cell one\ncell two\n"
+        return
+    first, second, third = text.split("\x1b[J")[:3]
+    assert "1 of 2 cells" in first
+    assert second.startswith("\x1b[4A")  # back over two rows, an empty line and the status
+    assert third == "\x1b[5A"
+    assert "\r" not in text
+    assert max(len(line.replace("\x1b[2K", "")) for line in text.split("\n")) <= 20
+
+
+def test_a_long_table_keeps_its_end(monkeypatch):
+    out = io.StringIO()
+    out.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: (80, 5))
+    run._Screen().show("\n".join(f"row {i}" for i in range(50)), "status", [])
+    assert out.getvalue().count("\n") == 4  # what would scroll away could not be drawn over
+    assert "status" in out.getvalue()

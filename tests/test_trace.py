@@ -1,0 +1,46 @@
+"""What a run leaves behind survives a checkpoint and becomes Parquet."""
+
+from types import SimpleNamespace
+
+import torch
+
+from gradworks.stage import artefacts
+from gradworks.trace import Trace
+
+
+def batch(ids):
+    return SimpleNamespace(ids=ids, mass=torch.ones(len(ids)))
+
+
+def report(weights, scores):
+    sums = [[SimpleNamespace(weights=torch.tensor(weights), score=None if scores is None else torch.tensor(scores))]]
+    return SimpleNamespace(skipped=sum(weights) == 0, passes=1.5, sums=sums, log={"cosine": torch.tensor(0.25)})
+
+
+def test_rows_weights_and_counts(tmp_path):
+    rows = {"a": 0, "b": 1, "c": 2}
+    trace = Trace()
+    trace.note(report([2.0, 0.0], [0.5, -0.5]), [[batch(["c", "a"])]], rows, loss=1.0)
+    trace.note(report([0.0, 0.0], [-1.0, -2.0]), [[batch(["b", "a"])]], rows, loss=0.5, selection_accuracy=0.7)
+    trace.note(report([1.0, 1.0], None), [[batch(["b", "c"])]], rows, loss=0.25)
+    assert (trace.step, trace.examples, trace.skipped, trace.passes) == (3, 6, 1, 4.5)
+    Trace(**trace.state_dict()).write(tmp_path, ["a", "b", "c"])
+    history = artefacts.read_parquet(tmp_path / "history.parquet").to_pylist()
+    assert history[1] == {"step": 2, "examples": 4, "loss": 0.5, "selection_accuracy": 0.7}
+    assert history[0]["selection_accuracy"] is None
+    assert artefacts.read_parquet(tmp_path / "weights.parquet").to_pylist() == [
+        {"step": 1, "id": "c", "weight": 2.0, "score": 0.5},  # relative to the batch: 1 = as in plain training
+        {"step": 1, "id": "a", "weight": 0.0, "score": -0.5},
+        {"step": 2, "id": "b", "weight": 0.0, "score": -1.0},
+        {"step": 2, "id": "a", "weight": 0.0, "score": -2.0},
+    ]
+    assert artefacts.read_parquet(tmp_path / "statistics.parquet").to_pylist()[0] == {
+        "step": 1, "name": "cosine", "value": 0.25,
+    }  # fmt: skip
+
+
+def test_a_run_of_no_steps_writes_empty_tables(tmp_path):
+    Trace().write(tmp_path, [])
+    assert [
+        artefacts.read_parquet(tmp_path / f"{n}.parquet").num_rows for n in ("history", "statistics", "weights")
+    ] == [0] * 3

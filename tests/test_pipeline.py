@@ -162,7 +162,9 @@ def kill_in(project, stage, kill):
 def test_killed_in_pretrain_and_in_train_it_resumes_and_ends_the_same(tmp_path):
     values = {**SMALL, "pretrain": {"bert": BERT}}
     values["cells"] = {"seeds": [0], "grid": [{"condition": ["noise"], "method": ["erm"], "encoder": ["bert"]}]}
-    values["train"] = {**SMALL["train"], "learning_rate": {"transformer": 1e-3}}
+    # the first checkpoint comes after 2 % of a long run: the kill meets the stage in its middle on a busy machine too
+    longer = {"epochs": 12, "select": {"every": 0.02}, "learning_rate": {"transformer": 1e-3}}
+    values["train"] = {**SMALL["train"], **longer}
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
     unbroken, broken = Project(tmp_path / "unbroken", values), Project(tmp_path / "broken", values)

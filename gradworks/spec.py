@@ -109,7 +109,8 @@ class Objective(Stateful, Protocol):
         """All that depends on the parameters.
 
         Constants are made while `held` lacks them and read from it afterwards: passes that are differenced must
-        differentiate the same function.
+        differentiate the same function. Figures for the log, () tensors by name, may be put into `held["log"]`, a dict
+        that is there from the start; the report gives their mean over the micro-batches of the step.
         """
 
     def loss(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> Tensor:
@@ -171,6 +172,9 @@ class Pass(Protocol):
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         """The gradient of a () loss of this pass, zeros where it does not reach; the caller owns the tensors."""
+
+    def count(self, thirds: float) -> None:
+        """Add work to `StepReport.passes` that is no pass of the model: so many thirds of one over this micro-batch."""
 
 
 class Visit(Protocol):

@@ -48,7 +48,7 @@ ROWS = (
      'tests/methods/test_every_entry.py::test_running_statistics_move_as_in_one_plain_pass_over_each_batch'),
     ('gradworks/methods/_core/watched.py', '        fresh_autocast()\n', '',
      'tests/methods/test_laws.py::test_autocast_moved_passes_see_the_moved_parameters'),
-    ('gradworks/methods/weightings/_logit_fd.py', 'change = m.to(losses.dtype) - z', 'change = z - m.to(losses.dtype)',
+    ('gradworks/methods/weightings/_backends/logit_fd.py', 'change = m.to(losses.dtype) - z', 'change = z - m.to(losses.dtype)',
      'tests/methods/test_reweight.py::test_every_kind_of_head_agrees_with_the_oracle'),
     ('gradworks/methods/_core/tensors.py',
      'if memory.data_ptr() in seen or memory.nbytes() < g.nbytes:',

@@ -35,7 +35,7 @@ def test_name_options_and_objects():
     ("slot", "chosen", "words"),
     [
         ("update", "ermm", "update: found 'ermm', expected one of dotprod, erm"),
-        ("weighting", "_logit_fd", "weighting: found '_logit_fd', expected one of random, reweight, uniform"),
+        ("weighting", "_backends", "weighting: found '_backends', expected one of random, reweight, uniform"),
         ("update", {"erm": {"batch": 2}}, "update erm: unknown option 'batch', expected one of batches"),
         ("weighting", {"uniform": {"x": 2}}, "weighting uniform: unknown option 'x', expected none"),
         ("update", {"erm": {"batches": 0}}, "update erm: batches: found 0, expected a whole number of at least 1"),

@@ -212,6 +212,14 @@ class Method:
         return [f > 0 for f in flags.tolist()]
 
 
+def _by_name(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
 def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: Sequence[Tensor]) -> dict[str, float]:
     """The figures of a step, read from the device at once."""
     every = [one for some in sums for one in some]
@@ -222,8 +230,8 @@ def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: 
         # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
         "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
     }
-    for name in groups[0].log:
-        figures[name] = sum(passes.log[name] for passes in groups) / len(groups)
+    for name, values in _by_name([passes.figures() for passes in groups]).items():
+        figures[name] = sum(values) / len(values)
     tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
     log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
     log["finite"] = float(log["gradient_norm"] == log["gradient_norm"] and abs(log["gradient_norm"]) != float("inf"))

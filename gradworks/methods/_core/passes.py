@@ -50,7 +50,8 @@ class MicroBatch:
         self.alone = alone and step.reduce is None
         self.model, self.parameters, self.reached = step.model, step.parameters, step.reached
         self.held: dict = {}
-        self._constants: dict = {}  # the objective's
+        self.log: dict[str, Tensor] = {}
+        self._constants: dict = {"log": self.log}  # the objective's
         self._objective, self._meter = objective, step.meter
         self._raw = step.task_of(batch)
         self._task = Watched(self._raw, step.meter, moves_statistics=first)
@@ -63,7 +64,7 @@ class MicroBatch:
 
     @torch.no_grad()
     def moved(self, at: Params) -> Outputs:
-        if self._objective.holds and not self._constants:
+        if self._objective.holds and len(self._constants) == 1:  # nothing but the log
             raise RuntimeError("a batch was evaluated at another point before its first pass, which makes what is held")
         with at_point(self.parameters, at):
             return self.outputs()
@@ -91,6 +92,9 @@ class MicroBatch:
         for j, g in enumerate(gradient):
             self.reached[j] |= g is not None
         return owned(gradient, self.parameters)
+
+    def count(self, thirds: float) -> None:
+        self._meter.thirds += thirds * len(self.batch.mass)
 
 
 class FirstVisit:
@@ -182,6 +186,14 @@ class StepPasses:
             total = total + (one.weights * here.loss(here.outputs(at))).sum()
             weight = weight + one.weight
         return total / weight if weight > 0 else total
+
+    def figures(self) -> dict[str, float | Tensor]:
+        """The update's figures, and the objective's: each the mean over the micro-batches that have it."""
+        found: dict[str, list[Tensor]] = {}
+        for here in (one for batch in self._passes for one in batch):
+            for name, value in here.log.items():
+                found.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+        return self.log | {name: torch.stack(values).mean() for name, values in found.items()}
 
     def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
         index = self._first + i

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gradworks.methods._core.bases import BaseWeighting
 from gradworks.methods._core.options import number, one_of
-from gradworks.methods.weightings._logit_fd import LogitFd
+from gradworks.methods.weightings._backends.logit_fd import LogitFd
 from gradworks.spec import Batch, Outputs, Pass, Reduce, Sum, Visit
 
 __all__ = ["Reweight"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-WITHOUT_MODEL = ("OOM", "diverged")  # states whose weights answer nothing
+WITHOUT_MODEL = ("OOM", "diverged", "not run")  # states whose weights answer nothing
 
 
 def probabilities(outputs: Any, task: Row) -> np.ndarray:

@@ -6,7 +6,7 @@ cell that runs out of memory or diverges writes all of its outputs too, says so 
 that was killed goes on from its last checkpoint by itself.
 
 examples:
-  python -m components.train --method reweight --seed 0 --data runs/corrupt/noise/0 --encoder runs/pretrain/gru \\
+  python -m components.train --method reweight --seed 0 --data runs/corrupt/noise/0 --start runs/pretrain/gru \\
       --out runs/train/noise/reweight/gru/0 --model runs/models/noise/reweight/gru/0
 """
 
@@ -75,11 +75,11 @@ def _out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _status(trace: Any, out_of_memory: str, constant: float, better: int) -> dict[str, Any]:
-    """State and reason; `constant` is the score of the best constant prediction on the selection split."""
-    state, reason = "ok", ""
-    if out_of_memory:
-        state, reason = "OOM", out_of_memory
+def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) -> dict[str, Any]:
+    """State and reason: what it `ended` as before its time; else by the score of the best constant prediction."""
+    state, reason = ended
+    if state != "ok":
+        pass
     elif trace.diverged:
         state, reason = "diverged", trace.diverged
     elif not trace.best or better * trace.best["score"] <= better * constant:
@@ -100,9 +100,9 @@ class _Run:
         self.point = method_point(args.params, args.method, stage.value(args.params, f"methods.{args.method}"))
         self.task = row(stage.value(args.params, "task"))
         artefacts.check(args.data)
-        artefacts.check(args.encoder)
+        artefacts.check(args.start)
         parameters = {"train": self.settings, "method": self.point}
-        self.parameters = {key: value.model_dump() for key, value in parameters.items()}
+        self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
 
     def split(self, model: Any, *names: str) -> Any:
@@ -130,6 +130,20 @@ class _Run:
             every=s.select.every, optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
 
+    def model(self, outputs: int) -> Any:
+        """The model to train, frozen as the method asks."""
+        from gradworks import models
+
+        if self.point.from_ is None:
+            model = models.create(self.args.start, outputs, self.args.seed)
+        else:
+            model = models.load(self.args.start)
+            if self.point.reinitialise:
+                models.fresh_head(model, self.args.seed)
+        if self.point.trainable == "head":
+            model.requires_grad_(False).head.requires_grad_(True)
+        return model
+
     def fit(self, saved: Any, stop: stage.Stopping) -> tuple[Any, Any, list[str], float]:
         """The best model, the trace, the training ids, the score of the best constant prediction."""
         import torch
@@ -140,11 +154,11 @@ class _Run:
 
         args, task = self.args, self.task
         device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
-        plan = self.plan(artefacts.read_json(args.encoder / models.CONFIG)["model"])
+        plan = self.plan(artefacts.read_json(args.start / models.CONFIG)["model"])
         method = _method(args.params, args.method, self.point, head(task), args.seed)
         if not loop.steps(plan, method):
             raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
-        model = models.create(args.encoder, len(task.classes) if task.classes else 1, args.seed).to(device)
+        model = self.model(len(task.classes) if task.classes else 1).to(device)
         names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if method.clean else []}
         splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
         labels = splits["selection"].labels.cpu()
@@ -165,7 +179,7 @@ def main() -> None:
     parser.add_argument("--method", required=True, help="key of the section `methods`")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
-    parser.add_argument("--encoder", type=Path, required=True, help="folder that `pretrain` wrote")
+    parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
     args = parser.parse_args()
@@ -176,19 +190,22 @@ def main() -> None:
     from gradworks.stage import checkpoint
     from gradworks.trace import Trace
 
-    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.encoder], run.parameters))
-    model, trace, ids, constant, out_of_memory = None, Trace(), [], 0.0, ""
+    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], run.parameters))
+    model, trace, ids, constant, ended = None, Trace(), [], 0.0, ("ok", "")
     with stage.Stopping() as stop:
         try:
-            model, trace, ids, constant = run.fit(saved, stop)
+            if run.point.from_ is None or (args.start / models.CONFIG).exists():
+                model, trace, ids, constant = run.fit(saved, stop)
+            else:
+                ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
         except Stopped as reason:
             print(reason, flush=True)
             raise SystemExit(128 + stop.signal) from None
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            out_of_memory = str(error).splitlines()[0]
-            print(f"out of memory: {out_of_memory}", flush=True)
+            ended = ("OOM", str(error).splitlines()[0])
+            print(f"out of memory: {ended[1]}", flush=True)
     better = metrics.better(run.settings.select.metric)
     with artefacts.atomic_folder(args.model) as folder:
         if model is not None:
@@ -196,7 +213,7 @@ def main() -> None:
         artefacts.write_manifest(folder, "train", run.parameters)
     with artefacts.atomic_folder(args.out) as folder:
         trace.write(folder, ids)
-        artefacts.write_json(folder / "status.json", _status(trace, out_of_memory, constant, better))
+        artefacts.write_json(folder / "status.json", _status(trace, ended, constant, better))
         artefacts.write_manifest(folder, "train", run.parameters)
     saved.remove()
 

@@ -161,7 +161,10 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
         _together([[f"{pipeline}:evaluate@{names[0]}"]], 1, log, watch)
         shared = [alone(f"{stage}@{key}") for stage in ("pretrain", "corrupt") for key in each[stage]]
         _together(shared, jobs, log, watch)
-        _together([alone(f"train@{name}", f"evaluate@{name}") for name in names], jobs, log, watch)
+        # a cell that starts from another cell's model comes after all that do not
+        for later in (False, True):
+            some = [name for name in names if each["train"][name]["start"].startswith("models/") == later]
+            _together([alone(f"train@{name}", f"evaluate@{name}") for name in some], jobs, log, watch)
     _together([[pipeline]], 1, log, watch)
 
 

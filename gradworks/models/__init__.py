@@ -53,6 +53,13 @@ def create(encoder_folder: Path, outputs: int, seed: int) -> nn.Module:
         return kind.build(encoder_folder, config, outputs, trained=False)
 
 
+def fresh_head(model: nn.Module, seed: int) -> None:
+    """Draw the last layer anew; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model.head.reset_parameters()
+
+
 def save(model: nn.Module, folder: Path) -> None:
     """Write a trained model: configuration, tokenizer, safetensors.
 

@@ -9,7 +9,7 @@ MEANINGS = {
     "OOM": "ran out of memory",
     "diverged": "loss or gradient was not finite",
     "not converged": "no better on the selection split than a constant prediction; its score counts",
-    "not run": "no result yet",
+    "not run": "no result",
 }
 
 

@@ -97,7 +97,8 @@ def validate(value: Any, model: type[T], where: str) -> T:
         name = ".".join(str(p) for p in first["loc"])
         at = f"{where}.{name}" if name else where
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{at}: unknown key\nexpected one of: {', '.join(sorted(model.model_fields))}") from None
+            known = sorted(field.alias or name for name, field in model.model_fields.items())
+            raise InputError(f"{at}: unknown key\nexpected one of: {', '.join(known)}") from None
         if first["type"] == "missing":
             raise InputError(f"{at}: missing") from None
         said = first["msg"].removeprefix("Value error, ")

@@ -21,12 +21,19 @@ _HEAD = "# Written from params.yaml by `gradworks cells`; a change here is lost.
 
 
 class MethodPoint(Section):
-    """A named method: a point in objective x weighting x update, and the splits it trains on."""
+    """A named method: a point in objective x weighting x update, and the splits it trains on.
+
+    from: another method, whose trained model it starts from (same condition, encoder and seed); none = the encoder.
+    trainable: `head` freezes all but the last, linear layer. reinitialise: that layer is drawn anew.
+    """
 
     objective: Slot = "supervised"
     weighting: Slot = "uniform"
     update: Slot = "erm"
     train_on: list[Literal["train", "clean"]] = Field(default_factory=lambda: ["train"])
+    from_: str | None = Field(None, alias="from")
+    trainable: Literal["all", "head"] = "all"
+    reinitialise: bool = False
 
 
 class Block(Section):
@@ -123,10 +130,30 @@ def _train(params: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
             cells[key] = {
                 **{"condition": condition, "method": method, "encoder": encoder, "seed": seed},
                 "path": "/".join(map(str, cell)),
+                "start": _start(params, points, cell),
                 "model": values["pretrain"][encoder].get("model"),
                 **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
             }
+    for key, cell in cells.items():
+        before = cell["start"].removeprefix("models/")
+        if before != cell["start"] and before.replace("/", "-") not in cells:
+            raise InputError(
+                f"{params}: methods.{cell['method']}.from: the cell {key} starts from {before.replace('/', '-')}\n"
+                "expected that cell in the grid too"
+            )
     return cells
+
+
+def _start(params: Path, points: dict[str, MethodPoint], cell: tuple[str, str, str, int]) -> str:
+    """The folder of runs/ that a cell starts from: its encoder, or the model that another method trained."""
+    condition, method, encoder, seed = cell
+    before = points[method].from_
+    if before is None:
+        return f"pretrain/{encoder}"
+    if before not in points or points[before].from_ is not None:
+        names = ", ".join(name for name, point in points.items() if point.from_ is None)
+        raise InputError(f"{params}: methods.{method}.from: found {before!r}\nexpected one of: {names}")
+    return f"models/{condition}/{before}/{encoder}/{seed}"
 
 
 def _ensemble(params: Path, values: dict[str, Any], cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:

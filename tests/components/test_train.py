@@ -29,6 +29,9 @@ def project(tmp_path_factory):
     values = copy.deepcopy(SMALL)
     values["train"] |= {"epochs": 1}
     values["methods"] |= {"reweight": {"weighting": "reweight"}, "both": {"train_on": ["train", "clean"]}}
+    values["methods"]["last_layer"] = {
+        "from": "erm", "trainable": "head", "reinitialise": True, "weighting": "reweight",
+    }  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     run("fetch", "--source", "synthetic", "--out", "runs/fetch/synthetic")
     run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
@@ -37,8 +40,8 @@ def project(tmp_path_factory):
     os.chdir(before)
 
 
-def train(method, params="params.yaml", out="out", data="runs/corrupt/noise/0"):
-    run("train", "--params", params, "--method", method, "--seed", 0, "--data", data, "--encoder", "runs/pretrain/gru",
+def train(method, params="params.yaml", out="out", data="runs/corrupt/noise/0", start="runs/pretrain/gru"):
+    run("train", "--params", params, "--method", method, "--seed", 0, "--data", data, "--start", start,
         "--out", f"{out}/{method}", "--model", f"{out}/model-{method}")  # fmt: skip
 
 
@@ -151,6 +154,43 @@ def test_what_is_wrong_is_said(project, change, method, said):
     assert said in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
     assert not (project / "wrong").exists()
+
+
+def test_last_layer_trains_a_fresh_head_on_the_model_of_another_method(project):
+    from gradworks import models
+
+    train("erm", out="phase")
+    train("last_layer", out="phase", start="phase/model-erm")
+    before, after = (models.load(project / "phase" / name).state_dict() for name in ("model-erm", "model-last_layer"))
+    assert {key for key in before if not torch.equal(before[key], after[key])} == {"head.weight", "head.bias"}
+    # the same fresh head whatever was trained before it: far from where `erm` left its own
+    fresh = models.create(project / "runs/pretrain/gru", 3, 5).head
+    again = models.load(project / "phase/model-erm")
+    models.fresh_head(again, 5)
+    models.fresh_head(fresh_too := models.load(project / "phase/model-last_layer"), 5)
+    assert torch.equal(again.head.weight, fresh_too.head.weight)
+    assert again.head.weight.abs().max() <= fresh.weight.shape[1] ** -0.5
+    assert artefacts.read_json(project / "phase/last_layer/status.json")["steps"] == 60
+    manifest = artefacts.check(project / "phase/last_layer")
+    assert manifest["parameters"]["method"]["from"] == "erm"
+
+
+def test_a_phase_after_a_cell_without_a_model_is_not_run(project, monkeypatch):
+    def fit(*_, **__):
+        raise RuntimeError("not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(loop, "fit", fit)
+    train("erm", out="none")
+    monkeypatch.undo()
+    os.chdir(project)
+    train("last_layer", out="none", start="none/model-erm")
+    status = artefacts.read_json(project / "none/last_layer/status.json")
+    assert (status["state"], status["reason"]) == ("not run", "erm, which it starts from, ended without a model")
+    run("evaluate", "--run", "none/last_layer", "--model", "none/model-last_layer", "--data", "runs/corrupt/noise/0",
+        "--out", "none/evaluated", "--metrics", "none/metrics.json")  # fmt: skip
+    assert artefacts.read_json(project / "none/metrics.json")["state"] == "not run"
+    with pytest.raises(InputError, match=r"gradworks\.json"):
+        train("erm", out="none", start="none/model-erm")
 
 
 def test_damaged_data_stops_the_stage(project):

@@ -38,7 +38,8 @@ def test_names_paths_and_entries(tmp_path):
     assert len(made["train"]) == 2 * 2 * 2 + 1
     assert made["train"]["noise-dotprod-gru-1"] == {
         "condition": "noise", "method": "dotprod", "encoder": "gru", "seed": 1, "path": "noise/dotprod/gru/1",
-        "model": "gru", "objective": "supervised", "weighting": "uniform", "update": "dotprod",
+        "start": "pretrain/gru", "model": "gru",
+        "objective": "supervised", "weighting": "uniform", "update": "dotprod",
     }  # fmt: skip
     assert "clean-erm-cased-7" in made["train"]
     assert set(made["corrupt"]) == {"clean-0", "clean-1", "noise-0", "noise-1", "clean-7"}
@@ -62,6 +63,17 @@ def test_a_new_seed_or_method_changes_no_existing_cell(tmp_path):
     after = expand(tmp_path, change)
     assert before["train"].items() <= after["train"].items()
     assert len(after["train"]) > len(before["train"])
+
+
+def phase(values, before="erm"):
+    values["methods"]["last_layer"] = {"from": before, "trainable": "head", "weighting": "reweight"}
+    grid(values)[0]["method"].insert(0, "last_layer")
+
+
+def test_a_phase_starts_from_the_model_of_its_own_condition_encoder_and_seed(tmp_path):
+    made = expand(tmp_path, phase)["train"]
+    assert made["noise-last_layer-gru-1"]["start"] == "models/noise/erm/gru/1"
+    assert made["noise-last_layer-gru-1"]["weighting"] == "reweight"
 
 
 def test_files_that_an_encoder_names_are_watched(tmp_path):
@@ -96,6 +108,12 @@ def grid(values):
         (lambda v: v.pop("methods"), "methods: missing or empty"),
         (lambda v: v["methods"]["erm"].update(train_on=["test"]), "methods.erm.train_on.0: found 'test'"),
         (lambda v: v["methods"]["erm"].update(update={"erm": {}, "sam": {}}), "methods.erm.update: found 2 entries"),
+        (lambda v: phase(v, "sgd"), "methods.last_layer.from: found 'sgd'"),
+        (
+            lambda v: phase(v, "reweight"),
+            "methods.last_layer.from: the cell clean-last_layer-gru-0 starts from",
+        ),
+        (lambda v: v["methods"]["erm"].update({"from_": 1}), "methods.erm.from_: unknown key"),
         (lambda v: v["ensemble"][0].update(condition="noise"), "ensemble.0: no cell of noise, erm, cased"),
         (lambda v: v["corrupt"]["conditions"].update(ensemble={}), "corrupt.conditions.ensemble: the name is taken"),
     ],

@@ -76,7 +76,7 @@ def main() -> None:
         outputs = ensembles.mean(members)
 
         def scored(given: Any) -> dict[str, Any]:
-            return scores(task.metrics, members[0].labels, given, task.classes, by)
+            return scores(task.reported, members[0].labels, given, task.classes, by)
 
         found["members"] = {member.name: scored(member.outputs) for member in members}
         found["mean"] = scored(outputs)

@@ -86,12 +86,12 @@ def main() -> None:
 
         outputs = _outputs(args, table, task, settings)
         labels = table["label"].to_numpy()
-        found = scores(task.metrics, labels, outputs, task.classes, by)
+        found = scores(task.reported, labels, outputs, task.classes, by)
         known = leaked(args.data, ids)
         if known:
             kept = [i for i, key in enumerate(ids) if key not in known]
             there = {c: [v[i] for i in kept] for c, v in by.items()}
-            found["without_leaked"] = scores(task.metrics, labels[kept], outputs[kept], task.classes, there)
+            found["without_leaked"] = scores(task.reported, labels[kept], outputs[kept], task.classes, there)
             found["without_leaked"]["leaked"] = len(known)
     with artefacts.atomic_folder(args.out) as folder:
         made = to_table(table, outputs, task, settings.by)

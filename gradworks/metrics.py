@@ -19,9 +19,10 @@ from gradworks.stage.errors import InputError
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
 SMALL = 30  # fewer examples than this are marked: an interval is wide and a normal approximation is poor
 RESAMPLES = 1000
-CLASSIFICATION = ("accuracy", "macro_f1", "f1", "matthews")
+CLASSIFICATION = ("accuracy", "macro_f1", "f1", "matthews", "log_loss")
 REGRESSION = ("pearson", "spearman", "mean_squared_error")
-LOWER_IS_BETTER = frozenset({"mean_squared_error"})
+LOWER_IS_BETTER = frozenset({"mean_squared_error", "log_loss"})
+SURE = 1e-15  # smallest probability that the log loss takes a logarithm of
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ def score(metric: str, labels: Any, outputs: Any, classes: Sequence[str] | None 
 
     Accuracy: Wilson (1927). F1, macro F1, Matthews: percentiles of 1000 bootstrap resamples, drawn as multinomial
     counts of the confusion matrix (the same distribution as resampling examples) and keyed by (metric, seed).
-    Pearson: Fisher's z. Spearman: Fisher's z with the variance of Bonett and Wright (2000). Mean squared error:
-    normal interval of the mean.
+    Pearson: Fisher's z. Spearman: Fisher's z with the variance of Bonett and Wright (2000). Mean squared error and log
+    loss (nats): normal interval of the mean.
 
     Args:
         metric: a name in CLASSIFICATION or REGRESSION. `f1` is that of the last of two classes.
         labels: (n,) class indices or class names; numbers for regression.
-        outputs: (n, classes) probabilities or logits; (n,) values for regression.
+        outputs: (n, classes) probabilities, or logits for what only ranks classes; (n,) values for regression.
         classes: the class names in the order of the columns of `outputs`; None for regression.
         seed: key of the bootstrap.
 
@@ -83,6 +84,8 @@ def score(metric: str, labels: Any, outputs: Any, classes: Sequence[str] | None 
         return _regression(metric, labels.astype(np.float64), outputs.reshape(n))
     if metric == "f1" and len(classes) != 2:
         raise InputError(f"metric 'f1' needs two classes, found {len(classes)}\nexpected: macro_f1")
+    if metric == "log_loss":
+        return _mean(-np.log(outputs[np.arange(n), indices(labels, classes)].clip(SURE)))
     return _classification(metric, indices(labels, classes), outputs.argmax(axis=1), classes, seed)
 
 
@@ -178,15 +181,19 @@ def _matthews(m: np.ndarray) -> np.ndarray:
     return np.where(variance > 0, covariance / np.sqrt(np.where(variance > 0, variance, 1)), 0.0)
 
 
+def _mean(losses: np.ndarray) -> Score:
+    """Of losses (n,) that are not negative, with the normal interval."""
+    n, mean = len(losses), float(losses.mean())
+    if n < 2:
+        return Score(mean, n, note="no interval from one example")
+    half = float(Z * losses.std(ddof=1) / np.sqrt(n))
+    return Score(mean, n, max(0.0, mean - half), mean + half)
+
+
 def _regression(metric: str, labels: np.ndarray, values: np.ndarray) -> Score:
     n = len(labels)
     if metric == "mean_squared_error":
-        errors = (labels - values) ** 2
-        mean = float(errors.mean())
-        if n < 2:
-            return Score(mean, n, note="no interval from one example")
-        half = float(Z * errors.std(ddof=1) / np.sqrt(n))
-        return Score(mean, n, max(0.0, mean - half), mean + half)
+        return _mean((labels - values) ** 2)
     for name, given in (("label", labels), ("value", values)):
         if n < 2 or np.ptp(given) == 0:
             return Score(None, n, note=f"every {name} is the same: a correlation is not defined")

@@ -135,7 +135,7 @@ def evaluated(runs, path, skill, seed=0, state="ok", reason=""):
     found = {"overall": {}, "by": {}}
     if state in ("ok", "not converged"):
         slices = {c: table[c].to_pylist() for c in ("set", "heuristic")}
-        found = metrics.scores(task.metrics, labels, outputs, CLASSES, slices)
+        found = metrics.scores(task.reported, labels, outputs, CLASSES, slices)
     with artefacts.atomic_folder(runs / "evaluate" / path) as folder:
         made = to_table(table, outputs if found["overall"] else None, task, ["set", "heuristic"])
         artefacts.write_parquet(folder / "predictions.parquet", made)

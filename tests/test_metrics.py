@@ -39,6 +39,21 @@ def test_classification_agrees_with_scikit_learn(n, seed):
     assert metrics.score("f1", two, outputs, ("no", "yes")).value == pytest.approx(reference, abs=1e-12)
 
 
+def test_log_loss_agrees_with_scikit_learn_and_its_interval_is_that_of_a_mean():
+    from scipy import stats
+    from sklearn.metrics import log_loss
+
+    labels, outputs = drawn(200, 3)
+    outputs /= outputs.sum(1, keepdims=True)
+    found = metrics.score("log_loss", labels, outputs, CLASSES)
+    assert found.value == pytest.approx(log_loss(labels, outputs, labels=[0, 1, 2]), abs=1e-12)
+    losses = -np.log(outputs[np.arange(200), labels])
+    assert (found.low, found.high) == pytest.approx(stats.norm.interval(0.95, losses.mean(), stats.sem(losses)))
+    assert metrics.better("log_loss") == -1
+    sure = metrics.score("log_loss", [0], [[0.0, 1.0, 0.0]], CLASSES)
+    assert sure.value == pytest.approx(-np.log(1e-15)) and sure.low is None
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_regression_agrees_with_scipy(ties):
     from scipy import stats

@@ -16,7 +16,7 @@ class Row:
         name: its name in params.yaml.
         texts: the text columns, in the order in which a model reads them.
         classes: the labels in the order of the class indices of published data; None is regression.
-        metrics: what is reported; the first is the main one.
+        metrics: the task's own; the first is the main one.
         collapse: labels of a finer set and the class that each becomes.
     """
 
@@ -25,6 +25,11 @@ class Row:
     classes: tuple[str, ...] | None
     metrics: tuple[str, ...]
     collapse: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """`metrics`, and the log loss of classes."""
+        return self.metrics if self.classes is None else (*self.metrics, "log_loss")
 
 
 def row(name: str) -> Row:

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import math
 import os
 
 import pytest
@@ -74,6 +75,20 @@ def test_outputs(project, method, steps):
         scores, shares = weights["score"].to_numpy(), weights["weight"].to_numpy()
         assert ((shares > 0) <= (scores > 0)).all()
     assert not list((project / ".gradworks/checkpoints").glob("*"))
+
+
+def test_the_best_model_may_be_chosen_by_log_loss(project):
+    def change(values):
+        values["train"]["select"] = {"metric": "log_loss", "every": 0.25}
+
+    train("erm", changed(project, change), out="loss")
+    status = artefacts.read_json(project / "loss/erm/status.json")
+    history = artefacts.read_parquet(project / "loss/erm/history.parquet")["selection_log_loss"].to_pylist()
+    assert status["best"]["score"] == min(v for v in history if v is not None)
+    rows = artefacts.read_parquet(project / "runs/corrupt/noise/0/selection.parquet")["label"].to_pylist()
+    shares = [rows.count(label) / len(rows) for label in set(rows)]
+    assert status["constant"] == pytest.approx(-sum(p * math.log(p) for p in shares), rel=1e-6)
+    assert (status["state"] == "ok") == (status["best"]["score"] < status["constant"])
 
 
 def test_twice_gives_the_same_bytes(project):

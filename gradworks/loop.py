@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradworks.data.batching import Examples, stream
+from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.predict import predict
 from gradworks.spec import Batch
@@ -67,12 +68,6 @@ class Settings:
 def steps(settings: Settings, method: Method) -> int:
     """Optimizer steps: batches of the stream divided by those that one step of the method consumes."""
     return settings.batches // (method.needs.batches * method.needs.groups)
-
-
-def _rate(step: int, total: int, warmup: float) -> float:
-    """Share of the peak rate at a step, counted from 0: linearly up to 1, then linearly down to almost 0."""
-    rise = max(1.0, warmup * total)
-    return min((step + 1) / rise, (total - step) / (total - rise + 1), 1.0)
 
 
 def _split(batch: Batch, size: int | None) -> list[Batch]:
@@ -150,7 +145,7 @@ def fit(
     with Progress(name, total, "step", start=trace.step) as bar:
         while trace.step < total and not trace.diverged:
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _rate(trace.step, total, settings.warmup)
+                group["lr"] = settings.learning_rate * linear(trace.step, total, settings.warmup)
             drawn = _draw(batches, consumed, settings.micro)
             with torch.autocast(device, torch.bfloat16) if settings.bf16 else contextlib.nullcontext():
                 report = method.backward(model, drawn, _draw(cleans, consumed, settings.micro) if cleans else ())

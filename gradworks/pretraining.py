@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from gradworks.data.batching import key, order, steps_per_epoch
 from gradworks.data.masking import IGNORED, Special, held_out, mask
+from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.models.transformer import input_names
 from gradworks.stage.errors import InputError
@@ -34,12 +35,6 @@ SAVE_SECONDS = 60.0  # between checkpoints at most
 
 class Stopped(Exception):
     """The run was asked to stop; its checkpoint stands."""
-
-
-def rate(step: int, total: int, warmup: float) -> float:
-    """Factor of the learning rate in step 0, 1, …: rises linearly for `warmup` of the steps, then falls to zero."""
-    rise = warmup * total
-    return (step + 1) / rise if step + 1 < rise else (total - step) / max(1.0, total - rise)
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor], next_sentence: bool) -> tuple[Tensor, Tensor]:
@@ -138,7 +133,7 @@ def train(
                 batches = (epoch, order(lengths, settings.batch, settings.seed, epoch))
             chosen = [rows[i] for i in batches[1][position]]
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate(step, settings.steps, settings.warmup)
+                group["lr"] = settings.learning_rate * linear(step, settings.steps, settings.warmup)
             torch.manual_seed(key(settings.seed, "dropout", step))
             words, sentences = losses(model, batch(chosen, "mask", step), settings.next_sentence)
             (words + sentences).backward()

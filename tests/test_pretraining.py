@@ -108,10 +108,3 @@ def test_the_seed_decides_the_weights_at_the_start(tmp_path, made):
 def test_divergence_is_said(tmp_path, made):
     with pytest.raises(InputError, match=r"pretrain\.bert\.pretrain: diverged in step"):
         Run(tmp_path / "a", made, learning_rate=1e30, warmup=0.0)()
-
-
-def test_rate():
-    assert [pretraining.rate(step, 10, 0.2) for step in range(10)] == pytest.approx(
-        [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125], abs=0.13
-    )
-    assert pretraining.rate(0, 10, 0.0) == 1.0

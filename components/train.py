@@ -37,7 +37,7 @@ class Train(stage.Section):
     epochs: float = Field(gt=0)
     batch: int = Field(gt=0)
     micro_batch: int | None = Field(None, gt=0)
-    clean_batch: int = Field(8, gt=0)
+    clean_batch: int = Field(32, gt=0)
     max_length: int = Field(128, gt=2)
     learning_rate: float | dict[str, float]
     weight_decay: float = Field(0.01, ge=0)

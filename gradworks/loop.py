@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradworks.data.batching import Examples, stream
+from gradworks.data.batching import Examples, balanced, stream
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.predict import predict
@@ -107,7 +107,8 @@ def fit(
     Args:
         model: outputs of a batch's inputs.
         method: fills `.grad` from the batches of one step.
-        train, selection, clean: examples on the model's device; `clean` where the method needs it.
+        train, selection, clean: examples on the model's device; `clean`, drawn in classes of equal numbers, where the
+            method needs it.
         seed: of data order; the method has its own, equal one for masks.
         score: the metric of the selection split's outputs, None where it is not defined; the first of equals is kept.
         checkpoint: where to resume from and to save to, at every look at the selection split.
@@ -139,7 +140,7 @@ def fit(
     model.train()
     rows = {key: row for row, key in enumerate(train.ids)}
     batches = stream(train, settings.batch, seed, start=trace.step * consumed)
-    cleans = stream(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
+    cleans = balanced(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
     marks = _marks(total, settings.every)
     device, floor = next(model.parameters()).device.type, -settings.better * math.inf
     with Progress(name, total, "step", start=trace.step) as bar:

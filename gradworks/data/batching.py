@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,35 @@ def stream(examples: Examples, batch_size: int, seed: int, start: int = 0) -> It
         for rows in order(examples.lengths, batch_size, seed, epoch)[first:]:
             yield examples.batch(rows)
         epoch, first = epoch + 1, 0
+
+
+def balanced(examples: Examples, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
+    """Batches without end that hold the classes in equal numbers, each drawn anew; for clean batches.
+
+    A small batch of random labels says mostly which label stands in it too often: with 32 examples the scores of two
+    halves correlate by 0.2 to 0.3 on the default benchmark, and by 0.7 where classes are balanced
+    (benchmarks/CLEAN_BATCH.md). Rows are not of like length. Values have no classes: they come as from `stream`.
+
+    Args:
+        examples: at least one.
+        batch_size: what is left over goes to classes at random; of a class with fewer examples some stand twice.
+        seed: of the draws. start: batches to leave out, as if they had been read.
+    """
+    if examples.labels.is_floating_point():
+        yield from stream(examples, batch_size, seed, start)
+        return
+    labels = examples.labels.cpu()
+    classes = [torch.nonzero(labels == c)[:, 0] for c in labels.unique()]
+    if not classes or batch_size < 1:
+        raise ValueError(f"{len(examples)} examples in batches of {batch_size}: no stream")
+    for number in itertools.count(start):
+        generator = torch.Generator().manual_seed(key(seed, "balanced", number))
+        rows: list[int] = []
+        for place, c in enumerate(torch.randperm(len(classes), generator=generator).tolist()):
+            own = classes[c][torch.randperm(len(classes[c]), generator=generator)]
+            share = batch_size // len(classes) + (place < batch_size % len(classes))
+            rows += own[torch.arange(share) % len(own)].tolist()
+        yield examples.batch(rows)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

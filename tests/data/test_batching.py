@@ -1,11 +1,12 @@
 """Batches: every example once an epoch, an order that only the seed decides, a stream that goes on anywhere."""
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 
-from gradworks.data.batching import WINDOW, Examples, key, order, steps_per_epoch, stream
+from gradworks.data.batching import WINDOW, Examples, balanced, key, order, steps_per_epoch, stream
 
 
 def examples(n, collate=None):
@@ -82,6 +83,28 @@ def test_a_short_last_batch_is_as_long_as_the_others():
     last = [lengths[i] for epoch in range(300) for i in order(lengths, 8, 0, epoch)[-1]]
     assert len(last) == 900
     assert abs(sum(last) / len(last) - 18) < 1.2  # 3.5 standard errors; the longest three of 35 would give 34
+
+
+def test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere():
+    skewed = dataclasses.replace(examples(60), labels=torch.tensor([0] * 50 + [1] * 8 + [2] * 2))
+    drawn = list(itertools.islice(balanced(skewed, 8, seed=1), 200))
+    counts = torch.stack([torch.bincount(b.labels, minlength=3) for b in drawn])
+    assert counts.sum(1).eq(8).all() and counts.min() == 2 and counts.max() == 3
+    assert (counts.double().mean(0) - 8 / 3).abs().max() < 0.15  # what is left over goes to no class in particular
+    assert all(len(set(b.ids)) >= 7 for b in drawn)  # the class of two examples stands in for a third
+    of_first = {i for b in drawn for i in b.ids if i in skewed.ids[:50]}
+    assert len(of_first) == 50
+    rest = list(itertools.islice(balanced(skewed, 8, seed=1, start=150), 50))
+    assert [b.ids for b in rest] == [b.ids for b in drawn[150:]]
+    assert [b.ids for b in itertools.islice(balanced(skewed, 8, seed=2), 200)] != [b.ids for b in drawn]
+
+
+def test_values_have_no_classes_to_balance():
+    values = dataclasses.replace(examples(20), labels=torch.rand(20))
+    pairs = zip(balanced(values, 8, 1, 2), stream(values, 8, 1, 2), strict=False)
+    assert all(a.ids == b.ids for a, b in itertools.islice(pairs, 5))
+    with pytest.raises(ValueError, match="0 examples"):
+        next(balanced(dataclasses.replace(examples(4), ids=[], encodings=[], labels=torch.zeros(0).long()), 4, 0))
 
 
 def test_labels_move_with_the_examples():

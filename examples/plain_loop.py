@@ -1,4 +1,4 @@
-"""A gradient method in a plain PyTorch loop: `python examples/plain_loop.py [--weighting reweight] [--update dotprod]`.
+"""Gradient methods in a plain PyTorch loop: `python examples/plain_loop.py [--weighting reweight] [--update dotprod]`.
 
 A share of the training labels was overwritten with class 0; a hundred clean examples stand beside them. Any nn.Module
 and any loader do: the method gets a function that returns outputs and one that returns the loss of each example.
@@ -41,6 +41,7 @@ def train(weighting: str, update: str, epochs: int = 10, seed: int = 0) -> float
     for _ in range(epochs):
         for batches, clean in method.groups(loader, clean_loader):  # instead of: for batch in loader
             method.backward(model, batches, clean)  # instead of: loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 
     points, labels = spirals(1000, 0.0, seed + 2).tensors
@@ -51,7 +52,7 @@ def train(weighting: str, update: str, epochs: int = 10, seed: int = 0) -> float
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weighting", default="reweight")
-    parser.add_argument("--update", default="erm")
+    parser.add_argument("--update", default="dotprod", help="dotprod takes two batches a step")
     args = parser.parse_args()
-    print(f"plain training:        accuracy {train('uniform', 'erm'):.3f}")
-    print(f"{args.weighting} x {args.update}:  accuracy {train(args.weighting, args.update):.3f}")
+    for weighting, update in (("uniform", "erm"), (args.weighting, "erm"), (args.weighting, args.update)):
+        print(f"{weighting} x {update}: accuracy {train(weighting, update):.3f}")

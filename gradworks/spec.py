@@ -47,7 +47,10 @@ Drawn = Sequence[Batch]  # one batch = its micro-batches (gradient accumulation)
 
 
 class Task(Protocol):
-    """All that a method may know of a model and a kind of task. `embed` and `divergence` are optional: see `offers`."""
+    """All that a method may know of a model and a kind of task.
+
+    `embed`, `divergence` and `smoothed` are optional: see `offers`.
+    """
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """Raw outputs of one forward pass; `embedded` (n, L, D) replaces the input embeddings."""
@@ -64,9 +67,12 @@ class Task(Protocol):
     def divergence(self, p: Outputs, q: Outputs) -> Tensor:
         """Optional. (n,) symmetric, 0 iff equal: symmetric KL (Bernoulli for one logit), squared error (regression)."""
 
+    def smoothed(self, outputs: Outputs, batch: Batch, share: float) -> Tensor:
+        """Optional. (n,) the loss where `share` of each label is spread evenly over all classes."""
+
 
 def offers(task: Task, part: str) -> bool:
-    """Whether a task defines an optional part (`embed`, `divergence`), not inherits the empty one of `Task`."""
+    """Whether a task defines an optional part (`embed`, `divergence`, `smoothed`), not inherits `Task`'s empty one."""
     found = getattr(task, part, None)
     return callable(found) and getattr(found, "__func__", found) is not getattr(Task, part)
 
@@ -97,10 +103,12 @@ class Objective(Stateful, Protocol):
     Attributes:
         holds: something in `held` is treated as constant in the parameters (adversarial delta, teacher outputs).
         requires: optional parts of a task that it calls; a task without them is refused before training.
+        due: in this step the log gets the sizes of the gradients of `parts`; optional, as `parts` is.
     """
 
     holds: bool
     requires: tuple[str, ...]
+    due: bool
 
     def begin(self, model: nn.Module) -> None:
         """Once per optimizer step, before any pass: a momentum teacher moves here, not per pass nor per inner step."""
@@ -115,6 +123,9 @@ class Objective(Stateful, Protocol):
 
     def loss(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> Tensor:
         """(n,) the objective of each example; reads parameters only through `outputs`."""
+
+    def parts(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> dict[str, Tensor]:
+        """Optional. (n,) the summands of `loss` by name, the task's own loss first."""
 
 
 @dataclass
@@ -173,8 +184,11 @@ class Pass(Protocol):
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         """The gradient of a () loss of this pass, zeros where it does not reach; the caller owns the tensors."""
 
-    def count(self, thirds: float) -> None:
-        """Add work to `StepReport.passes` that is no pass of the model: so many thirds of one over this micro-batch."""
+    def count(self, thirds: float) -> float:
+        """Add work to `StepReport.passes` that is no pass of the model: so many thirds of one over this micro-batch.
+
+        Returns what the step has counted so far, in the same unit.
+        """
 
 
 class Visit(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,18 @@ class Trace:
             index = torch.tensor([rows[key] for part in batch for key in part.ids])
             share = weights / weights.sum() * len(weights) if weights.sum() > 0 else weights
             self.weights.append([torch.full_like(index, self.step), index, share, torch.cat(scores).float().cpu()])
+
+    def figures(self) -> dict[str, float]:
+        """The share of steps that were skipped, and the mean of every figure of the log over the steps that have it.
+
+        Figures that are not finite are left out; what is computed now and then is averaged over those steps.
+        """
+        found: dict[str, list[float]] = {}
+        for _, key, value in self.statistics:
+            if math.isfinite(value):
+                found.setdefault(key, []).append(value)
+        means = {key: math.fsum(values) / len(values) for key, values in sorted(found.items())}
+        return {"skipped_share": self.skipped / max(self.step, 1), **means}
 
     def write(self, folder: Path, ids: Sequence[str]) -> None:
         """history.parquet, statistics.parquet and weights.parquet; `ids` of the training split's rows."""

@@ -12,10 +12,11 @@ ROOT = Path(__file__).parent.parent
 STAGES = [p.stem for p in sorted((ROOT / "components").glob("*.py")) if p.stem != "__init__"]
 SLOTS = ("objectives", "weightings", "updates")
 # Files that DVC need not watch: they pass names on, or hold nothing.
-NO_RESULT = {"gradworks/__init__.py", "components/__init__.py"}
+NO_RESULT = {"gradworks/__init__.py", "components/__init__.py", "benchmarks/__init__.py"}
 
 # A layer may import those below it, and files of its own folder; layers of one line do not import each other.
 LAYERS = [
+    ["benchmarks"],
     ["components", "gradworks/cli", "gradworks/run"],
     ["gradworks/kubeflow", "gradworks/storage", "gradworks/report", "gradworks/telemetry"],
     ["gradworks/loop", "gradworks/pretraining"],
@@ -33,7 +34,9 @@ def tracked():
     return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
-PYTHON = [name for name in tracked() if name.endswith(".py") and name.startswith(("gradworks/", "components/"))]
+PYTHON = [
+    name for name in tracked() if name.endswith(".py") and name.startswith(("gradworks/", "components/", "benchmarks/"))
+]
 
 
 def module_file(module):
@@ -85,10 +88,10 @@ def layer(name):
     return max(fits)[1:] if fits else None
 
 
-@pytest.mark.parametrize("name", [n for n in PYTHON if n != "gradworks/__init__.py" and n != "components/__init__.py"])
+@pytest.mark.parametrize("name", [n for n in PYTHON if n not in NO_RESULT])
 def test_imports_point_one_way(name):
     assert layer(name), f"{name} is in no layer of DESIGN: add it to LAYERS"
-    for other in imports(name) - {"gradworks/__init__.py", "components/__init__.py"}:
+    for other in imports(name) - NO_RESULT:
         (mine, entry), (its, other_entry) = layer(name), layer(other)
         same = entry == other_entry or {entry, other_entry} == {"gradworks/cli", "gradworks/run"}
         assert same or mine < its, f"{name} imports {other}: {entry} must not know {other_entry}"

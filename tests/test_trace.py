@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from gradworks.stage import artefacts
@@ -37,6 +38,18 @@ def test_rows_weights_and_counts(tmp_path):
     assert artefacts.read_parquet(tmp_path / "statistics.parquet").to_pylist()[0] == {
         "step": 1, "name": "cosine", "value": 0.25,
     }  # fmt: skip
+
+
+def test_figures_are_means_over_the_steps_that_have_them():
+    trace, rows = Trace(), {"a": 0}
+    for conflict, weight in ((1.0, 1.0), (0.0, 0.0), (0.0, 1.0), (float("nan"), 1.0)):
+        one = report([weight], None)
+        one.log = {"conflict": conflict} | ({"inner": 0.5} if conflict else {})
+        trace.note(one, [[batch(["a"])]], rows)
+    assert Trace(**trace.state_dict()).figures() == {
+        "skipped_share": 0.25, "conflict": pytest.approx(1 / 3), "inner": 0.5,
+    }  # fmt: skip
+    assert Trace().figures() == {"skipped_share": 0.0}
 
 
 def test_a_run_of_no_steps_writes_empty_tables(tmp_path):

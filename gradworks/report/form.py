@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-MARKS = {"OOM": "†", "diverged": "‡", "not converged": "*", "not run": "…"}
+MARKS = {"OOM": "†", "diverged": "‡", "not converged": "*", "not run": "…", "inactive": "°"}
 MEANINGS = {
     "OOM": "ran out of memory",
     "diverged": "loss or gradient was not finite",
     "not converged": "no better on the selection split than a constant prediction; its score counts",
     "not run": "no result",
+    "inactive": "its smoothness term has below 0.1 % of the loss's gradient: in effect plain training",
 }
 
 
@@ -49,12 +50,19 @@ def gap(one: dict[str, Any] | None) -> str:
     return f"{signed(one['mean'])} ({', '.join(map(signed, one['values']))})"
 
 
-def states(found: dict[str, int]) -> str:
-    """`2 of 3, 1 OOM†`: how many cells have a score, and what became of the others."""
+def states(found: dict[str, int], inactive: bool = False) -> str:
+    """`2 of 3, 1 OOM†`: how many cells have a score, and what became of the others; `3, inactive°`."""
     total = sum(found.values())
     good = found.get("ok", 0) + found.get("not converged", 0)
     others = [f"{n} {state}{MARKS[state].strip('…')}" for state, n in found.items() if state != "ok"]
+    others += [f"inactive{MARKS['inactive']}"] * inactive
     return ", ".join([f"{good} of {total}" if good < total else str(total), *others])
+
+
+def marked(rows: list[dict[str, Any]]) -> list[str]:
+    """States and labels of summaries that need a word of explanation, each once."""
+    seen = [state for row in rows for state in [*row["states"], *["inactive"] * row["inactive"]] if state != "ok"]
+    return list(dict.fromkeys(seen))
 
 
 def seeds(n: int) -> str:

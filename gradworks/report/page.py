@@ -48,7 +48,7 @@ def conditions(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "references": [r for r in results["references"] if r["condition"] == name],
                 "control": any(row["control"]["primary"] for row in rows),
                 "leaked": any(row["without_leaked"]["values"] for row in rows),
-                "states": dict.fromkeys(state for row in rows for state in row["states"] if state != "ok"),
+                "states": form.marked(rows),
             }
         )
     return made

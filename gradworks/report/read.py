@@ -12,6 +12,7 @@ from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 
+_SHARE = "smoothness_share"  # of the log of the objectives smart and r3f
 NOT_RUN = {"state": "not run", "reason": "", "overall": {}, "by": {}}
 
 
@@ -111,6 +112,18 @@ def history(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
     pairs = zip(table["examples"].to_pylist(), table[columns[0]].to_pylist(), strict=True)
     points = [(x, y) for x, y in pairs if y is not None]
     return {"examples": [x for x, _ in points], "score": [y for _, y in points]}
+
+
+def adversarial_share(inputs: Inputs, key: str) -> float | None:
+    """Mean over the steps that measured it of the size of the gradient of the objective's smoothness term over that of
+    the loss; None where the objective has no such term.
+    """
+    file = inputs.runs / "train" / inputs.cells[key]["path"] / "statistics.parquet"
+    if not file.exists():
+        return None
+    table = artefacts.read_parquet(file, ["name", "value"])
+    found = [v for name, v in zip(*(table[c].to_pylist() for c in ("name", "value")), strict=True) if name == _SHARE]
+    return sum(found) / len(found) if found else None
 
 
 def _metrics(file: Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from gradworks import metrics, statistics
 from gradworks.report import words
-from gradworks.report.read import Inputs, figure
+from gradworks.report.read import Inputs, adversarial_share, figure
 from gradworks.report.settings import Report, Target
 
 USED = ("ok", "not converged")  # states whose scores count; those of the second are marked
+INACTIVE = 1e-3  # a row whose smoothness term has less than this share of the loss's gradient is labelled
 
 
 def results(inputs: Inputs) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def _cell(inputs: Inputs, key: str) -> dict[str, Any]:
     made["secondary"] = figure(found, settings.secondary, where) if settings.secondary else None
     without = found.get("without_leaked")
     made["without_leaked"] = figure(without, settings.primary, where) if without else None
+    made["adversarial_share"] = adversarial_share(inputs, key)
     return made
 
 
@@ -105,6 +107,9 @@ def _summary(
     for count in ("steps", "examples", "skipped"):
         counts = [c[count] for c in cells if c[count] is not None]
         made[count] = round(sum(counts) / len(counts)) if counts else None
+    shares = [c["adversarial_share"] for c in cells if c["adversarial_share"] is not None]
+    made["adversarial_share"] = sum(shares) / len(shares) if shares else None
+    made["inactive"] = bool(shares) and made["adversarial_share"] < INACTIVE
     made["by"] = _by(inputs, cells)
     return made
 

@@ -21,7 +21,7 @@ def table(results: dict[str, Any]) -> str:
     for (condition, encoder), family in families(results).items():
         rows = []
         for one in family:
-            cells = [one["method"], _states(one["states"]), _close(form.over_seeds(one["primary"]))]
+            cells = [one["method"], _states(one), _close(form.over_seeds(one["primary"]))]
             cells.append(_close(form.gap(one["difference"]["primary"])))
             cells += [_close(form.over_seeds(one["secondary"]))] if two else []
             rows.append([*cells, form.count(one["steps"]), form.count(one["skipped"])])
@@ -34,8 +34,7 @@ def table(results: dict[str, Any]) -> str:
         condition = name.split(" · ")[0]
         lines += [name, *(_line(row, widths) for row in rows)]
         lines += _references(results, condition) if last[condition] == name else []
-    seen = dict.fromkeys(state for s in results["summaries"] for state in s["states"] if state != "ok")
-    lines += [f"{form.MARKS[state]} {state}: {form.MEANINGS[state]}" for state in seen]
+    lines += [f"{form.MARKS[state]} {state}: {form.MEANINGS[state]}" for state in form.marked(results["summaries"])]
     return "\n".join(lines)
 
 
@@ -53,11 +52,12 @@ def _references(results: dict[str, Any], condition: str) -> list[str]:
     return ["  " + ", ".join(f"{r['name']} {form.number(r['primary']['value'])}" for r in rows)] if rows else []
 
 
-def _states(found: dict[str, int]) -> str:
+def _states(row: dict[str, Any]) -> str:
     """`1/2 †`: one of two cells has a score, the mark says what became of another."""
+    found = row["states"]
     total = sum(found.values())
     good = found.get("ok", 0) + found.get("not converged", 0)
-    marks = "".join(form.MARKS[state] for state in found if state != "ok")
+    marks = "".join(form.MARKS[state] for state in form.marked([row]))
     return " ".join(filter(None, [f"{good}/{total}" if good < total else str(total), marks]))
 
 

@@ -39,6 +39,10 @@ class Classification(_Head):
         """(n,) -log p of the true class, in nats."""
         return F.cross_entropy(outputs[0], batch.labels, reduction="none")
 
+    def smoothed(self, outputs: Outputs, batch: Batch, share: float) -> Tensor:
+        """(n,) cross entropy, in nats, with `share` of each label spread evenly over all classes."""
+        return F.cross_entropy(outputs[0], batch.labels, reduction="none", label_smoothing=share)
+
     def divergence(self, p: Outputs, q: Outputs) -> Tensor:
         """(n,) symmetric KL, KL(p||q) + KL(q||p), in nats (SMART, Jiang et al. 2020, eq. 3)."""
         log_p, log_q = p[0].log_softmax(-1), q[0].log_softmax(-1)
@@ -52,6 +56,13 @@ class Logit(_Head):
         """(n,) Bernoulli cross entropy, in nats."""
         z = outputs[0][:, 0]
         return F.binary_cross_entropy_with_logits(z, batch.labels.to(z.dtype), reduction="none")
+
+    def smoothed(self, outputs: Outputs, batch: Batch, share: float) -> Tensor:
+        """(n,) the same with `share` of each label spread evenly over both classes."""
+        z = outputs[0][:, 0]
+        return F.binary_cross_entropy_with_logits(
+            z, batch.labels.to(z.dtype).lerp(z.new_tensor(0.5), share), reduction="none"
+        )
 
     def divergence(self, p: Outputs, q: Outputs) -> Tensor:
         """(n,) symmetric KL of the two Bernoulli distributions; log p/(1-p) is the logit itself."""

@@ -18,6 +18,8 @@ def test_clean_examples_recover_what_overwritten_labels_destroy():
     spec = importlib.util.spec_from_file_location("plain_loop", FILE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    plain, reweighted = (example.train(weighting, "erm", epochs=8) for weighting in ("uniform", "reweight"))
+    points = (("uniform", "erm"), ("reweight", "erm"), ("reweight", "dotprod"))
+    plain, reweighted, both = (example.train(*point, epochs=8) for point in points)
     assert plain < 0.6
     assert reweighted > plain + 0.15
+    assert both > plain + 0.15

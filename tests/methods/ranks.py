@@ -3,57 +3,94 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 import torch.distributed as dist
+from torch.nn import functional as F
 
 from gradworks.methods import Method
-from tests.methods.own_entries import OBJECTIVES, UPDATES, WEIGHTINGS
-from tests.methods.toys import TASKS, Net, batch, build, split
+from tests.methods.own_entries import GroupDro, Maml, Reptile, Smart
+from tests.methods.shipped import STAR, TRIPLES
+from tests.methods.toys import TASKS, Net, batch, build, gradients, split
 
-CASES = [("supervised", w, u) for w in WEIGHTINGS for u in ("erm", "erm2", "dotprod")]
-CASES += [
-    (o, w, u) for o in ("rdrop", "smart") for w in ("group_dro", "reweight") for u in ("dotprod", "reptile", "sam")
-]
+OWN = {
+    "own-smart-group_dro-reptile": (Smart, GroupDro, Reptile),
+    "own-supervised-uniform-maml": (lambda: "supervised", lambda: "uniform", Maml),
+    "dotprod-exact": (lambda: "supervised", lambda: "uniform", lambda: {"dotprod": {"form": "exact"}}),
+    "erm-2": (lambda: "supervised", lambda: "reweight", lambda: {"erm": {"batches": 2}}),
+}
+CASES = {"-".join(triple): tuple(lambda name=name: name for name in triple) for triple in TRIPLES} | OWN
+TWO_STEPS = {"-".join(triple) for triple in STAR} | set(OWN)  # what an entry carries from step to step
 
 
-def one_side(rank: int, world: int) -> dict[str, list[torch.Tensor]]:
-    """Two optimizer steps of every case on two halves: here, or one half here and one on the other rank."""
+def reduce(tensors):
+    flat = torch.cat([t.flatten() for t in tensors])  # one message
+    dist.all_reduce(flat)
+    for t, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        t.copy_(part.view_as(t))
 
-    def reduce(tensors):
-        flat = torch.cat([t.flatten() for t in tensors])  # one message
-        dist.all_reduce(flat)
-        for t, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-            t.copy_(part.view_as(t))
+
+def descend(model) -> list[torch.Tensor | None]:
+    """The gradient, after a step of SGD along it (importing an optimizer takes as long as all cases)."""
+    found = gradients(model)
+    for p in model.parameters():
+        if p.grad is not None:
+            p.data -= 0.1 * p.grad
+    return found
+
+
+def steps(case, rank: int, world: int) -> list[torch.Tensor] | str:
+    """The gradients of the steps, on halves of six examples, or why there are none."""
 
     def drawn(seed):
         halves = split(batch("three", 6, seed), 3)
         return halves if world == 1 else [halves[rank]]
 
-    found = {}
-    for o, w, u in CASES:
-        method = Method(
-            OBJECTIVES[o](), WEIGHTINGS[w](), UPDATES[u](), tasks=TASKS, seed=7, rank=rank,
-            reduce=reduce if world > 1 else None,
-        )  # fmt: skip
-        model = build(Net)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-        for seed in (100, 140):
-            k = method.batches
-            method.backward(model, [drawn(seed + i) for i in range(k)], [drawn(seed + 20 + i) for i in range(k)])
-            optimizer.step()
-        found[f"{o}-{w}-{u}"] = [p.detach() for p in model.parameters()]
+    method = Method(
+        *(make() for make in CASES[case]), tasks=TASKS, seed=7, rank=rank, reduce=reduce if world > 1 else None
+    )
+    model, k, found = build(Net), method.batches, []
+    for seed in (100, 140) if case in TWO_STEPS else (100,):
+        clean = [drawn(seed + 20 + i) for i in range(k)] if method.clean else []
+        try:
+            method.backward(model, [drawn(seed + i) for i in range(k)], clean)
+        except Exception as error:  # on every rank, or the others wait in vain
+            return f"{type(error).__name__}: {error}"
+        found += descend(model)
     return found
+
+
+def from_loaders(rank: int, world: int) -> list[torch.Tensor]:
+    """Batches of a person's own loader: examples get names by position, and noise by name."""
+    g = torch.Generator().manual_seed(3)
+    rows = [(torch.randn(3, 4, generator=g), torch.randint(0, 2, (3,), generator=g)) for _ in range(8)]
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 2)).double()
+    found = []
+    method = Method(
+        weighting="random", seed=7, rank=rank, reduce=reduce if world > 1 else None,
+        outputs=lambda m, b: m(b[0].double()), loss=lambda z, b: F.cross_entropy(z, b[1], reduction="none"),
+    )  # fmt: skip
+    for batches, clean in method.groups(rows[rank::world], accumulate=2 // world):
+        method.backward(model, batches, clean)
+        found += descend(model)
+    return found
+
+
+def one_side(rank: int, world: int) -> dict[str, list[torch.Tensor] | str]:
+    found = {case: steps(case, rank, world) for case in CASES}
+    return found | {"from_loaders": from_loaders(rank, world)}
 
 
 if __name__ == "__main__":
     rank, world, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
     store = dist.FileStore(str(out.with_suffix(".store")), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     found = one_side(rank, world)
     if rank == 0:
         torch.save(found, out)

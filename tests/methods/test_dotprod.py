@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradworks.methods import Method
 from gradworks.methods._core.bases import BaseWeighting
+from gradworks.methods.updates import _fused
 from tests.methods.toys import (
     KINDS,
     MODELS,
@@ -47,13 +48,15 @@ def mean_loss(model, theta, b, number, weights=None):
     return (w.to(losses) * losses).sum() / w.to(losses).sum()
 
 
-def oracle(model, pair, weight, weights=(None, None)):
+def oracle(model, pair, weight, weights=(None, None), numbers=(0, 1)):
     """G1, G2 and the gradient of the scale law, by double backward."""
     theta = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters() if p.requires_grad}
     every = list(theta.values())
     with sdpa_kernel(SDPBackend.MATH):
-        g1 = torch.autograd.grad(mean_loss(model, theta, pair[0], 0, weights[0]), every, materialize_grads=True)
-        loss = mean_loss(model, theta, pair[1], 1, weights[1])
+        g1 = torch.autograd.grad(
+            mean_loss(model, theta, pair[0], numbers[0], weights[0]), every, materialize_grads=True
+        )
+        loss = mean_loss(model, theta, pair[1], numbers[1], weights[1])
         g2 = torch.autograd.grad(loss, every, create_graph=True, materialize_grads=True)
         hg = torch.autograd.grad(g2, every, grad_outputs=g1, materialize_grads=True)
     g2 = [t.detach() for t in g2]
@@ -77,6 +80,31 @@ def term(model, pair, clean=(), weighting="uniform", update=None):
         method.backward(model, [[b] for b in pair], clean)
         made.append(filled(model))
     return [-2 / large * (b.double() - a.double()) for a, b in zip(*made, strict=True)]
+
+
+class Zero:
+    """A task whose gradient is zero, though its examples count."""
+
+    outputs = TASKS["three"].outputs
+
+    @staticmethod
+    def loss(out, b):
+        return TASKS["three"].loss(out, b) * 0
+
+
+def check_no_direction(chosen):
+    """A zero gradient stays zero and one that is not finite is reported: no division makes one of the other."""
+    method, model = Method(update=chosen, task=Zero()), build(Net)
+    report = method.backward(model, draw(method.batches)[0])
+    assert report.log["finite"] == 1
+    assert not report.skipped
+    assert all(g is None or not g.any() for g in gradients(model))
+    assert all(v == v for v in report.log.values())
+    method, model = Method(update=chosen, tasks=TASKS), build(Net)
+    model.a.bias.data[0] = float("nan")
+    report = method.backward(model, draw(method.batches)[0])
+    assert report.log["finite"] == 0
+    assert not torch.isfinite(flat(gradients(model))).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -264,6 +292,86 @@ def test_log_has_dot_product_and_cosine_of_the_two_batches():
         log = Method(update=update, tasks=TASKS, seed=SEED).backward(model, batches).log
         assert log["dot"] == pytest.approx(expected, rel=1e-3)
         assert log["cosine"] == pytest.approx(expected / float(single[0].norm() * single[1].norm()), rel=1e-3)
+
+
+@pytest.mark.parametrize("form", [None, "central", "exact"])
+def test_pair_same_takes_the_second_batch_along_its_own_gradient(form):
+    """The control: (G1 + G2 - w * H2 G2) / 2, the same batches and, one-sided, the same passes."""
+    model = build(Net)
+    pair = [batch(seed=100), batch(seed=101)]
+    hg, mean = (oracle(model, [pair[1], pair[1]], 1.0, numbers=(1, 1))[0], oracle(model, pair, 0.0)[1])
+    expected = [g - 0.7 * h / 2 for g, h in zip(mean, hg, strict=True)]
+    method = Method(update={"dotprod": {"weight": 0.7, "pair": "same", "form": form}}, tasks=TASKS, seed=SEED)
+    log = method.backward(model, [[b] for b in pair]).log
+    assert error(filled(model), expected) < 1e-7
+    assert error(filled(model), oracle(model, pair, 0.7)[1]) > 1e-3
+    other = Method(update="dotprod", tasks=TASKS, seed=SEED).backward(model, [[b] for b in pair]).log
+    assert (log["dot"], log["cosine"]) == pytest.approx((other["dot"], other["cosine"]), rel=1e-4)
+    if form is None:
+        assert method.backward(model, draw(2, seed=200)[0]).passes == pytest.approx(3)
+
+
+@pytest.mark.parametrize("pair", ["other", "same"])
+def test_no_direction(pair):
+    check_no_direction({"dotprod": {"pair": pair}})
+
+
+def test_conflict_is_logged_where_gradients_point_against_each_other():
+    model, seen = build(Net), set()
+    for s in range(12):
+        batches = draw(2, n=3, seed=300 + 10 * s)[0]
+        for update in ("dotprod", {"dotprod": {"weight": 0}}, {"erm": {"batches": 2}}):
+            log = Method(update=update, tasks=TASKS, seed=SEED).backward(model, batches).log
+            assert log["conflict"] == float(log["dot"] < 0)
+        seen.add(log["conflict"])
+    assert seen == {0.0, 1.0}
+
+
+def test_erm_of_several_batches_logs_all_pairs():
+    model, (batches, _) = build(Net), draw(4)
+    theta = dict(model.named_parameters())
+    g = [
+        flat(torch.autograd.grad(mean_loss(model, theta, b, i), list(theta.values()), materialize_grads=True))
+        for i, (b,) in enumerate(batches)
+    ]
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    dots = sum(float(g[i] @ g[j]) for i, j in pairs)
+    log = Method(update={"erm": {"batches": 4}}, tasks=TASKS, seed=SEED).backward(model, batches).log
+    assert log["dot"] == pytest.approx(dots / 6, rel=1e-5)
+    assert log["cosine"] == pytest.approx(dots / sum(float(g[i].norm() * g[j].norm()) for i, j in pairs), rel=1e-5)
+    against = [float(g[i] @ sum(g[:i])) < 0 for i in range(1, 4)]
+    assert log["conflict"] == pytest.approx(sum(against) / 3)
+
+
+def test_log_has_the_size_of_the_term():
+    model, pair = build(Net), [batch(seed=100), batch(seed=101)]
+    hg, _, mean = oracle(model, pair, 1.0)
+    expected = float(0.7 * flat(hg).norm() / flat(mean).norm() / 2)
+    for form in ("central", "one_sided", "exact"):
+        method = Method(update={"dotprod": {"weight": 0.7, "form": form}}, tasks=TASKS, seed=SEED)
+        assert method.backward(model, [[b] for b in pair]).log["term"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_big_tensors_are_treated_block_by_block_alike(monkeypatch):
+    pair = [batch(n=16, seed=100), batch(n=16, seed=101)]
+    found = []
+    for size in (1 << 16, 7):
+        monkeypatch.setattr(_fused, "_BLOCK", size)
+        for update in ("dotprod", {"erm": {"batches": 2}}, {"reptile": {"batches": 2}}, "asam"):
+            model = build(Net)
+            method = Method(update=update, tasks=TASKS, seed=SEED)
+            log = method.backward(model, [[b] for b in pair[: method.batches]]).log
+            found.append([*filled(model), torch.tensor(list(log.values()))])
+    for whole, cut in zip(found[:4], found[4:], strict=True):
+        assert error(cut, whole) < 1e-6
+        assert error(cut[:-1], whole[:-1]) < 1e-9
+
+
+def test_a_sample_sees_every_tensor_and_every_column(monkeypatch):
+    monkeypatch.setattr(_fused, "_SAMPLE", 67)  # 1064 entries: an even stride but for the rounding
+    x = [torch.arange(1024.0).reshape(64, 16) % 16, torch.full((40,), 99.0)]
+    assert set(_fused.sample(x).tolist()) == {*range(16), 99.0}
+    assert len(_fused.sample(x)) <= 67
 
 
 def test_pinned_term():

@@ -54,7 +54,7 @@ def test_groups_consume_what_the_method_needs_and_drop_the_rest():
     assert [len(b) for b in batches] == [len(c) for c in clean] == [1, 1]
     assert torch.equal(batches[1][0].inputs[1], Y[24:32])
     assert torch.equal(clean[0][0].inputs[1], Y[:4])  # cycled: two clean batches were read before
-    assert batches[0][0].ids == [f"2-{i}" for i in range(8)]
+    assert batches[0][0].ids == [f"2-0-{i}" for i in range(8)]
 
 
 def test_groups_accumulate():

@@ -4,18 +4,44 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from torch import nn
 
+from gradworks.methods import Method
 from tests.methods import ranks
-from tests.methods.toys import same
+from tests.methods.toys import TASKS, batch, same
+
+# they differentiate through the parameters of one process
+EXACT = ("maml", "exact")
 
 
-def test_two_gloo_ranks_are_two_micro_batches_bit_for_bit(tmp_path):
-    out = tmp_path / "two.pt"
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """What one process and what the first of two ended with, by case."""
+    out = tmp_path_factory.mktemp("ranks") / "two.pt"
     command = [sys.executable, str(Path(ranks.__file__))]
     processes = [subprocess.Popen([*command, str(rank), "2", str(out)]) for rank in (0, 1)]
     one = ranks.one_side(0, 1)
-    assert [p.wait(120) for p in processes] == [0, 0]
-    two = torch.load(out, weights_only=True)
-    assert set(one) == set(two)
-    assert [case for case in one if not same(one[case], two[case])] == []
+    assert [p.wait(300) for p in processes] == [0, 0]
+    return one, torch.load(out, weights_only=True)
+
+
+@pytest.mark.parametrize("case", [*ranks.CASES, "from_loaders"])
+def test_two_gloo_ranks_are_two_micro_batches_bit_for_bit(sides, case):
+    one, two = (side[case] for side in sides)
+    assert not isinstance(one, str), one
+    if case.split("-")[-1] in EXACT:
+        assert isinstance(two, str)
+        assert two.startswith("ValueError")
+        assert "one process only" in two
+    else:
+        assert not isinstance(two, str), two
+        assert same(one, two)
+
+
+def test_a_module_wrapped_for_backward_is_refused_with_what_to_give():
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    with pytest.raises(ValueError, match=r"DistributedDataParallel, expected the module in it, model.module;.*reduce="):
+        Method(tasks=TASKS).backward(wrapped, [[batch()]])

@@ -1,4 +1,7 @@
-"""`reweight` against equations 2-7 of Ren et al. (2018), written out with autograd, and against a per-example loop."""
+"""`reweight` against equations 2-7 of Ren et al. (2018), written out with autograd, and against a per-example loop.
+
+The rules of `ghost` are tested in test_ghost.py.
+"""
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from tests.methods.toys import (
 )  # fmt: skip
 
 SEED = 7
+FD = {"reweight": {"backend": "logit_fd"}}
 
 
 def forward(model, parameters, b, split_name, micro=0):
@@ -92,7 +96,7 @@ def test_logit_fd_agrees_with_the_epsilon_oracle_with_dropout_on(name, dtype, tr
     torch.testing.assert_close(u, by_loop, rtol=1e-10, atol=1e-12)
     assert 0 < (u > 0).sum() < len(u)  # both signs, else nothing is told apart
     model = model.to(dtype)
-    report = Method(weighting="reweight", tasks=TASKS, seed=SEED).backward(model, [[train]], [[clean]])
+    report = Method(weighting=FD, tasks=TASKS, seed=SEED).backward(model, [[train]], [[clean]])
     found = report.sums[0][0].score.double()
     bound = 1e-6 if dtype == torch.float64 else 1e-3
     assert float((found - u).norm() / u.norm()) < bound
@@ -101,20 +105,24 @@ def test_logit_fd_agrees_with_the_epsilon_oracle_with_dropout_on(name, dtype, tr
     assert error(filled(model), expected) < bound
 
 
+@pytest.mark.parametrize(("backend", "bound"), [("ghost", 1e-10), ("logit_fd", 1e-6)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_head_agrees_with_the_oracle(kind):
+def test_every_kind_of_head_agrees_with_the_oracle(kind, backend, bound):
     model = build(Net)
     (train,), (clean,) = (side[0] for side in draw(1, kind, n=8, seed=140))
     u = epsilon_oracle(model, train, clean)
-    report = Method(weighting="reweight", tasks=TASKS, seed=SEED).backward(model, [[train]], [[clean]])
-    assert float((report.sums[0][0].score - u).norm() / u.norm()) < 1e-6
-    assert error(filled(model), weighted_oracle(model, train, u)) < 1e-6
+    method = Method(weighting={"reweight": {"backend": backend}}, tasks=TASKS, seed=SEED)
+    report = method.backward(model, [[train]], [[clean]])
+    assert float((report.sums[0][0].score - u).norm() / u.norm()) < bound
+    assert error(filled(model), weighted_oracle(model, train, u)) < bound
     torch.testing.assert_close(report.sums[0][0].weights, u.clamp_min(0) * train.mass, rtol=1e-5, atol=1e-8)
 
 
-def test_pinned_scores():
+@pytest.mark.parametrize("backend", ["ghost", "logit_fd"])
+def test_pinned_scores(backend):
     """From the epsilon oracle, so that a change of oracle and method together is seen too."""
-    report = Method(weighting="reweight", tasks=TASKS, seed=SEED).backward(build(Net), *draw(1, n=4))
+    method = Method(weighting={"reweight": {"backend": backend}}, tasks=TASKS, seed=SEED)
+    report = method.backward(build(Net), *draw(1, n=4))
     pinned = torch.tensor(PINNED, dtype=torch.float64)
     (train,), (clean,) = (side[0] for side in draw(1, n=4))
     torch.testing.assert_close(epsilon_oracle(build(Net), train, clean), pinned, rtol=1e-4, atol=1e-6)
@@ -146,15 +154,15 @@ def test_the_clean_gradient_is_taken_over_all_clean_micro_batches():
 
 def test_the_distance_is_measured_at_first_and_then_follows():
     model = build(Net, dtype=torch.float32)
-    method = Method(weighting="reweight", tasks=TASKS)
+    method = Method(weighting=FD, tasks=TASKS)
     first = method.backward(model, *draw(1)).passes
-    distance = method.state_dict()["weighting"]["distance"]
+    distance = method.state_dict()["weighting"]["backend"]["distance"]
     assert first > 7 / 3  # calibration
     for p in model.parameters():
         p.data.mul_(3)  # another model: outputs change more per distance
     for s in range(6):
         assert method.backward(model, *draw(1, seed=200 + s)).passes == pytest.approx(7 / 3)
-    assert method.state_dict()["weighting"]["distance"] < distance / 2
+    assert method.state_dict()["weighting"]["backend"]["distance"] < distance / 2
 
 
 def test_no_positive_score_skips_the_step():
@@ -173,25 +181,85 @@ def test_no_positive_score_skips_the_step():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_equal_weights_are_erm():
+@pytest.mark.parametrize(("backend", "bound"), [("ghost", 1e-14), ("logit_fd", 0)])
+def test_equal_weights_are_erm(backend, bound):
     class Equal(Reweight):
         def rectified(self, score):
             return torch.ones_like(score)
 
     model, plain = build(Net), build(Net)
     batches, clean = draw(1)
-    Method(weighting=Equal(), tasks=TASKS).backward(model, batches, clean)
+    Method(weighting=Equal(backend), tasks=TASKS).backward(model, batches, clean)
     Method(tasks=TASKS).backward(plain, batches)
-    assert same(gradients(model), gradients(plain))
+    assert error(gradients(model), gradients(plain)) <= bound
+    assert [g is None for g in gradients(model)] == [g is None for g in gradients(plain)]
+
+
+def run(steps, cut=None, **options):
+    """Reports of some steps with an optimizer, the state taken and given back before step `cut`."""
+    model, reports = build(Net), []
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    method = Method(weighting={"reweight": options}, tasks=TASKS, seed=SEED)
+    for s in range(steps):
+        if s == cut:
+            state, method = method.state_dict(), Method(weighting={"reweight": options}, tasks=TASKS, seed=SEED)
+            method.load_state_dict(state)
+        reports.append(method.backward(model, *draw(1, seed=100 + s)))
+        optimizer.step()
+    return reports, list(model.parameters())
+
+
+@pytest.mark.parametrize("backend", ["ghost", "logit_fd"])
+def test_every_k_th_step_is_scored_and_every_label_counts_the_same_between(backend):
+    every, (reports, _) = 3, run(7, backend=backend, every=3)
+    for s, report in enumerate(reports):
+        (one,) = report.sums[0]
+        if s % every:
+            assert one.score is None
+            assert torch.equal(one.weights, torch.ones(6, dtype=torch.float64))
+            assert report.passes == 1  # no clean pass
+        else:
+            torch.testing.assert_close(one.weights, one.score.clamp_min(0))
+    assert [r.passes for r in reports[3::3]] == pytest.approx([7 / 3] * 2)
+
+
+@pytest.mark.parametrize("backend", ["auto", "logit_fd"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_resumed_run_scores_the_same_steps(backend, cut):
+    (_, whole), (reports, resumed) = run(5, backend=backend, every=2), run(5, cut, backend=backend, every=2)
+    assert same(whole, resumed)
+    assert reports[2].passes == pytest.approx(7 / 3)  # nothing is checked or calibrated again
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend": "magic"}, "backend: found 'magic', expected one of auto, ghost, logit_fd, jvp, per_example"),
+        ({"every": 0}, "every: found 0, expected a whole number of at least 1"),
+        ({"backend": "ghost", "tau": 1e-3}, "tau: found with backend ghost, expected with logit_fd or auto"),
+    ],
+)
+def test_options_are_checked(options, said):
+    with pytest.raises(ValueError, match="reweight: ") as error:
+        Method(weighting={"reweight": options}, tasks=TASKS)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("backend", ["ghost", "logit_fd", "jvp", "per_example", "second_order"])
+def test_every_backend_makes_the_same_step(backend):
+    model, reference = build(Net), build(Net)
+    for one, name in ((reference, "ghost"), (model, backend)):
+        Method(weighting={"reweight": {"backend": name}}, tasks=TASKS, seed=SEED).backward(one, *draw(1, n=8))
+    assert error(gradients(model), gradients(reference)) < (1e-6 if backend == "logit_fd" else 1e-12)
 
 
 @pytest.mark.parametrize("tau", [1e-4, 1e-2])
 def test_tau_is_the_change_of_the_outputs(tau):
     model = build(Net).eval()
-    method = Method(weighting={"reweight": {"tau": tau}}, tasks=TASKS)
+    method = Method(weighting={"reweight": {"backend": "logit_fd", "tau": tau}}, tasks=TASKS)
     for _ in range(8):
         method.backward(model, *draw(1, n=32, seed=100))
-    distance = method.state_dict()["weighting"]["distance"]
+    distance = method.state_dict()["weighting"]["backend"]["distance"]
     (train,), (clean,) = (side[0] for side in draw(1, n=32, seed=100))
     theta = list(model.parameters())
     v = torch.autograd.grad(

@@ -148,6 +148,21 @@ class Kind:
             out[0]
         )
 
+    def smoothed(self, out, batch, share):
+        """The loss with `share` of each label spread over all classes; a value has none to spread over."""
+        y, even = batch.labels, 1 / out[0].shape[-1]
+        if self.name == "reg":
+            return self.loss(out, batch)
+        if self.name == "one":
+            soft = (1 - share) * y.to(out[0]) + share / 2
+            return F.binary_cross_entropy_with_logits(out[0][:, 0], soft, reduction="none")
+        logs = [z.log_softmax(-1) for z in out]
+        if self.name == "seq":
+            (log,), here = logs, (y != -100).to(out[0])
+            spread = -even * log.sum(-1) * here
+            return (1 - share) * self.loss(out, batch) + share * spread.sum(1) / batch.mass.to(out[0])
+        return (1 - share) * self.loss(out, batch) - share * even * sum(log.sum(-1) for log in logs) / len(logs)
+
     def divergence(self, p, q):
         if self.name == "reg":
             return (p[0] - q[0])[:, 0] ** 2

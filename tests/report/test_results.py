@@ -185,3 +185,31 @@ def test_a_damaged_metrics_file(tmp_path):
     (runs / "metrics/noise/erm/gru/0.json").write_text('{"state": ')
     with pytest.raises(InputError, match=r"noise/erm/gru/0\.json: not valid JSON"):
         report.collect(*tree)
+
+
+def measured(runs, path, shares):
+    """statistics.parquet of a cell, as training leaves it."""
+    import pyarrow as pa
+
+    rows = [(step, "loss", 1.0) for step in range(4)] + [(2 * k, "smoothness_share", v) for k, v in enumerate(shares)]
+    columns = dict(zip(("step", "name", "value"), map(list, zip(*rows, strict=True)), strict=True))
+    artefacts.write_parquet(runs / "train" / path / "statistics.parquet", pa.table(columns))
+
+
+@pytest.mark.parametrize(("shares", "inactive"), [([0.0, 0.0017], True), ([0.0, 0.0023], False), ([], False)])
+def test_a_method_whose_smoothness_term_has_no_gradient_is_labelled_inactive(tmp_path, shares, inactive):
+    _, _, runs = tree = runs_tree.write(tmp_path)
+    for seed in range(3):
+        measured(runs, f"noise/reweight/gru/{seed}", shares)
+    results = report.collect(*tree)
+    found = summary(results, "noise", "reweight")
+    assert found["inactive"] is inactive
+    assert found["adversarial_share"] == (pytest.approx(sum(shares) / 2) if shares else None)
+    assert not any(s["inactive"] for s in results["summaries"] if s["method"] != "reweight")
+    note = "its smoothness term has below 0.1 % of the loss's gradient: in effect plain training"
+    assert (f"° inactive: {note}" in report.table(results)) is inactive
+    built = report.build(*tree, tmp_path / "report")
+    assert built["summaries"] == results["summaries"]
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "report" / name).read_text()
+        assert ("3, inactive°" in text) is inactive and ("in effect plain training" in text) is inactive

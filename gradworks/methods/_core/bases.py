@@ -25,6 +25,7 @@ class BaseObjective(Stateless):
     """The task's own loss; an objective that adds to it overrides `outputs` and `loss`."""
 
     holds = False
+    due = False
     requires: tuple[str, ...] = ()
 
     def begin(self, model: nn.Module) -> None:

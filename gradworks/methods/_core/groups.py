@@ -25,8 +25,13 @@ def first_tensor(value: Any) -> Tensor | None:
     return next((t for t in map(first_tensor, parts) if t is not None), None)
 
 
-def as_batch(value: Any, position: int) -> Batch:
+def as_batch(value: Any, batch: int, micro: int) -> Batch:
     """A `spec.Batch` as it is; anything else wrapped, its examples counted by its first tensor and named by position.
+
+    Args:
+        value: what a loader yielded.
+        batch: how many batches came before this one.
+        micro: which micro-batch of its batch it is, over all ranks: no two examples of a batch share a name.
 
     Raises:
         ValueError: a batch without a tensor, whose examples cannot be counted.
@@ -35,9 +40,9 @@ def as_batch(value: Any, position: int) -> Batch:
         return value
     tensor = first_tensor(value)
     if tensor is None:
-        raise ValueError(f"batch {position}: no tensor in {type(value).__name__}; expected one with examples in dim 0")
+        raise ValueError(f"batch {batch}: no tensor in {type(value).__name__}; expected one with examples in dim 0")
     n = tensor.shape[0]
-    ids = [f"{position}-{i}" for i in range(n)]
+    ids = [f"{batch}-{micro}-{i}" for i in range(n)]
     return Wrapped(task="", ids=ids, inputs=value, labels=None, mass=torch.ones(n, device=tensor.device))
 
 

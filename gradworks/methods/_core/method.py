@@ -13,9 +13,9 @@ from gradworks.methods._core.groups import as_batch, chunks, cycled
 from gradworks.methods._core.masks import Masks
 from gradworks.methods._core.passes import Step, StepPasses
 from gradworks.methods._core.point import cuda_devices
-from gradworks.methods._core.tensors import add_, norm, scale_
-from gradworks.methods._core.watched import FunctionTask, Meter
-from gradworks.spec import Batch, Drawn, Needs, Reduce, StepReport, Sum, Task, offers
+from gradworks.methods._core.tensors import add_, norm, precision, scale_
+from gradworks.methods._core.watched import FLOAT16, FunctionTask, Meter
+from gradworks.spec import Batch, Drawn, Needs, Objective, Reduce, StepReport, Sum, Task, offers
 
 _SLOTS = ("objective", "weighting", "update")
 
@@ -29,9 +29,11 @@ class Method:
             optimizer.step()
 
     The loop owns schedule, clipping, optimizer and autocast; the method owns everything between the batches and
-    `.grad`, including the sums over micro-batches and ranks (DDP's hooks are not used: give it the bare module).
-    `.grad` is overwritten, not added to. Under autocast use bf16; GradScaler is not supported: finite differences and
-    norms would need its scale. A gradient that is not finite is not treated: `log["finite"]` says so, the loop decides.
+    `.grad`, including the sums over micro-batches and ranks (DDP's hooks are not used: give it the bare module, and
+    `reduce`). `.grad` is overwritten, not added to, and is the true gradient, for clipping and for any optimizer (one
+    that asks for a closure: LBFGS with max_iter=1 and a closure that returns the loss of the report). Under autocast
+    use bf16: float16 needs a GradScaler, whose scale would enter norms and finite differences, and is refused. A
+    gradient that is not finite is not treated: `log["finite"]` says so, the loop decides.
 
     Args:
         objective, weighting, update: an entry's name, `{name: {option: value}}`, or an entry of your own.
@@ -40,6 +42,9 @@ class Method:
         outputs, loss: two functions of your own, `outputs(model, batch)` -> a tensor or tuple of tensors with the
             example in dim 0 (one forward pass) and `loss(outputs, batch)` -> (n,) losses, not reduced. A batch is what
             your loader yields.
+        embed, divergence: two more, for the entries that ask for them: `embed(model, batch)` -> (n, L, D) embeddings,
+            and then `outputs(model, batch, embedded)` runs from such embeddings on; `divergence(outputs, outputs)` ->
+            (n,), symmetric, 0 where equal: symmetric KL for classes, squared error for regression.
         seed: keys dropout masks and all other random numbers of the method; the global generators are left alone.
         reduce: sums a list of tensors over ranks, in place (`dist.all_reduce` on each); None = one process.
         rank: of this process. All ranks draw equally many micro-batches; m ranks = m micro-batches, bit for bit.
@@ -58,6 +63,8 @@ class Method:
         tasks: Mapping[str, Task] | None = None,
         outputs: Callable[[nn.Module, Any], Any] | None = None,
         loss: Callable[[Any, Any], Tensor] | None = None,
+        embed: Callable[[nn.Module, Any], Tensor] | None = None,
+        divergence: Callable[[Any, Any], Tensor] | None = None,
         seed: int = 0,
         reduce: Reduce | None = None,
         rank: int = 0,
@@ -67,14 +74,12 @@ class Method:
         )
         if sum(given is not None for given in (task, tasks, outputs)) != 1 or (outputs is None) != (loss is None):
             raise ValueError("Method: expected one of task, tasks, or the two functions outputs and loss")
-        self._task = FunctionTask(outputs, loss) if outputs is not None else task
+        if outputs is None and (embed is not None or divergence is not None):
+            raise ValueError("Method: embed and divergence go with the functions outputs and loss; a task has its own")
+        self._task = FunctionTask(outputs, loss, embed, divergence) if outputs is not None else task
         self._tasks = dict(tasks or {})
         for name, one in self._tasks.items() if self._task is None else [("", self._task)]:
-            for part in self.objective.requires:
-                if not offers(one, part):
-                    entry = type(self.objective).__module__.rpartition(".")[2]
-                    which = f"task {name!r}" if name else type(one).__name__
-                    raise ValueError(f"objective {entry}: needs {part}(...) of a task, and {which} does not offer it")
+            _check_task(self.objective, one, name)
         self._seed, self._reduce, self._rank = seed, reduce, rank
         self._steps = 0
         self._drawn = 0  # batches of the data stream so far: what masks are keyed by
@@ -111,10 +116,12 @@ class Method:
         if self.clean and clean_loader is None:
             entry = type(self.weighting).__module__.rpartition(".")[2]
             raise ValueError(f"weighting {entry}: needs clean batches; give groups(loader, clean_loader)")
-        cleaned = (as_batch(b, i) for i, b in enumerate(cycled(clean_loader, "clean_loader"))) if self.clean else None
-        drawn = (as_batch(b, i) for i, b in enumerate(loader))
+        clean = enumerate(cycled(clean_loader, "clean_loader")) if self.clean else ()
+        cleaned = (as_batch(b, i, self._rank) for i, b in clean)
+        # named as one process with all ranks' micro-batches would name them
+        drawn = (as_batch(b, i // accumulate, self._rank * accumulate + i % accumulate) for i, b in enumerate(loader))
         for group in chunks(chunks(drawn, accumulate), self.batches):
-            yield group, [[next(cleaned)] for _ in group] if cleaned else []
+            yield group, [[next(cleaned)] for _ in group] if self.clean else []
 
     def backward(self, model: nn.Module, batches: Sequence[Drawn], clean: Sequence[Drawn] = ()) -> StepReport:
         """Fill `.grad` of the trainable parameters.
@@ -127,10 +134,12 @@ class Method:
             clean: one clean batch beside each, each a list of micro-batches, where `clean` says so.
 
         Raises:
-            ValueError: a wrong number of batches, an unknown task, or losses that are not one per example.
+            ValueError: a wrong number of batches, an unknown task, losses that are not one per example, float16, or a
+                model wrapped in DistributedDataParallel or without trainable parameters.
         """
         self._check(batches, clean)
         parameters = [p for p in model.parameters() if p.requires_grad]
+        _check_model(model, parameters)
         for p in parameters:
             p.grad = None  # else the peak holds one more gradient
         self.objective.begin(model)
@@ -210,6 +219,31 @@ class Method:
         flags = torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)
         self._reduce([flags])
         return [f > 0 for f in flags.tolist()]
+
+
+def _check_task(objective: Objective, task: Task, name: str) -> None:
+    lacks = [part for part in objective.requires if not offers(task, part)]
+    if not lacks:
+        return
+    needs = f"objective {type(objective).__module__.rpartition('.')[2]}: needs {lacks[0]}(...)"
+    if not isinstance(task, FunctionTask):
+        which = f"task {name!r}" if name else type(task).__name__
+        raise ValueError(f"{needs} of a task, and {which} does not offer it")
+    if set(lacks) <= set(FunctionTask.PARTS):
+        raise ValueError(f"{needs}; give Method(..., {', '.join(f'{part}=...' for part in lacks)})")
+    raise ValueError(f"{needs}; give Method(..., task=...): no function serves it")
+
+
+def _check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "model: found DistributedDataParallel, expected the module in it, model.module; "
+            "the sums over ranks are those of Method(..., reduce=..., rank=...)"
+        )
+    if not parameters:
+        raise ValueError("model: no parameter requires a gradient")
+    if torch.float16 in {precision(p) for p in parameters}:
+        raise ValueError(f"model: {FLOAT16}")
 
 
 def _by_name(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

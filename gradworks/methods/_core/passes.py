@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradworks.methods._core.bases import BaseObjective, BaseWeighting
 from gradworks.methods._core.masks import Masks
 from gradworks.methods._core.point import at_point, differentiable
-from gradworks.methods._core.tensors import add_, divide_, owned
+from gradworks.methods._core.tensors import add_, divide_, norm, owned
 from gradworks.methods._core.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Reduce, Sum, Task, Weighting
 
@@ -93,8 +93,17 @@ class MicroBatch:
             self.reached[j] |= g is not None
         return owned(gradient, self.parameters)
 
-    def count(self, thirds: float) -> None:
+    def count(self, thirds: float) -> float:
         self._meter.thirds += thirds * len(self.batch.mass)
+        return self._meter.thirds / len(self.batch.mass)
+
+    def log_shares(self) -> None:
+        """`NAME_share`: the size of the gradient of each part of the objective over that of the first, the task's."""
+        outputs = self.outputs()  # passes of its own, after the step's: nothing of those depends on it
+        parts = self._objective.parts(self._raw, outputs, self.batch, self._constants)
+        sizes = [norm(self.backward((self.batch.mass * p).sum(), retain_graph=True)) for p in parts.values()]
+        for name, size in list(zip(parts, sizes, strict=True))[1:]:
+            self.log[f"{name}_share"] = size / sizes[0].clamp_min(1e-30)
 
 
 class FirstVisit:
@@ -163,6 +172,8 @@ class StepPasses:
                     weight += one.weight
                 one.gradient = []
                 sums.append(one)
+            if first and i == 0 and getattr(step.objective, "due", False):
+                self._passes[0][0].log_shares()
         if not one.divided:
             step.total([*total, weight])
             divide_(total, weight)  # one division, last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,11 @@ from torch.autograd.graph import register_multi_grad_hook
 
 from gradworks.methods._core.point import fresh_autocast, resting_statistics
 from gradworks.spec import Batch, Outputs, Task
+
+FLOAT16 = (
+    "float16 needs a GradScaler, whose scale would enter norms and finite differences; use bf16 "
+    "(float32 parameters under torch.autocast(..., torch.bfloat16)) and no GradScaler"
+)
 
 
 class Meter:
@@ -41,6 +47,8 @@ class Watched:
         fresh_autocast()
         with contextlib.nullcontext() if moves else resting_statistics(model):
             raw = self._task.outputs(model, batch, *(() if embedded is None else (embedded,)))
+        if any(t.dtype == torch.float16 for t in raw):  # autocast inside the model's own forward
+            raise ValueError(f"outputs: {FLOAT16}")
         n = len(batch.mass)
         self._meter.thirds += n
         seen = [t for t in raw if t.requires_grad]
@@ -58,20 +66,48 @@ class Wrapped(Batch):
     """A batch of a person's own loader, as it came, in `inputs`."""
 
 
+def _own(batch: Batch) -> Any:
+    return batch.inputs if isinstance(batch, Wrapped) else batch
+
+
 class FunctionTask:
-    """Two functions as a task.
+    """Functions as a task. What `outputs` returns, a tensor or a tuple, is what `loss` and `divergence` get.
 
     Args:
-        outputs: (model, batch) -> a tensor or tuple of tensors, dim 0 the example; one forward pass.
+        outputs: (model, batch) -> a tensor or tuple of tensors, dim 0 the example; one forward pass. Where `embed` is
+            given also (model, batch, embedded): the pass from these embeddings on.
         loss: (outputs, batch) -> (n,) losses, one per example, not reduced.
+        embed: (model, batch) -> (n, L, D) the embeddings of a batch, in the graph of their parameters.
+        divergence: (outputs, outputs) -> (n,), symmetric, 0 where equal.
+
+    Raises:
+        ValueError: `embed` is given and `outputs` takes no third argument.
     """
 
-    def __init__(self, outputs: Callable[[nn.Module, Any], Any], loss: Callable[[Any, Any], Tensor]):
+    PARTS = ("embed", "divergence")  # optional parts of a task that can be given as functions
+
+    def __init__(
+        self,
+        outputs: Callable[..., Any],
+        loss: Callable[[Any, Any], Tensor],
+        embed: Callable[[nn.Module, Any], Tensor] | None = None,
+        divergence: Callable[[Any, Any], Tensor] | None = None,
+    ):
         self._outputs, self._loss = outputs, loss
         self._single = False
+        # an attribute only where it is given: `spec.offers` asks for it
+        if embed is not None:
+            if not _takes_embedded(outputs):
+                raise ValueError(
+                    "Method: embed=... was given, and outputs takes no embeddings; "
+                    "expected outputs(model, batch, embedded=None)"
+                )
+            self.embed = lambda model, batch: embed(model, _own(batch))
+        if divergence is not None:
+            self.divergence = lambda p, q: divergence(self._as_made(p), self._as_made(q))
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
-        made = self._outputs(model, batch.inputs if isinstance(batch, Wrapped) else batch)
+    def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
+        made = self._outputs(model, _own(batch), *(() if embedded is None else (embedded,)))
         self._single = isinstance(made, Tensor)
         made = (made,) if self._single else made
         if not isinstance(made, tuple) or not all(isinstance(t, Tensor) for t in made):
@@ -79,6 +115,17 @@ class FunctionTask:
         return made
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        return self._loss(
-            outputs[0] if self._single else outputs, batch.inputs if isinstance(batch, Wrapped) else batch
-        )
+        return self._loss(self._as_made(outputs), _own(batch))
+
+    def _as_made(self, outputs: Outputs) -> Any:
+        return outputs[0] if self._single else outputs
+
+
+def _takes_embedded(outputs: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(outputs).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a callable without a signature
+        pass
+    return True

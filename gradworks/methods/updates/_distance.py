@@ -15,24 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.tensors import add_, norm, scale_
-
 # share |G+ - G-| / |G+ + G-| by form and precision: where rounding and curvature err alike on smooth models
+# (what is left of an error: python -m benchmarks.step_rule)
 _SHARE = {
-    "central": {torch.float64: 1e-5, torch.float32: 3e-3},
+    "central": {torch.float64: 1e-5, torch.float32: 4e-3},
     "one_sided": {torch.float64: 1e-8, torch.float32: 5e-4},
 }
 _COARSE = 1e-1  # half precision: below it, the difference is rounding
-_NEARER = {"central": 100.0, "one_sided": 10.0}  # the distance is divided by this where there are kinks
+_NEARER = {"central": 130.0, "one_sided": 10.0}  # the distance is divided by this where there are kinks
 _COMPARED = {"central": (1.0, 0.1), "one_sided": (10.0, 1.0)}  # distances compared, over that of a smooth model
 _DISAGREE = 0.03  # relative difference of the two derivatives above which there are kinks
 
-Difference = Callable[[float], tuple[Any, list[Tensor], float]]  # distance -> (anything, difference, share)
+Probe = Callable[[float], tuple[Tensor, float]]  # distance -> (sample of the difference, share)
 
 
-def due(step: int) -> bool:
-    """Whether two distances are compared in this step: often at first, when kinks are many, then every 200 steps."""
-    return step in (2, 8, 32) or step % 200 == 0
+def _share(form: str, precision: torch.dtype) -> float:
+    return _SHARE[form].get(precision, _COARSE)
+
+
+def due(call: int) -> bool:
+    """Whether what costs more passes is measured: often at first, when kinks are many, then every 200 calls."""
+    return call in (2, 8, 32) or call % 200 == 0
 
 
 class Distance:
@@ -47,58 +50,51 @@ class Distance:
         self._value: float | None = None
         self._kinks = False
 
-    def difference(self, at: Difference, precision: torch.dtype, check: bool) -> tuple[Any, list[Tensor], float, float]:
-        """The difference at a good distance.
+    def choose(self, probe: Probe, precision: torch.dtype, check: bool) -> tuple[float, float]:
+        """A good distance.
 
         Args:
-            at: evaluates the difference at a distance. Called once; on the first step at most 12 times more, and twice
-                more where `check` says so.
+            probe: evaluates the difference at a distance: on the first call at most 12 times, and twice where `check`
+                says so.
             precision: of the passes.
             check: compare two distances.
 
         Returns:
-            What `at` returned first and second, the distance, and the relative disagreement of two distances (nan where
-            it was not computed).
+            The distance and the relative disagreement of two distances (nan where they were not compared).
         """
-        fine = precision in _SHARE[self._form]
-        share = _SHARE[self._form].get(precision, _COARSE)
-        error = math.nan
+        share = _share(self._form, precision)
         if self._value is None:
             self._value = 1e-4
-            self._settle(at, share)
-        if check and fine:
-            error = self._compare(at, share)
-        distance = self._value
-        rest, difference, seen = at(distance)
-        # pairs of batches differ, so the share of each is followed slowly
-        self._value *= min(max(self._factor(share, seen), 0.25), 4.0) ** 0.5
-        return rest, difference, distance, error
+            self._settle(probe, share)
+        error = self._compare(probe, share) if check and precision in _SHARE[self._form] else math.nan
+        return self._value, error
+
+    def follow(self, precision: torch.dtype, seen: float) -> None:
+        """Move towards the distance that would have had the right share; slowly, because pairs of batches differ."""
+        self._value *= min(max(self._factor(_share(self._form, precision), seen), 0.25), 4.0) ** 0.5
 
     def _factor(self, share: float, seen: float) -> float:
         """By what the distance should be multiplied, were the difference linear in it."""
         target = share / _NEARER[self._form] if self._kinks else share
         return target / seen if 0 < seen < math.inf else 1.0
 
-    def _settle(self, at: Difference, share: float) -> None:
+    def _settle(self, probe: Probe, share: float) -> None:
         for _ in range(6):
-            factor = self._factor(share, at(self._value)[2])
+            factor = self._factor(share, probe(self._value)[1])
             self._value *= min(max(factor, 1e-2), 1e2)
             if 0.5 < factor < 2:
                 break
 
-    def _compare(self, at: Difference, share: float) -> float:
+    def _compare(self, probe: Probe, share: float) -> float:
         smooth = self._value * (_NEARER[self._form] if self._kinks else 1)
         far, near = (smooth * factor for factor in _COMPARED[self._form])
-        here = at(far)[1]
-        scale_(here, 1 / far)
-        there = at(near)[1]
-        add_(there, here, -near)
-        error = float(norm(there) / near / norm(here).clamp_min(1e-30))
+        here = probe(far)[0] / far
+        error = float((probe(near)[0] / near - here).norm() / here.norm().clamp_min(1e-30))
         # one pair of batches may miss the kinks, so they are forgotten less readily than found
         if (error > _DISAGREE and not self._kinks) or (error < _DISAGREE / 10 and self._kinks):
             self._kinks = not self._kinks
             self._value = smooth / _NEARER[self._form] if self._kinks else smooth
-            self._settle(at, share)
+            self._settle(probe, share)
         return error
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import integer
-from gradworks.methods._core.tensors import lerp_, norm
+from gradworks.methods.updates._fused import mean_
 from gradworks.spec import Needs, Passes
 
 __all__ = ["Erm"]
@@ -13,7 +15,8 @@ __all__ = ["Erm"]
 class Erm(Stateless):
     """Empirical risk minimisation.
 
-    Logs for k > 1 `dot` and `cosine`, the mean dot product and cosine between the gradients of two batches of the step.
+    Logs for k > 1 `dot` and `cosine`, the mean dot product and cosine between the gradients of two batches of the step,
+    and `conflict`, the share of batches after the first that point against the mean gradient of those before them.
 
     Args:
         batches: k; more than one makes as many steps of the same size as a method that consumes k batches a step.
@@ -27,14 +30,15 @@ class Erm(Stateless):
         total = passes.gradient(0)
         if k == 1:
             return total
-        norms = [norm(total)]
+        norms, dots = [], []
         for i in range(1, k):
-            one = passes.gradient(i)
-            norms.append(norm(one))
-            lerp_(total, one, 1 / (i + 1))
-        # |sum of g|^2 = sum of |g_i|^2 + twice the sum of the dot products of all pairs
-        dots = ((k * norm(total)).square() - sum(n.square() for n in norms)) / 2
-        sizes = (sum(norms).square() - sum(n.square() for n in norms)) / 2
-        passes.log["dot"] = dots / (k * (k - 1) / 2)
-        passes.log["cosine"] = dots / sizes.clamp_min(1e-30)
+            before, one, after = mean_(total, passes.gradient(i), 1 / (i + 1))
+            norms += [before, one] if i == 1 else [one]
+            # ((i + 1) * after)^2 = (i * before)^2 + one^2 + 2 * dot of `one` with the sum of those before
+            dots.append((((i + 1) * after).square() - (i * before).square() - one.square()) / 2)
+        sizes, products = torch.stack(norms), torch.stack(dots)
+        pairs = (sizes.sum().square() - sizes.square().sum()) / 2
+        passes.log["dot"] = products.sum() / (k * (k - 1) / 2)
+        passes.log["cosine"] = products.sum() / pairs.clamp_min(1e-30)
+        passes.log["conflict"] = (products < 0).float().mean()
         return total

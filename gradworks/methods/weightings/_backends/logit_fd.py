@@ -21,7 +21,7 @@ from gradworks.methods._core.tensors import move, norm, precision
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 # about the square root of the rounding of each type: there rounding and curvature err alike
-_TAU = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+TAU = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class LogitFd:
@@ -32,7 +32,7 @@ class LogitFd:
             that is above 1, because rounding grows with it.
     """
 
-    def __init__(self, tau: float | None):
+    def __init__(self, tau: float | None = None):
         self._tau = tau
         self._distance: float | None = None  # |a v|, carried from step to step
         self._step = 0.0  # a
@@ -45,7 +45,7 @@ class LogitFd:
         """Clean gradient, then the outputs at theta + a v of every micro-batch, before the first graph exists."""
         self._point = direction = visit.clean_gradient()
         length = float(norm(direction))
-        self._target = self._tau or _TAU[precision(visit.passes[0].parameters[0])]
+        self._target = self._tau or TAU[precision(visit.passes[0].parameters[0])]
         theta = [p.detach() for p in visit.passes[0].parameters]
         if self._distance is None and 0 < length < math.inf:
             self._calibrate(visit, theta, direction, length)

@@ -1,0 +1,1 @@
+"""Cost and error of every gradient method, measured: `python -m benchmarks.methods`."""

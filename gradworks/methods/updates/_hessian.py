@@ -1,0 +1,114 @@
+"""The Hessian of one batch times a direction: from two gradients along it, or by double backward."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradworks.methods._core.tensors import move, precision
+from gradworks.methods.updates._distance import Distance, due
+from gradworks.methods.updates._fused import difference_norms_, sample
+from gradworks.spec import Passes
+
+FORMS = ("central", "one_sided", "exact")
+
+
+@dataclass
+class Product:
+    """H v of a batch with gradient G, not yet formed, so that each list of tensors is read as seldom as can be.
+
+    With d = other - near (or `other` itself where it is `formed`): G = near + correction * d and H v = scale * d.
+
+    Attributes:
+        error: relative disagreement of d at two distances; nan where they were not compared.
+    """
+
+    near: list[Tensor]
+    other: list[Tensor]
+    scale: float = 1.0
+    correction: float = 0.0
+    formed: bool = False
+    error: float = math.nan
+
+
+class Hessian:
+    """Finite differences along directions of any length; the distances are state.
+
+    Args:
+        alpha: a fixed step, in units of the direction; None = measured (see `_distance.py`).
+    """
+
+    def __init__(self, alpha: float | None = None):
+        self._alpha = alpha
+        self._distances = {form: Distance(form) for form in FORMS[:2]}
+
+    def product(
+        self, form: str, passes: Passes, i: int, v: list[Tensor], length: float, near: list[Tensor] | None, call: int
+    ) -> Product:
+        """H v of batch i at theta; its masks, weights and other constants are held.
+
+        Cost in plain passes: 2 (central), 1 (one-sided), each 1 more where its constants are not made yet (central) or
+        `near` is not given (one-sided); with more where distances are measured or compared.
+
+        Args:
+            v: left as it is.
+            length: |v|, positive and finite.
+            near: G where it is known; the central form ignores it.
+            call: how many products there were before; says whether two distances are compared.
+        """
+        if form == "exact":
+            return _exact(passes, i, v)
+        sides = (1, -1)
+        if form == "central":
+            passes.hold(i)
+        else:
+            near = passes.gradient(i) if near is None else near
+            sides = (-1,)
+        scratch = [torch.empty_like(t) for t in v]
+
+        def at(distance: float) -> list[list[Tensor]]:
+            found = [near] if form == "one_sided" else []
+            for side in sides:
+                move(scratch, passes.theta, v, side * distance / length)
+                found.append(passes.gradient(i, scratch))
+            return found
+
+        def probe(distance: float) -> tuple[Tensor, float]:
+            near, other = at(distance)
+            difference, size = difference_norms_(other, near)
+            return sample(other), float(difference / size) / 2
+
+        distance, error = self._alpha, math.nan
+        if self._alpha is None:
+            distance, error = self._distances[form].choose(probe, precision(passes.theta[0]), due(call))
+        else:
+            distance = self._alpha * length
+        near, other = at(distance)
+        alpha = distance / length
+        if form == "central":
+            return Product(near, other, -1 / (2 * alpha), correction=1 / 2, error=error)
+        return Product(near, other, -1 / alpha, error=error)
+
+    def follow(self, form: str, passes: Passes, share: float) -> None:
+        """Let the distance follow the share |d| / (2 |G|) that the product had."""
+        if self._alpha is None and form != "exact":
+            self._distances[form].follow(precision(passes.theta[0]), share)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {form: distance.state_dict() for form, distance in self._distances.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for form, distance in self._distances.items():
+            distance.load_state_dict(state[form])
+
+
+def _exact(passes: Passes, i: int, v: list[Tensor]) -> Product:
+    """By double backward."""
+    at = [t.clone().requires_grad_() for t in passes.theta]
+    g = torch.autograd.grad(passes.loss(i, at), at, create_graph=True, materialize_grads=True)
+    hv = torch.autograd.grad(g, at, grad_outputs=v, materialize_grads=True)
+    return Product([t.detach() for t in g], [t.detach() for t in hv], formed=True)

@@ -1,0 +1,147 @@
+"""nn.GRU with backpropagation through time written out, so that the gradients of all gates are at hand.
+
+With gi = x W_ih^T + b_ih and gh = h_(t-1) W_hh^T + b_hh (gates r, z, n in nn.GRU's order):
+
+    r = sigmoid(gi_r + gh_r)    z = sigmoid(gi_z + gh_z)    n = tanh(gi_n + r * gh_n)    h_t = n + z * (h_(t-1) - n)
+
+Both products are linear layers, so a call of the module is two uses of the rule for linear layers per layer and
+direction. Outputs are those of nn.GRU to rounding. Backward: with D = dh_t, everything that does not depend on D is
+made for all positions at once, and one product with W_hh per position is left. That is faster than autograd on the CPU,
+so the clean gradient is taken this way too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.nn import functional as F
+
+from gradworks.methods.weightings._backends.layers import RULES, NotCovered, Use
+
+
+class _Recurrence(torch.autograd.Function):
+    """(L, m, 3H) input gates -> (L, m, H) states; the gradient of `slot` is that of the hidden gates."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gi: Tensor, h0: Tensor, slot: Tensor, weight: Tensor, bias: Tensor | None, made: list
+    ) -> Tensor:
+        length, m, _ = gi.shape
+        size = weight.shape[1]
+        states = gi.new_empty(length + 1, m, size)
+        states[0] = h0
+        gates, fresh = gi.new_empty(length, m, 3 * size), gi.new_empty(length, m, size)  # r, z, gh_n; n
+        across = weight.t()
+        steps = zip(gi.unbind(), gates.unbind(), fresh.unbind(), states.unbind(), states[1:].unbind(), strict=False)
+        for i, gate, n, before, after in steps:
+            torch.mm(before, across, out=gate) if bias is None else torch.addmm(bias, before, across, out=gate)
+            gate[:, : 2 * size].add_(i[:, : 2 * size]).sigmoid_()
+            torch.addcmul(i[:, 2 * size :], gate[:, :size], gate[:, 2 * size :], out=n).tanh_()
+            torch.lerp(n, before, gate[:, size : 2 * size], out=after)
+        made.append(states[:-1])
+        ctx.save_for_backward(states, gates, fresh, weight)
+        return states[1:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        states, gates, n, weight = ctx.saved_tensors
+        length, m, size = n.shape
+        r, z, hidden = gates.split(size, -1)
+        reset = (1 - z).mul_(1 - n * n)  # d h_t / d (gi_n + r * gh_n)
+        by = gates.new_empty(length, m, 3, size)  # d h_t / d gh
+        torch.mul(reset, r, out=by[:, :, 2])
+        torch.mul(by[:, :, 2], hidden, out=by[:, :, 0]).mul_(1 - r)
+        torch.sub(states[:-1], n, out=by[:, :, 1]).mul_(z).mul_(1 - z)
+        total = torch.empty_like(n)
+        above = grad.new_zeros(m, size)
+        steps = list(zip(grad.unbind(), total.unbind(), by.unbind(), z.unbind(), strict=True))
+        for g, d, b, keep in reversed(steps):
+            torch.add(above, g, out=d)
+            b.mul_(d[:, None])
+            above = torch.addmm(d * keep, b.view(m, 3 * size), weight)
+        gh = by.view(length, m, 3 * size)
+        gi = gh.clone()
+        torch.mul(total, reset, out=gi[:, :, 2 * size :])
+        of_weight = of_bias = None
+        if ctx.needs_input_grad[3]:
+            of_weight = gh.flatten(0, 1).t() @ states[:-1].flatten(0, 1)
+        if ctx.needs_input_grad[4]:
+            of_bias = gh.sum((0, 1))
+        return gi, above, gh if ctx.needs_input_grad[2] else None, of_weight, of_bias, None
+
+
+def reason(module: nn.GRU) -> str:
+    """Why this GRU is not covered; empty if it is."""
+    return "dropout between layers is not covered" if module.dropout and module.num_layers > 1 else ""
+
+
+Record = Callable[[Use], None]
+
+
+def forward(module: nn.GRU, name: str, record: Record | None) -> Callable[..., tuple[Tensor, Tensor]]:
+    """What stands in for the module's `forward`.
+
+    Args:
+        module: covered, see `reason`.
+        name: in the model.
+        record: told of every use, whose weights then get no gradient; None: they get it as from nn.GRU.
+    """
+
+    def run(x: Any, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if not isinstance(x, Tensor) or x.ndim != 3:
+            raise NotCovered(name, "a GRU over packed sequences or without a batch dimension is not covered")
+        if not torch.is_grad_enabled():
+            return nn.GRU.forward(module, x, hx)
+        x = x.transpose(0, 1) if module.batch_first else x
+        last, directions = [], 2 if module.bidirectional else 1
+        for layer in range(module.num_layers):
+            made = []
+            for side in range(directions):
+                h0 = x.new_zeros(x.shape[1], module.hidden_size) if hx is None else hx[len(last)]
+                states = _direction(module, name, record, x.flip(0) if side else x, h0, f"l{layer}" + "_reverse" * side)
+                last.append(states[-1])
+                made.append(states.flip(0) if side else states)
+            x = made[0] if directions == 1 else torch.cat(made, -1)
+        # a copy: whoever writes into the output must not write into what the backward pass reads
+        return (x.transpose(0, 1) if module.batch_first else x).clone(), torch.stack(last)
+
+    return run
+
+
+@contextlib.contextmanager
+def standing_in(module: nn.GRU, name: str, record: Record | None) -> Iterator[None]:
+    """Inside, calls of the module run `forward`."""
+    own = module.__dict__.get("forward")  # None: that of its class
+    module.forward = forward(module, name, record)
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
+def _direction(module: nn.GRU, name: str, record: Record | None, x: Tensor, h0: Tensor, suffix: str) -> Tensor:
+    """(L, m, D) -> (L, m, H)"""
+    of = {part: getattr(module, f"{part}_{suffix}", None) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    x = x.contiguous()
+    gi = F.linear(x, of["weight_ih"], of["bias_ih"])
+    weight, bias = of["weight_hh"], of["bias_hh"]
+    slot, before = gi.new_zeros(()).expand(gi.shape), []
+    if record:
+        slot.requires_grad_()
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    bias = None if bias is None else bias.to(gi.dtype)  # of autocast
+    states = _Recurrence.apply(gi, h0.to(gi.dtype), slot, weight.to(gi.dtype), bias, before)
+    if record:
+        linear, bias = RULES[nn.Linear], of["bias_hh"]
+        if gi.requires_grad:
+            edge = get_gradient_edge(gi)
+            record(Use(name, linear, module, of["weight_ih"], of["bias_ih"], x.detach(), edge, time_major=True))
+        record(Use(name, linear, module, of["weight_hh"], bias, before[0], get_gradient_edge(slot), time_major=True))
+    return states

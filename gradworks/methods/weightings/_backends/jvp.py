@@ -1,0 +1,85 @@
+"""Inner products of gradients from one forward-mode derivative of the outputs.
+
+With z the outputs, v the clean gradient and c_i = d l_i / d z_i:  u_i = <v, grad l_i> = <c_i, J_i v>. J v is the
+tangent of the outputs when the parameters carry the tangent v (Pearlmutter, 1994, Neural Computation 6(1), the R
+operator): exact, where `logit_fd` takes a finite difference. Same dropout masks; the loss itself needs no forward mode.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from gradworks.methods._core.bases import Stateless
+from gradworks.spec import Outputs, Pass, Reduce, Visit
+
+_ABSENT = re.compile(r"forward AD|forward mode|jvp function|derivative for|differentiated twice|once_differentiable")
+_OPERATION = re.compile(r"forward AD with (\S+)|derivative for '?([\w:]+)|(custom autograd\.Function)")
+
+
+class Jvp(Stateless):
+    """Cost: the clean gradient, and a forward pass with its tangent, three thirds of a pass: (6 + 3r) / 3 in all.
+
+    The tangent of x W is dx W + x dW, twice the products of the pass itself. Its graph is not kept: the first pass of
+    the micro-batch stays the one that is differentiated, and memory stays that of a plain step.
+    """
+
+    def __init__(self) -> None:
+        self._direction: list[Tensor] = []
+
+    def prepare(self, visit: Visit) -> None:
+        self._direction = visit.clean_gradient()
+
+    def scores(self, here: Pass, outputs: Outputs, losses: Tensor) -> Tensor:
+        """(n,) u.
+
+        Raises:
+            ValueError: an operation of the model has no forward mode.
+        """
+        cotangents = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+        before = here.count(0)
+        with torch.no_grad(), forward_ad.dual_level():
+            pairs = zip(here.parameters, self._direction, strict=True)
+            try:
+                duals = here.outputs([forward_ad.make_dual(p.detach(), d) for p, d in pairs])
+            except (NotImplementedError, RuntimeError) as error:
+                raise refusal(error, "jvp", "forward-mode derivative", here.model) from None
+            tangents = [forward_ad.unpack_dual(z).tangent for z in duals]
+        here.count(2 * (here.count(0) - before))  # the tangents of as many forward passes as the objective makes
+        score = torch.zeros_like(losses)
+        for c, t in zip(cotangents, tangents, strict=True):
+            if c is not None and t is not None:
+                score += (c.to(losses.dtype) * t.to(losses.dtype)).flatten(1).sum(1)
+        return score
+
+    def end(self, reduce: Reduce) -> None:
+        self._direction = []
+
+
+def refusal(error: Exception, backend: str, kind: str, model: nn.Module) -> Exception:
+    """What to raise for an error: one that names operation, module and what works, if it says that `kind` is absent."""
+    if not _ABSENT.search(str(error)):
+        return error
+    found = _OPERATION.search(str(error))
+    operation = next(filter(None, found.groups())) if found else str(error).splitlines()[0]
+    other = ', or attn_implementation="eager"' if "attention" in operation else ""
+    return ValueError(
+        f"reweight: backend {backend}: {operation}{_where(error, model)} has no {kind}\n"
+        f"expected backend: auto, ghost or logit_fd, which need none{other}"
+    )
+
+
+def _where(error: Exception, model: nn.Module) -> str:
+    """The innermost module of the model that was running; empty in a backward pass, where none is."""
+    names: dict[Any, str] = {module: name for name, module in model.named_modules()}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and names.get(module):
+            found = f" in {names[module]} ({type(module).__name__})"
+        trace = trace.tb_next
+    return found

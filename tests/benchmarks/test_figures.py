@@ -1,0 +1,146 @@
+"""Ratios and intervals on planted numbers, the table and the figure from rows made up here, words for hardware."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import figure, hardware, table, timing
+
+
+def test_median_and_interval_of_planted_numbers():
+    """Of 9 values the 2nd and the 8th: 1 - 2 * (1 + 9) / 512 = 96.1 %."""
+    found = timing.ratio([9, 1, 8, 2, 7, 3, 6, 4, 5])
+    assert (found.value, found.low, found.high, found.n) == (5, 2, 8, 9)
+
+
+def test_no_interval_below_six():
+    assert timing.ratio([1.0, 2.0, 3.0, 4.0, 5.0]) == timing.Ratio(3.0, None, None, 5)
+    assert timing.ratio([1, 2, 3, 4, 5, 6]) == timing.Ratio(3.5, 1, 6, 6)  # 1 - 2 / 64 = 96.9 %
+
+
+def test_no_values():
+    with pytest.raises(ValueError, match="found no values"):
+        timing.ratio([])
+
+
+@pytest.mark.parametrize("n", [6, 15, 40])
+def test_the_interval_covers_the_median(n):
+    random = np.random.default_rng(0)
+    hits = [f.low <= 1.0 <= f.high for f in (timing.ratio(random.lognormal(0, 0.3, n).tolist()) for _ in range(2000))]
+    assert 0.94 < np.mean(hits) < 0.99
+
+
+class Clock:
+    """Sides that take as long as they say."""
+
+    def __init__(self):
+        self.now, self.order = 0.0, []
+
+    def side(self, name, seconds):
+        def run(i):
+            self.order.append(name)
+            self.now += seconds * (1 + 0.1 * i)  # the machine gets slower: the ratio of a round does not see it
+
+        return run
+
+
+def test_sides_alternate_and_drift_cancels(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timing, "clock", lambda device: lambda: clock.now)
+    found, plain = timing.compare(clock.side("A", 2.0), clock.side("B", 3.0), "cpu", 60, rounds=(6, 20))
+    assert [found.value, found.low, found.high] == pytest.approx([1.5] * 3)
+    assert found.n == 6  # narrow enough at once
+    assert "".join(clock.order) == "ABBA" * 3
+    assert plain == pytest.approx(2.0 * 1.25)
+
+
+def test_it_ends_when_time_is_up_or_rounds_are(monkeypatch):
+    clock, wobble = Clock(), iter(range(1000))
+    monkeypatch.setattr(timing, "clock", lambda device: lambda: clock.now)
+
+    def noisy(i):
+        clock.now += 1 + next(wobble) % 2
+
+    assert timing.compare(clock.side("A", 1.0), noisy, "cpu", 0, rounds=(7, 20))[0].n == 7
+    assert timing.compare(clock.side("A", 1.0), noisy, "cpu", 60, rounds=(7, 20))[0].n == 20
+
+
+def test_hardware_names_processor_threads_and_release():
+    words = hardware.hardware("cpu")
+    release = torch.__version__.partition("+")[0]
+    assert re.fullmatch(rf".+, {torch.get_num_threads()} threads?, torch {re.escape(release)}", words)
+    assert "+" not in words.rpartition("torch")[2] and "\n" not in words
+
+
+def made(**given):
+    row = {
+        "method": "reweight", "backend": "ghost", "model": "gru", "clean_fraction": 0.25, "time_ratio": 1.5,
+        "low": 1.45, "high": 1.6, "n": 40, "memory_ratio": 1.1, "error": 1e-7, "sign_agreement": 1.0, "judged": 5,
+        "passes": 4.75 / 3, "floor": 4.75 / 3, "at_floor": True, "operations": 1.58, "batch": 32,
+        "target": {"time": 1.6, "memory": 1.2, "error": 1e-6, "sign": None},
+        "hardware": "a processor, 1 thread, torch 2", "precision": "float32", "device": "cpu",
+    }  # fmt: skip
+    return row | given
+
+
+NOTHING = {"time": None, "memory": None, "error": None, "sign": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "met"),
+        ({"high": 1.67}, "met"),  # 1.6 + 5 % = 1.68
+        ({"high": 1.69}, "**missed: time**"),
+        ({"memory_ratio": 1.21}, "**missed: memory**"),
+        ({"error": 2e-6}, "**missed: error**"),
+        ({"error": float("nan")}, "**missed: error**"),
+        ({"high": 3.0, "memory_ratio": 2.0}, "**missed: time, memory**"),
+        ({"target": NOTHING | {"sign": 0.999}, "sign_agreement": 0.99}, "**missed: signs**"),
+        ({"target": NOTHING}, ""),
+        ({"target": NOTHING, "at_floor": False}, "**passes differ from the floor**"),
+        ({"low": None, "high": None, "time_ratio": 1.7}, "**missed: time**"),
+    ],
+)
+def test_verdict(given, words):
+    assert table.verdict(made(**given)) == words
+
+
+def test_the_page():
+    rows = [
+        made(),
+        made(model="bow", high=9.0),
+        made(method="a|b <i>`c`</i>", backend="", target=NOTHING, at_floor=None, floor=None),
+        made(method="sam", backend="", note="update: found 'sam', expected <one>", time_ratio=None),
+    ]
+    text = table.page(rows, "python -m benchmarks.methods")
+    assert "Generated: `python -m benchmarks.methods`" in text
+    assert "1 of 2 rows with a target meet it. Counted passes equal the floor in 2 of 2 rows" in text
+    lines = text.splitlines()
+    (line,) = [one for one in lines if one.startswith("| reweight, ghost") and "| met |" in one]
+    assert "1.50 [1.45, 1.60] | 1.60 | 1.10 | 1.20 | 1e-07 | 1e-06 | 1 | 1.583 | 1.583 | 1.58 | 40 |" in line
+    assert "a\\|b &lt;i&gt;\\`c\\`&lt;/i&gt;" in text and "<i>" not in text
+    assert "- sam, clean 0.25 on gru: update: found 'sam', expected &lt;one&gt;" in lines
+    heads = [one for one in lines if one.startswith("#")]
+    assert heads[1:] == ["## a processor, 1 thread, torch 2, float32", "### gru", "### bow", "## Not measured"]
+    for one in lines:
+        if one.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", one)) == len(table.COLUMNS) + 1
+
+
+def test_the_figure():
+    rows = [made(), made(model="bow", high=9.0), made(method="a <b> & $c$", target=NOTHING), made(time_ratio=None)]
+    text = figure.draw(rows)
+    assert text == figure.draw(rows)
+    words = {html.unescape(word) for word in re.findall(r"<text[^>]*>([^<]*)</text>", text)}
+    assert {"reweight, ghost, clean 0.25", "a <b> & $c$, ghost, clean 0.25", "gru", "bow"} <= words
+    assert "no target" in words and "floor of passes" in words
+
+
+def test_the_figure_of_nothing():
+    assert figure.draw([]).rstrip().endswith("</svg>")

@@ -86,7 +86,8 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
         reason = f"best selection score {trace.best.get('score')} is not better than that of a constant, {constant}"
         state = "not converged"
     counts = {key: getattr(trace, key) for key in ("examples", "skipped", "passes", "best")}
-    return {"state": state, "reason": reason, "steps": trace.step, "constant": constant, **counts}
+    about = {"state": state, "reason": reason, "steps": trace.step, "constant": constant}
+    return {**about, **counts, "figures": trace.figures()}
 
 
 class _Run:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradworks.methods import Method
 from gradworks.methods._core.bases import BaseWeighting
-from gradworks.methods.updates import _fused
+from gradworks.methods.updates._shared import fused
 from tests.methods.toys import (
     KINDS,
     MODELS,
@@ -356,7 +356,7 @@ def test_big_tensors_are_treated_block_by_block_alike(monkeypatch):
     pair = [batch(n=16, seed=100), batch(n=16, seed=101)]
     found = []
     for size in (1 << 16, 7):
-        monkeypatch.setattr(_fused, "_BLOCK", size)
+        monkeypatch.setattr(fused, "_BLOCK", size)
         for update in ("dotprod", {"erm": {"batches": 2}}, {"reptile": {"batches": 2}}, "asam"):
             model = build(Net)
             method = Method(update=update, tasks=TASKS, seed=SEED)
@@ -368,10 +368,10 @@ def test_big_tensors_are_treated_block_by_block_alike(monkeypatch):
 
 
 def test_a_sample_sees_every_tensor_and_every_column(monkeypatch):
-    monkeypatch.setattr(_fused, "_SAMPLE", 67)  # 1064 entries: an even stride but for the rounding
+    monkeypatch.setattr(fused, "_SAMPLE", 67)  # 1064 entries: an even stride but for the rounding
     x = [torch.arange(1024.0).reshape(64, 16) % 16, torch.full((40,), 99.0)]
-    assert set(_fused.sample(x).tolist()) == {*range(16), 99.0}
-    assert len(_fused.sample(x)) <= 67
+    assert set(fused.sample(x).tolist()) == {*range(16), 99.0}
+    assert len(fused.sample(x)) <= 67
 
 
 def test_pinned_term():

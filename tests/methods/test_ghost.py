@@ -11,143 +11,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradworks.methods import Method
+from tests.methods.ghost_models import MODELS
 from tests.methods.own_entries import RDrop, Smart
-from tests.methods.toys import TASKS, Bow, Gru, Net, Tied, build, draw, flat, gradients, masks
+from tests.methods.toys import TASKS, Gru, Net, Tied, build, draw, flat, gradients, masks
 
-SEED, V, L = 7, 30, 6
-
-
-class Words(nn.Module):
-    """Embeddings of words, positions and types, then whatever, then a mean over positions and a head."""
-
-    def __init__(self, inside=None, width=8, pad=None, **_):
-        super().__init__()
-        self.word, self.position = nn.Embedding(V, width, padding_idx=pad), nn.Embedding(L, width)
-        self.inside = inside or nn.Identity()
-        self.drop, self.out = nn.Dropout(0.2), nn.Linear(width, 3)
-
-    def forward(self, ids, kind="three"):
-        h = self.word(ids) + self.position(torch.arange(L)[None])  # (1, L): one row of positions for all examples
-        return self.out(self.drop(self.inside(self.drop(h))).mean(1))
-
-
-class Attention(nn.Module):
-    """Heads of attention from linear layers: query, key and value share their input."""
-
-    def __init__(self, width=8):
-        super().__init__()
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, h):
-        return self.norm(h + self.o(F.scaled_dot_product_attention(self.q(h), self.k(h), self.v(h))))
-
-
-class Twice(nn.Module):
-    """One module called twice, in place after it."""
-
-    def __init__(self, width=8):
-        super().__init__()
-        self.a = nn.Linear(width, width)
-
-    def forward(self, h):
-        return torch.relu_(self.a(torch.tanh(self.a(h))))
-
-
-class Pictures(nn.Module):
-    """Convolutions: strides, groups, padding modes; positions as a picture."""
-
-    def __init__(self, width=8):
-        super().__init__()
-        self.one = nn.Conv1d(width, width, 3, padding=1, groups=2)
-        self.two = nn.Conv2d(1, 4, 3, stride=2, padding="valid", bias=False)
-        self.three = nn.Conv2d(4, width, 2, padding=1, padding_mode="circular")
-        self.four = nn.Conv2d(width, width, 2, padding="same", dilation=1)
-
-    def forward(self, h):
-        h = self.one(h.transpose(1, 2))
-        return self.four(torch.tanh(self.three(torch.tanh(self.two(h[:, None]))))).flatten(2).transpose(1, 2)
-
-
-class Recurrent(nn.Module):
-    def __init__(self, **options):
-        super().__init__()
-        self.gru = nn.GRU(8, 8 // (1 + options.get("bidirectional", False)), **options)
-
-    def forward(self, h):
-        first = self.gru.batch_first
-        states, last = self.gru(h if first else h.transpose(0, 1))
-        states.mul_(2)  # in place
-        return (states if first else states.transpose(0, 1)) + last.mean(0).repeat(1, 8 // last.shape[2])[:, None]
-
-
-class Rms(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Linear(8, 8, bias=False), nn.RMSNorm(8), nn.LayerNorm((L, 8)), nn.LayerNorm(8, bias=False))
-
-
-class SequenceFirst(nn.Module):
-    """Dimension 1 is the example."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.norm = nn.Linear(8, 5), nn.LayerNorm(5)
-        self.b = nn.Linear(5, 8)
-
-    def forward(self, h):
-        return self.b(torch.tanh(self.norm(self.a(h.transpose(0, 1))))).transpose(0, 1)
-
-
-class Stacked(nn.Module):
-    """Two texts of an example are rows i and i + n."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.gru = nn.Linear(8, 8), nn.GRU(8, 8, batch_first=True)
-
-    def forward(self, h):
-        p, q = self.gru(torch.tanh(self.a(torch.cat([h[:, :3], h[:, 3:]]))))[0].chunk(2)
-        return torch.cat([p, q * p], 1)
-
-
-def bert(attention, **_):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=V, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=L,
-    )  # fmt: skip
-    config._attn_implementation = attention
-
-    class Bert(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.encoder, self.head = transformers.BertModel(config), nn.Linear(8, 3)
-            nn.init.normal_(self.encoder.embeddings.token_type_embeddings.weight)
-
-        def forward(self, ids, kind="three"):
-            inside = (ids > 3) | (torch.arange(L) == 0)
-            return self.head(self.encoder(input_ids=ids, attention_mask=inside.long()).pooler_output)
-
-    return Bert()
-
-
-MODELS = {
-    "bow": Bow,
-    "gru": Gru,
-    "every head": Net,
-    "positions": Words,
-    "padding": lambda: Words(pad=3),
-    "attention": lambda: Words(Attention()),
-    "twice": lambda: Words(Twice()),
-    "convolutions": lambda: Words(Pictures()),
-    "norms": lambda: Words(Rms()),
-    "gru, both ways": lambda: Words(Recurrent(num_layers=2, bidirectional=True, batch_first=True)),
-    "gru, no bias": lambda: Words(Recurrent(bias=False)),
-    "sequence first": lambda: Words(SequenceFirst()),
-    "stacked": lambda: Words(Stacked()),
-    "bert eager": lambda: bert("eager"),
-    "bert sdpa": lambda: bert("sdpa"),
-}
+SEED = 7
 
 
 def method(backend="ghost", objective="supervised", update="erm", **options):
@@ -331,6 +199,26 @@ def test_objectives_with_several_passes(objective):
         found[backend] = (scores(report), filled(model))
     assert off([found["ghost"][0]], [found["logit_fd"][0]]) < 1e-6
     assert off(found["ghost"][1], found["logit_fd"][1]) < 1e-6
+
+
+@pytest.mark.parametrize(("objective", "k"), [("supervised", 1), (RDrop(), 2)])
+def test_the_cost_in_passes_is_the_floor_and_what_module_hooks_see(objective, k):
+    one, model = method(objective=objective), build(Net)
+    one.backward(model, *draw(1, n=12, clean_n=4))
+    seen = {"forward": 0, "backward": 0}
+
+    def forward(module, args, out):
+        seen["forward"] += len(args[0])
+        if out.requires_grad:
+            out.register_hook(lambda g: seen.__setitem__("backward", seen["backward"] + len(g)))
+
+    handle = model.heads["three"].register_forward_hook(forward)
+    report = one.backward(model, *draw(1, n=12, clean_n=4))
+    handle.remove()
+    assert seen == {"forward": 12 * k + 4, "backward": 12 * k + 4}
+    # of the clean batch also the weight gradients, of the batch also the inner products and the weight gradients
+    assert report.passes == pytest.approx((sum(seen.values()) + 4 + 2 * 12 * k) / 3 / 12)
+    assert report.passes == pytest.approx((4 * k + 3 * 4 / 12) / 3)
 
 
 def test_weights_are_held_on_later_visits():

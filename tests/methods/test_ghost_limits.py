@@ -7,28 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gradworks.methods import Method
 from gradworks.methods.weightings._backends import layers
 from gradworks.methods.weightings._backends.ghost import recording
+from gradworks.methods.weightings.reweight import Reweight
 from gradworks.models.bow import Bow as RealBow
 from gradworks.models.gru import Gru as RealGru
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification
-from tests.methods.test_ghost import (
-    MODELS,
-    Attention,
-    Recurrent,
-    SequenceFirst,
-    Stacked,
-    Words,
-    agrees,
-    method,
-    off,
-)  # fmt: skip
+from tests.methods.ghost_models import MODELS, Attention, Recurrent, SequenceFirst, Stacked, Words
+from tests.methods.test_ghost import agrees, method, off
 from tests.methods.toys import TASKS, Bow, Net, Transformer, build, draw, gradients, same
-
-
-def weighting(one):
-    return one.weighting
 
 
 class Norm(nn.Sequential):
@@ -166,6 +155,17 @@ def test_a_task_that_ghost_cannot_serve_moves_a_run_to_logit_fd():
     assert "module a" in one.weighting.why
 
 
+def test_what_is_trained_from_some_step_on_is_checked_then():
+    one, model = method("auto"), build(Transformer)
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.startswith("out."))
+    one.backward(model, *draw(1))
+    assert one.weighting.taken == "ghost"
+    model.requires_grad_(True)
+    one.backward(model, *draw(1))
+    assert one.weighting.taken == "logit_fd"
+
+
 @pytest.mark.parametrize(
     ("inside", "expected"),
     [
@@ -284,13 +284,9 @@ def test_our_models_of_pairs(name):
 
 
 def test_no_weight_skips_and_counts_as_zero_beside_another_batch():
-    from gradworks.methods.weightings.reweight import Reweight
-
     class Nothing(Reweight):
         def rectified(self, score):
             return torch.zeros_like(score)
-
-    from gradworks.methods import Method
 
     model = build(Net)
     report = Method(weighting=Nothing("ghost"), tasks=TASKS).backward(model, *draw(1))

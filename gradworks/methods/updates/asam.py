@@ -21,7 +21,7 @@ from torch import Tensor
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import number
 from gradworks.methods._core.tensors import norm
-from gradworks.methods.updates._fused import blocks
+from gradworks.methods.updates._shared.fused import blocks
 from gradworks.spec import Needs, Passes
 
 __all__ = ["Asam"]

@@ -13,7 +13,7 @@ the gradient of the dot product G1 . G2 (section 3 of the paper). What differs h
   halves) and exact to second order. Where weights or other constants are held it would need one pass more to make them
   at theta, so there the difference is one-sided.
 * Step: alpha = 1e-7 is below the rounding of float32 for most parameters. By default the distance |alpha * G1| is
-  measured (see `_distance.py`); `alpha` gives a fixed one.
+  measured (see `_shared/distance.py`); `alpha` gives a fixed one.
 * `pair: same` takes H2 G2, the control that isolates what is between the batches: as many examples, the same batches
   in the mean, the same 3 passes (one-sided, since G2 at theta is the direction and must be there first). Its term is
   minus one half of the gradient of |G2|^2: it rewards large gradients, the opposite of `grad_norm_penalty`.
@@ -30,8 +30,8 @@ from torch import Tensor
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import integer, number, one_of
 from gradworks.methods._core.tensors import norm
-from gradworks.methods.updates._fused import combine_, mean_
-from gradworks.methods.updates._hessian import FORMS, Hessian
+from gradworks.methods.updates._shared.fused import combine_, mean_
+from gradworks.methods.updates._shared.hessian import FORMS, Hessian
 from gradworks.spec import Needs, Passes
 
 __all__ = ["DotProd"]

@@ -6,7 +6,7 @@ import torch
 
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import integer
-from gradworks.methods.updates._fused import mean_
+from gradworks.methods.updates._shared.fused import mean_
 from gradworks.spec import Needs, Passes
 
 __all__ = ["Erm"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gradworks.methods._core.tensors import add_, move
-from gradworks.methods.updates._inner import Inner, note
+from gradworks.methods.updates._shared.inner import Inner, note
 from gradworks.spec import Passes
 
 __all__ = ["Fomaml"]
@@ -28,7 +28,7 @@ class Fomaml(Inner):
 
     Args:
         batches: k in all. inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is
-            (see `_inner.py`).
+            (see `_shared/inner.py`).
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 

@@ -5,7 +5,7 @@ to a constant): weight = 2 mu. Zhao, Zhang and Hu, "Penalizing Gradient Norm for
 Deep Learning" (2022), algorithm 1, penalise lambda * |gradient|: weight = lambda / |g|. What differs from theirs here,
 and why:
 
-* H g is a finite difference at a measured distance (see `_distance.py`), not at a radius r that is a further option
+* H g is a finite difference at a measured distance (see `_shared/distance.py`), not at a radius r that is a further option
   and adds the curvature along r to the penalty.
 * The difference is between passes over the same batch under the same masks and held weights.
 
@@ -25,8 +25,8 @@ from torch import Tensor
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import number, one_of
 from gradworks.methods._core.tensors import add_, norm
-from gradworks.methods.updates._fused import difference_norms_
-from gradworks.methods.updates._hessian import FORMS, Hessian
+from gradworks.methods.updates._shared.fused import difference_norms_
+from gradworks.methods.updates._shared.hessian import FORMS, Hessian
 from gradworks.spec import Needs, Passes
 
 __all__ = ["GradNormPenalty"]

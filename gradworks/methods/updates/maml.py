@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods.updates._inner import Inner
+from gradworks.methods.updates._shared.inner import Inner
 from gradworks.spec import Passes
 
 __all__ = ["Maml"]
@@ -29,7 +29,7 @@ class Maml(Inner):
 
     Args:
         batches: k in all. inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is
-            (see `_inner.py`).
+            (see `_shared/inner.py`).
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 

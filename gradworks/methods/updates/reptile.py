@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._core.tensors import add_, move, scale_
-from gradworks.methods.updates._fused import descend_
-from gradworks.methods.updates._inner import Inner, note
+from gradworks.methods.updates._shared.fused import descend_
+from gradworks.methods.updates._shared.inner import Inner, note
 from gradworks.spec import Passes
 
 __all__ = ["Reptile"]
@@ -40,7 +40,7 @@ class Reptile(Inner):
 
     Args:
         batches: k.
-        inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is; see `_inner.py`.
+        inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is; see `_shared/inner.py`.
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 

@@ -71,7 +71,8 @@ class Reweight(BaseWeighting):
             raise ValueError(f"tau: found with backend {backend}, expected with logit_fd or auto")
         self._every = integer("every", every, low=1)
         self._steps = 0
-        self._checked: list[str] = []  # tasks whose first batch ghost was checked on
+        self._checked: list[str] = []  # tasks whose first batch ghost was checked on, with so many trained parameters
+        self._trained = 0
         self.taken, self.why = "", ""
         if backend == "auto":
             self._backend: Any = None
@@ -81,7 +82,9 @@ class Reweight(BaseWeighting):
     def prepare(self, visit: Visit) -> None:
         if self._resting:
             return
-        task = visit.passes[0].batch.task
+        task, trained = visit.passes[0].batch.task, len(visit.passes[0].parameters)
+        if self._trained != trained:
+            self._trained, self._checked = trained, []
         if self._backend is None:
             self._take("ghost", "")
         if self.taken == "ghost" and task not in self._checked:
@@ -150,11 +153,12 @@ class Reweight(BaseWeighting):
         _logger.info("reweight: backend %s: %s", self.taken, self.why)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"steps": self._steps, "taken": self.taken, "why": self.why, "checked": list(self._checked)}
+        state = {"steps": self._steps, "taken": self.taken, "why": self.why}
+        state |= {"checked": list(self._checked), "trained": self._trained}
         return state | {"backend": self._backend.state_dict() if self._backend else {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._steps, self._checked = state["steps"], list(state["checked"])
+        self._steps, self._checked, self._trained = state["steps"], list(state["checked"]), state["trained"]
         if state["taken"]:
             self._take(state["taken"], state["why"])
             self._backend.load_state_dict(state["backend"])

@@ -102,6 +102,11 @@ def recording(modules: Sequence[tuple[str, nn.Module]], n: int) -> Iterator[list
             over = True
 
 
+def _as_recorded(like: Tensor) -> torch.autocast:
+    """Products in the types of what was recorded: autocast would round sums over examples once more."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def by_example(t: Tensor, tail: int, n: int, time_major: bool, layout: str) -> Tensor:
     """(A, n, K, ...): which rows are example i's.
 
@@ -131,7 +136,7 @@ class Ghost:
         self.clean: list[Tensor] | None = None  # the clean gradient, until its memory is given away
         self._last: Pass | None = None
         self._modules: list[tuple[str, nn.Module]] = []
-        self._of: tuple[int, int] | None = None
+        self._of: list[nn.Module | nn.Parameter] = []
 
     def prepare(self, visit: Visit) -> None:
         with contextlib.ExitStack() as stack:
@@ -142,8 +147,8 @@ class Ghost:
 
     def modules(self, here: Pass) -> list[tuple[str, nn.Module]]:
         """Raises NotCovered."""
-        of = (id(here.model), len(here.parameters))
-        if self._of != of:
+        of = [here.model, *here.parameters]
+        if list(map(id, self._of)) != list(map(id, of)):
             self._modules, self._of = covered(here.model), of
         return self._modules
 
@@ -171,8 +176,9 @@ class Ghost:
         """(n,) u."""
         self.backward(recorded)
         total = torch.zeros_like(recorded.losses)
-        for _, score in self.parts(recorded, self.clean):
-            total += score
+        with _as_recorded(total):
+            for _, score in self.parts(recorded, self.clean):
+                total += score
         return total
 
     def parts(self, recorded: Recorded, direction: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -198,12 +204,13 @@ class Ghost:
         here = recorded.here
         rows, sums = Rows(weights), Gradients(here.parameters, memory)
         reached = set()
-        for use, x, g in self.rows(recorded):
-            reached |= {id(use.weight), id(use.bias)}
-            for parameter, gradients in use.small:
-                sums.add(parameter, weights.to(gradients.dtype) @ gradients)
-            if use.large and rows.count:
-                use.rule.add(use, x, g, rows, sums)
+        with _as_recorded(weights):
+            for use, x, g in self.rows(recorded):
+                reached |= {id(use.weight), id(use.bias)}
+                for parameter, gradients in use.small:
+                    sums.add(parameter, weights.to(gradients.dtype) @ gradients)
+                if use.large and rows.count:
+                    use.rule.add(use, x, g, rows, sums)
         for j, p in enumerate(here.parameters):
             here.reached[j] |= id(p) in reached
         return sums.done()

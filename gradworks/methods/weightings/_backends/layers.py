@@ -114,10 +114,8 @@ class Rows:
                 out = (out.mul if out is t else out.mul_)(self._weights.to(t.dtype).view(shape))
             if len(self._made) > 3:  # neighbours share inputs (query, key, value) and gradients (sums of embeddings)
                 self._made.pop(next(iter(self._made)))
-            self._made[key] = (
-                t,
-                out if dtype is None else out.to(dtype),
-            )  # t is kept, else its memory could come again
+            # t is kept, else its memory could come again
+            self._made[key] = t, out if dtype is None else out.to(dtype)
         return self._made[key][1]
 
 
@@ -247,9 +245,8 @@ class Conv(Rule):
         """(rows, C, ...) and what is left to say to the convolution: stride, padding, dilation."""
         m, padding = use.module, use.module.padding
         if m.padding_mode != "zeros" or isinstance(padding, str):
-            x = F.pad(
-                x, m._reversed_padding_repeated_twice, mode="constant" if m.padding_mode == "zeros" else m.padding_mode
-            )
+            mode = "constant" if m.padding_mode == "zeros" else m.padding_mode
+            x = F.pad(x, m._reversed_padding_repeated_twice, mode)
             padding = [0] * len(m.stride)
         return x, [m.stride, padding, m.dilation, False, [0] * len(m.stride), m.groups]
 

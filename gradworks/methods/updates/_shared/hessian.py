@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._core.tensors import move, precision
-from gradworks.methods.updates._distance import Distance, due
-from gradworks.methods.updates._fused import difference_norms_, sample
+from gradworks.methods.updates._shared.distance import Distance, due
+from gradworks.methods.updates._shared.fused import difference_norms_, sample
 from gradworks.spec import Passes
 
 FORMS = ("central", "one_sided", "exact")
@@ -39,7 +39,7 @@ class Hessian:
     """Finite differences along directions of any length; the distances are state.
 
     Args:
-        alpha: a fixed step, in units of the direction; None = measured (see `_distance.py`).
+        alpha: a fixed step, in units of the direction; None = measured (see `distance.py`).
     """
 
     def __init__(self, alpha: float | None = None):

@@ -88,7 +88,7 @@ UNCOVERED = {
     "free-standing parameter": (Transformer, "the model: its parameter position"),
     "lstm": (lambda: Words(Lstm()), "module inside.lstm: its parameter weight_ih_l0 belongs to no layer with a rule"),
     "batch norm": (lambda: Net(norm=True), "module norm: its parameter weight belongs to no layer with a rule (found"),
-    "sparse": (lambda: Words(nn.Sequential(), pad=None), "module word: max_norm is not covered"),
+    "renormalised": (lambda: Words(nn.Sequential(), pad=None), "module word: max_norm is not covered"),
     "weight norm": (lambda: Words(linear(nn.utils.parametrizations.weight_norm)), "module inside"),
     "old weight norm": (lambda: Words(linear(nn.utils.weight_norm)), "module inside"),
     "coupled": (lambda: Words(Norm(nn.Linear(8, 8))), "module"),
@@ -105,7 +105,7 @@ UNCOVERED = {
 
 def uncovered(name):
     model = build(UNCOVERED[name][0])
-    if name == "sparse":
+    if name == "renormalised":
         model.word.max_norm = 100.0
     return model
 

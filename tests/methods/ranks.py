@@ -13,13 +13,12 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from tests.methods.own_entries import GroupDro, Maml, Reptile, Smart
+from tests.methods.own_entries import GroupDro
 from tests.methods.shipped import STAR, TRIPLES
 from tests.methods.toys import TASKS, Net, batch, build, gradients, split
 
 OWN = {
-    "own-smart-group_dro-reptile": (Smart, GroupDro, Reptile),
-    "own-supervised-uniform-maml": (lambda: "supervised", lambda: "uniform", Maml),
+    "smart-group_dro-reptile": (lambda: "smart", GroupDro, lambda: "reptile"),
     "dotprod-exact": (lambda: "supervised", lambda: "uniform", lambda: {"dotprod": {"form": "exact"}}),
     "erm-2": (lambda: "supervised", lambda: "reweight", lambda: {"erm": {"batches": 2}}),
 }

@@ -4,8 +4,8 @@ import pytest
 
 from gradworks.methods import Method
 from gradworks.methods._core import entries
+from gradworks.methods.objectives.smart import Smart
 from gradworks.methods.updates.erm import Erm
-from tests.methods.own_entries import Smart
 from tests.methods.toys import TASKS, Kind
 
 

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradworks.methods import Method
+from gradworks.methods.objectives.rdrop import RDrop
+from gradworks.methods.objectives.smart import Smart
 from tests.methods.ghost_models import MODELS
-from tests.methods.own_entries import RDrop, Smart
 from tests.methods.toys import TASKS, Gru, Net, Tied, build, draw, flat, gradients, masks
 
 SEED = 7
@@ -146,6 +147,8 @@ def test_bf16_autocast_stays_near_float32():
         assert float(F.cosine_similarity(found, plain_scores, dim=0)) > 0.99
         assert float(F.cosine_similarity(flat(filled(model)), flat(filled(plain)), dim=0)) > 0.98
         assert [p.grad.dtype for p in model.parameters()] == [p.dtype for p in model.parameters()]
+        of_bias = model.out.bias.grad
+        assert not torch.equal(of_bias, of_bias.bfloat16().float())  # sums over examples are not rounded to bf16
 
 
 def test_shared_weights_sum_over_their_uses():

@@ -11,7 +11,6 @@ from gradworks.methods import Method
 from gradworks.methods.objectives._shared import regularised
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification
-from tests.methods.own_entries import Sam
 from tests.methods.smart_oracle import DEFAULTS, SEED, oracle_losses
 from tests.methods.toys import (
     KINDS,
@@ -213,7 +212,7 @@ def test_figures_are_those_of_the_first_visit():
     """SAM visits its batch twice, the second time uphill."""
     logs = [
         Method("smart", "uniform", u, tasks=TASKS, seed=SEED).backward(build(Net), draw(1)[0]).log
-        for u in ("erm", Sam())
+        for u in ("erm", "sam")
     ]
     names = ("delta", "smoothness", "proximal", "smoothness_share", "proximal_share")
     assert [logs[0][name] for name in names] == [logs[1][name] for name in names]

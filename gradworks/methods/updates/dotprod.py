@@ -14,6 +14,9 @@ the gradient of the dot product G1 . G2 (section 3 of the paper). What differs h
   at theta, so there the difference is one-sided.
 * Step: alpha = 1e-7 is below the rounding of float32 for most parameters. By default the distance |alpha * G1| is
   measured (see `_shared/distance.py`); `alpha` gives a fixed one.
+* Size: the term rewards large gradients as well as aligned ones. Along an eigenvector of curvature h it turns the step
+  uphill once w * h > 2, and from there the gradients grow without bound. `limit` (none by default, as in the paper)
+  shortens the term where it is longer than that share of G1 + G2; below 1 a step along one direction goes downhill.
 * `pair: same` takes H2 G2, the control that isolates what is between the batches: as many examples, the same batches
   in the mean, the same 3 passes (one-sided, since G2 at theta is the direction and must be there first). Its term is
   minus one half of the gradient of |G2|^2: it rewards large gradients, the opposite of `grad_norm_penalty`.
@@ -29,7 +32,7 @@ from torch import Tensor
 
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import integer, number, one_of
-from gradworks.methods._core.tensors import norm
+from gradworks.methods._core.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import combine_, mean_
 from gradworks.methods.updates._shared.hessian import FORMS, Hessian
 from gradworks.spec import Needs, Passes
@@ -43,8 +46,8 @@ class DotProd(Stateless):
     Cost in plain passes: 3 against the 2 of `erm` on two batches, every `every`-th step, else 2. Central with held
     weights or `pair: same`: 4. The first step measures the distance with more, and now and then two distances are
     compared with 4 more. Logs `dot` and `cosine` of G1 and G2; `conflict`, 1 where they point against each other;
-    `term`, the size of the term over that of G1 + G2; `dotprod_error`, the relative disagreement of the term at two
-    distances, where they were compared.
+    `term`, the size of the term over that of G1 + G2, before `limit`; `dotprod_error`, the relative disagreement of the
+    term at two distances, where they were compared.
 
     Args:
         weight: LR_G1G2 of the paper.
@@ -53,19 +56,21 @@ class DotProd(Stateless):
         alpha: a fixed alpha (the paper's is 1e-7); None = measured.
         every: how often the term is computed, in steps; the steps between are plain means of two batches.
         pair: other = the term is H2 G1; same = H2 G2, the control that isolates the part between batches.
+        limit: the largest size of the term over that of G1 + G2; None = no limit.
     """
 
     needs = Needs(2)
 
     def __init__(
         self, weight: float = 0.1, form: str | None = None, alpha: float | None = None, every: int = 1,
-        pair: str = "other",
+        pair: str = "other", limit: float | None = None,
     ):  # fmt: skip
         self._weight = number("weight", weight)
         self._form = one_of("form", form, [None, *FORMS])
         self._alpha = None if alpha is None else number("alpha", alpha, above=0)
         self._every = integer("every", every, low=1)
         self._same = one_of("pair", pair, ["other", "same"]) == "same"
+        self._limit = math.inf if limit is None else number("limit", limit, above=0)
         if self._alpha is not None and self._alpha < 1e-5:
             warnings.warn(
                 f"dotprod: alpha {alpha:g} moves most float32 parameters by less than their rounding: errors of tens "
@@ -97,12 +102,13 @@ class DotProd(Stateless):
         size = norm(g1) if self._same else length
         form = self._form or ("one_sided" if passes.holds or self._same else "central")
         found = self._hessian.product(form, passes, 1, v, length, g2, self._steps // self._every)
-        difference, second, mean = combine_(
-            g1, found.near, found.other, found.formed, found.correction, -self._weight * found.scale / 2
-        )
+        factor = -self._weight * found.scale / 2
+        difference, second, mean = combine_(g1, found.near, found.other, found.formed, found.correction, factor)
         self._hessian.follow(form, passes, float(difference / second) / 2)
         _note(passes, size, second, mean)
-        passes.log["term"] = abs(self._weight * found.scale) * difference / (2 * mean).clamp_min(1e-30)
+        passes.log["term"] = share = float(abs(factor) * difference / mean.clamp_min(1e-30))
+        if share > self._limit:
+            add_(g1, found.other, factor * (self._limit / share - 1))  # it holds the difference now
         if not math.isnan(found.error):
             passes.log["dotprod_error"] = found.error
 

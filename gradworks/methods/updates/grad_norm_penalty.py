@@ -5,8 +5,8 @@ to a constant): weight = 2 mu. Zhao, Zhang and Hu, "Penalizing Gradient Norm for
 Deep Learning" (2022), algorithm 1, penalise lambda * |gradient|: weight = lambda / |g|. What differs from theirs here,
 and why:
 
-* H g is a finite difference at a measured distance (see `_shared/distance.py`), not at a radius r that is a further option
-  and adds the curvature along r to the penalty.
+* H g is a finite difference at a measured distance (see `_shared/distance.py`), not at a radius r that is a further
+  option and adds the curvature along r to the penalty.
 * The difference is between passes over the same batch under the same masks and held weights.
 
 The sign is the opposite of `dotprod` with `pair: same`, whose (G1 + G2 - weight * H2 G2) / 2 rewards large gradients.

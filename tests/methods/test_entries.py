@@ -9,10 +9,15 @@ from gradworks.methods.updates.erm import Erm
 from tests.methods.toys import TASKS, Kind
 
 
+OBJECTIVES = "label_smoothing, r3f, rdrop, smart, supervised"
+WEIGHTINGS = "class_ratio, hard_mining, random, reweight, uniform"
+UPDATES = "asam, dotprod, erm, fomaml, grad_norm_penalty, maml, reptile, sam"
+
+
 def test_names_are_the_files():
-    assert entries.names("objective") == ["supervised"]
-    assert entries.names("weighting") == ["random", "reweight", "uniform"]
-    assert entries.names("update") == ["dotprod", "erm"]
+    assert ", ".join(entries.names("objective")) == OBJECTIVES
+    assert ", ".join(entries.names("weighting")) == WEIGHTINGS
+    assert ", ".join(entries.names("update")) == UPDATES
 
 
 def test_every_entry_exports_one_class_that_its_options_make():
@@ -34,8 +39,16 @@ def test_name_options_and_objects():
 @pytest.mark.parametrize(
     ("slot", "chosen", "words"),
     [
-        ("update", "ermm", "update: found 'ermm', expected one of dotprod, erm"),
-        ("weighting", "_backends", "weighting: found '_backends', expected one of random, reweight, uniform"),
+        (
+            "update",
+            "ermm",
+            f"update: found 'ermm', expected one of {UPDATES}",
+        ),
+        (
+            "weighting",
+            "_backends",
+            f"weighting: found '_backends', expected one of {WEIGHTINGS}",
+        ),
         ("update", {"erm": {"batch": 2}}, "update erm: unknown option 'batch', expected one of batches"),
         ("weighting", {"uniform": {"x": 2}}, "weighting uniform: unknown option 'x', expected none"),
         ("update", {"erm": {"batches": 0}}, "update erm: batches: found 0, expected a whole number of at least 1"),
@@ -50,7 +63,24 @@ def test_name_options_and_objects():
         ("update", {"dotprod": {"weight": "0.1"}}, "weight: found '0.1', expected a number"),
         ("update", {"dotprod": {"weight": float("nan")}}, "weight: found nan, expected a number"),
         ("update", {"dotprod": {"every": 0}}, "every: found 0"),
-        ("weighting", {"reweight": {"backend": "magic"}}, "backend: found 'magic', expected one of logit_fd"),
+        (
+            "weighting",
+            {"reweight": {"backend": "magic"}},
+            "backend: found 'magic', expected one of auto, ghost",
+        ),
+        ("objective", "_shared", f"objective: found '_shared', expected one of {OBJECTIVES}"),
+        ("objective", {"rdrop": {"alpha": -1}}, "objective rdrop: alpha: found -1, expected a number of at least 0"),
+        ("objective", {"r3f": {"distribution": "cauchy"}}, "found 'cauchy', expected one of uniform, normal"),
+        ("objective", {"label_smoothing": {"share": 1}}, "share: found 1, expected a number of at least 0 and less"),
+        ("objective", {"smart": {"momentum": 1}}, "momentum: found 1, expected a number of at least 0 and less than 1"),
+        ("weighting", {"class_ratio": {"counts": [3, 0]}}, "counts: found 0, expected a number greater than 0"),
+        ("weighting", {"hard_mining": {"keep": 2}}, "keep: found 2, expected a share of at most 1"),
+        ("update", {"sam": {"rho": -1}}, "update sam: rho: found -1, expected a number of at least 0"),
+        ("update", {"asam": {"rho": -1}}, "update asam: rho: found -1, expected a number of at least 0"),
+        ("update", {"reptile": {"inner_lr": -1}}, "inner_lr: found -1, expected a number of at least 0"),
+        ("update", {"fomaml": {"tasks": "each"}}, "tasks: found 'each', expected one of any, same, different"),
+        ("update", {"maml": {"inner_optimizer": "adam"}}, "inner_optimizer: found 'adam', expected one of sgd"),
+        ("update", {"grad_norm_penalty": {"form": "fd"}}, "form: found 'fd', expected one of central, one_sided"),
         ("weighting", {"reweight": {"tau": 0}}, "tau: found 0, expected a number greater than 0"),
     ],
 )
@@ -69,7 +99,7 @@ def test_a_task_that_lacks_what_an_entry_needs_is_refused_before_training():
     class Half(Bare):
         embed = Kind.embed
 
-    with pytest.raises(ValueError, match=r"objective own_entries: needs embed\(...\) of a task, and task 'x' does not"):
+    with pytest.raises(ValueError, match=r"objective smart: needs embed\(...\) of a task, and task 'x' does not"):
         Method(Smart(), tasks={"x": Bare()})
     with pytest.raises(ValueError, match=r"needs divergence\(...\) of a task, and Half does not"):
         Method(Smart(), task=Half())

@@ -95,7 +95,7 @@ def test_accumulated_equals_unaccumulated_without_dropout(objective, kind):
         (lambda: "supervised", 3, 1),
         (RDrop, 6, 2),
         # the first pass is made twice: once with the ascent's backward pass and the teacher
-        (Smart, 8, 5),
+        (Smart, 8, 2),
     ],
     ids=["supervised", "rdrop", "smart"],
 )

@@ -10,7 +10,7 @@ from gradworks.methods.objectives._shared.perturb import example_scale
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification
 from tests.methods.smart_oracle import SEED, noise
-from tests.methods.toys import TASKS, Net, batch, build, draw, error, flat, gradients, split
+from tests.methods.toys import TASKS, Net, batch, build, draw, error, flat, gradients, masks, split
 
 
 def make(update="erm", weighting="uniform", **options):
@@ -122,3 +122,29 @@ def test_in_bf16_every_example_is_attacked():
         assert (delta.flatten(1).abs().amax(1) > 0).all()
         log = make().backward(model, [[b]]).log
     assert log["finite"] == 1 and log["smoothness"] > 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_divergence_may_read_some_of_the_outputs(place):
+    """What it does not read has no part in delta, but for the random numbers, which are drawn for all outputs."""
+
+    class More:
+        embed = TASKS["three"].embed
+
+        def outputs(self, model, b, embedded=None):
+            (z,) = TASKS["three"].outputs(model, b, embedded)
+            return (z, z.tanh()) if place == 0 else (z.tanh(), z)
+
+        def divergence(self, p, q):
+            return TASKS["three"].divergence((p[place],), (q[place],))
+
+    model, b = build(Net), batch()
+    found, _ = held_delta(b, model, More())
+    here = TASKS["three"].embed(model, b).detach().requires_grad_()
+    with masks(SEED, "train", 0):
+        (z,) = TASKS["three"].outputs(model, b, here)
+    p = z.detach().softmax(-1)
+    r = noise((1, 6), b.ids, 0).split(3, 1)[place]
+    (g,) = torch.autograd.grad(z, here, p * (r - (p * r).sum(1, keepdim=True)))  # the Fisher matrix times r
+    unit = here.square().mean((1, 2), keepdim=True).sqrt() * 0.3
+    torch.testing.assert_close(found, (unit * g / g.abs().amax((1, 2), keepdim=True)).detach())

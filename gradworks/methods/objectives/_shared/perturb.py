@@ -43,7 +43,9 @@ def random_cotangent(task: Task, outputs: Outputs, masks: Masks, batch: Batch) -
     noise = masks.noise(here[0].new_empty(n, sum(sizes)), batch).split(sizes, 1)
     with torch.enable_grad():
         moved = tuple(z.clone().requires_grad_() for z in here)
-        slope = torch.autograd.grad(task.divergence(moved, here).sum(), moved, create_graph=True)
-        noise = [r.reshape(z.shape) for r, z in zip(noise, here, strict=True)]
-        product = torch.autograd.grad(slope, moved, grad_outputs=noise)
+        slope = torch.autograd.grad(task.divergence(moved, here).sum(), moved, create_graph=True, allow_unused=True)
+        # a divergence may read some of the outputs only
+        read = [(s, r.reshape(s.shape)) for s, r in zip(slope, noise, strict=True) if s is not None]
+        slope, along = zip(*read, strict=True)
+        product = torch.autograd.grad(slope, moved, grad_outputs=along, materialize_grads=True)
     return [c.to(z.dtype) for c, z in zip(product, outputs, strict=True)]

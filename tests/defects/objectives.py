@@ -26,6 +26,8 @@ ROWS = (
      'tests/methods/test_smart_delta.py::test_delta_has_the_same_relative_size_in_every_example_whatever_stands_beside_it'),
     ('gradworks/methods/objectives/_shared/perturb.py', 'torch.where(largest == 0, 1, largest)', 'largest',
      'tests/methods/test_smart_delta.py::test_an_example_without_gradient_is_left_where_it_is'),
+    ('gradworks/methods/objectives/_shared/perturb.py', 'grad_outputs=along,', 'grad_outputs=[r.sign() for r in along],',
+     'tests/methods/test_smart.py::test_steps_agree_with_the_oracle'),
     ('gradworks/methods/objectives/_shared/perturb.py', 'values.repeat_interleave(like.shape[0] // values.shape[0])', 'values.repeat(like.shape[0] // values.shape[0])',
      'tests/methods/test_smart_delta.py::test_delta_has_the_same_relative_size_in_every_example_whatever_stands_beside_it'),
     ('gradworks/methods/objectives/_shared/teacher.py', '            mine.copy_(its)\n', '            pass\n',

@@ -11,7 +11,7 @@ ROWS = (
     ('gradworks/methods/updates/dotprod.py', '(dot < 0).float()', '(dot > 0).float()',
      'tests/methods/test_dotprod_options.py::test_conflict_is_logged_where_gradients_point_against_each_other'),
     ('gradworks/methods/updates/dotprod.py', 'if not 0 < length < math.inf:', 'if False:',
-     'tests/methods/test_dotprod.py::test_no_direction'),
+     'tests/methods/test_dotprod_options.py::test_no_direction'),
     ('gradworks/methods/updates/_shared/hessian.py', 'correction=1 / 2', 'correction=0.0',
      'tests/methods/test_dotprod.py::test_every_kind_of_head_in_float64'),
     ('gradworks/methods/updates/_shared/hessian.py', '            passes.hold(i)\n', '            pass\n',

@@ -8,7 +8,6 @@ from gradworks.methods.objectives.smart import Smart
 from gradworks.methods.updates.erm import Erm
 from tests.methods.toys import TASKS, Kind
 
-
 OBJECTIVES = "label_smoothing, r3f, rdrop, smart, supervised"
 WEIGHTINGS = "class_ratio, hard_mining, random, reweight, uniform"
 UPDATES = "asam, dotprod, erm, fomaml, grad_norm_penalty, maml, reptile, sam"

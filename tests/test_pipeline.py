@@ -140,9 +140,13 @@ def test_a_new_seed_and_a_new_method_run_no_existing_cell(whole):
 
 
 def kill_in(project, stage, kill):
-    """Start `dvc repro` and kill it once the stage has written a checkpoint."""
+    """Start `dvc repro` and kill it once the stage has written a checkpoint.
+
+    Its stages run in /bin/sh: dash, unlike bash, stays between DVC and the program.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro"], cwd=project.folder, env=project.env(), start_new_session=True,
+        [sys.executable, "-m", "dvc", "repro"], cwd=project.folder, env=project.env() | {"SHELL": "/bin/sh"},
+        start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     for line in process.stdout:

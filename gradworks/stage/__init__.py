@@ -113,6 +113,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
+_SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
+
+
 class Stopping:
     """`with Stopping() as stop:` SIGINT and SIGTERM set a flag that `stop()` reads; a second signal ends at once.
 
@@ -121,10 +124,26 @@ class Stopping:
 
     def __init__(self) -> None:
         self.signal = 0
-        self._parent = os.getppid() if "DVC_STAGE" in os.environ else None
+        self._above = self._shell = None
+        if "DVC_STAGE" in os.environ:
+            import psutil
+
+            self._shell = psutil.Process(os.getppid())
+            if self._shell.name() not in _SHELLS:
+                self._shell = None
+            self._above = self._ancestors()
 
     def __call__(self) -> bool:
-        return self.signal != 0 or self._parent not in (None, os.getppid())
+        return self.signal != 0 or (self._above is not None and self._ancestors() != self._above)
+
+    def _ancestors(self) -> tuple[int, int]:
+        """The parent and, where that is the shell in which DVC ran the command, the shell's: some shells stay between,
+        some put the command in their place.
+        """
+        parent = os.getppid()
+        if self._shell is None or parent != self._shell.pid:
+            return parent, 0
+        return parent, self._shell.ppid()
 
     def _ask(self, number: int, _: Any) -> None:
         if self.signal:

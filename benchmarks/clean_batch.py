@@ -3,10 +3,10 @@
 A score u_i = <clean gradient, gradient of example i> is worth something when another clean batch of the same size would
 have given about the same scores: the same training examples, under the same dropout masks, are scored with two clean
 batches of m examples, drawn independently from the clean split, and the two lists are correlated within each training
-batch, where weights are normalised. Clean batches are drawn as training batches are (of like length), at random, or at
-random with the classes in equal numbers. Data, model and training are those of the default benchmark (params.yaml): the
-condition `noise`, the encoder `gru`, plain training. The stages that make the data are run into a temporary folder; two
-minutes on one core.
+batch, where weights are normalised. Clean batches are drawn as training batches are (of like length), at random, or
+with the classes in equal numbers, as the loop draws them. Data, model and training are those of the default benchmark
+(params.yaml): the condition `noise`, the encoder `gru`, plain training. The stages that make the data are run into a
+temporary folder; two minutes on one core.
 
     python -m benchmarks.clean_batch     prints the table and writes benchmarks/CLEAN_BATCH.md
 """
@@ -26,7 +26,7 @@ import torch
 
 from components.train import Train
 from gradworks import models, stage
-from gradworks.data.batching import Examples, order, stream
+from gradworks.data.batching import Examples, balanced_rows, order, stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method
 from gradworks.stage import artefacts
@@ -94,15 +94,8 @@ def at_random(clean: Examples, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def balanced(clean: Examples, size: int, seed: int) -> Iterator[list[int]]:
-    """Equal numbers of every class, at random within it; what is left over goes to classes at random."""
-    generator = torch.Generator().manual_seed(seed)
-    classes = [torch.nonzero(clean.labels == c)[:, 0] for c in clean.labels.unique()]
-    while True:
-        rows: list[int] = []
-        for place, c in enumerate(torch.randperm(len(classes), generator=generator).tolist()):
-            number = size // len(classes) + (place < size % len(classes))
-            rows += classes[c][torch.randperm(len(classes[c]), generator=generator)[:number]].tolist()
-        yield rows
+    """Equal numbers of every class, as in training."""
+    return balanced_rows(clean.labels, size, seed)
 
 
 DRAWS = {

@@ -133,11 +133,15 @@ def balanced(examples: Examples, batch_size: int, seed: int, start: int = 0) -> 
     """
     if examples.labels.is_floating_point():
         yield from stream(examples, batch_size, seed, start)
-        return
-    labels = examples.labels.cpu()
+    else:
+        yield from map(examples.batch, balanced_rows(examples.labels.cpu(), batch_size, seed, start))
+
+
+def balanced_rows(labels: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
+    """The rows of each batch of `balanced`, from the class indices (n,)."""
     classes = [torch.nonzero(labels == c)[:, 0] for c in labels.unique()]
     if not classes or batch_size < 1:
-        raise ValueError(f"{len(examples)} examples in batches of {batch_size}: no stream")
+        raise ValueError(f"{len(labels)} examples in batches of {batch_size}: no stream")
     for number in itertools.count(start):
         generator = torch.Generator().manual_seed(key(seed, "balanced", number))
         rows: list[int] = []
@@ -145,7 +149,7 @@ def balanced(examples: Examples, batch_size: int, seed: int, start: int = 0) -> 
             own = classes[c][torch.randperm(len(classes[c]), generator=generator)]
             share = batch_size // len(classes) + (place < batch_size % len(classes))
             rows += own[torch.arange(share) % len(own)].tolist()
-        yield examples.batch(rows)
+        yield rows
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

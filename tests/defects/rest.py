@@ -140,4 +140,8 @@ ROWS = (
      'tests/test_layout.py::test_dvc_knows_every_file_that_a_stage_imports'),
     ('gradworks/predict.py', 'outputs[torch.tensor(order)] = torch.cat(parts)', 'outputs[:] = torch.cat(parts)',
      'tests/test_predict.py::test_order_mode_and_random_state'),
+    ('gradworks/stage/__init__.py', 'if self._shell.name() not in _SHELLS:', 'if True:',
+     'tests/stage/test_stage.py::test_a_stage_whose_dvc_was_killed_stops_whether_or_not_a_shell_stands_between'),
+    ('gradworks/stage/__init__.py', 'self._ancestors() != self._above)', 'False)',
+     'tests/stage/test_stage.py::test_a_stage_whose_dvc_was_killed_stops_whether_or_not_a_shell_stands_between'),
 )

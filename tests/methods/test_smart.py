@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradworks.methods import Method
+from gradworks.methods._core.bases import due
 from gradworks.methods.objectives._shared import regularised
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification
+from tests.methods.smart_models import Masked, make
 from tests.methods.smart_oracle import DEFAULTS, SEED, oracle_losses
 from tests.methods.toys import (
     KINDS,
@@ -27,11 +28,6 @@ from tests.methods.toys import (
     same,
     split,
 )
-
-
-def make(update="erm", weighting="uniform", **options):
-    return Method({"smart": options}, weighting, update, tasks=TASKS, seed=SEED)
-
 
 CASES = {
     "vjp": {},
@@ -205,7 +201,7 @@ def test_shares_are_ratios_of_gradients_with_their_factors_on_the_first_micro_ba
 
 
 def test_shares_are_due_often_at_first_then_every_200_steps():
-    assert [step for step in range(500) if regularised.due(step)] == [0, 2, 8, 32, 200, 400]
+    assert [step for step in range(500) if due(step)] == [0, 2, 8, 32, 200, 400]
 
 
 def test_figures_are_those_of_the_first_visit():
@@ -233,20 +229,8 @@ def test_dotprod_differences_one_function(ascent):
 
 def test_a_plain_model_of_the_package_trains():
     """Heads of gradworks.tasks, whose divergence is differentiated twice."""
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
-
-        def embed(self, x):
-            return self.table(x)
-
-        def forward(self, x, embedded=None):
-            return self.head((self.embed(x) if embedded is None else embedded).mean(1))
-
     torch.manual_seed(0)
-    model, one = Model(), Batch("t", list("ab"), torch.tensor([[1, 2], [3, 4]]), torch.tensor([0, 2]), torch.ones(2))
+    model, one = Masked(), Batch("t", list("ab"), torch.tensor([[1, 2], [3, 4]]), torch.tensor([0, 2]), torch.ones(2))
     assert Method("smart", task=Classification("t", 3)).backward(model, [[one]]).log["smoothness"] > 0
 
 

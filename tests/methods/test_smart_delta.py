@@ -4,17 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from gradworks.methods import Method
 from gradworks.methods._core.masks import Masks
 from gradworks.methods.objectives._shared.perturb import example_scale
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification
+from tests.methods.smart_models import Masked, make
 from tests.methods.smart_oracle import SEED, noise
 from tests.methods.toys import TASKS, Net, batch, build, draw, error, flat, gradients, masks, split
-
-
-def make(update="erm", weighting="uniform", **options):
-    return Method({"smart": options}, weighting, update, tasks=TASKS, seed=SEED)
 
 
 def held_delta(b, model, task, **options):
@@ -51,19 +47,6 @@ def test_embeddings_that_the_outputs_do_not_use_do_not_change_epsilon():
 
 
 def test_padding_does_not_change_the_size_of_delta():
-    class Masked(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
-
-        def embed(self, x):
-            return self.table(x)
-
-        def forward(self, x, embedded=None):
-            e = self.embed(x) if embedded is None else embedded
-            inside = (x > 0).to(e)[..., None]
-            return self.head((e * inside).sum(1) / inside.sum(1)).tanh()
-
     model, found = build(Masked), []
     for padding in (0, 5):
         ids = nn.functional.pad(torch.tensor([[1, 2, 3], [4, 5, 0]]), (0, padding))

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gradworks.methods import Method
+from tests.methods.smart_models import make
 from tests.methods.smart_oracle import SEED
 from tests.methods.toys import (
-    TASKS,
     Kind,
     Net,
     Tied,
@@ -17,10 +17,6 @@ from tests.methods.toys import (
     draw,
     same,
 )
-
-
-def make(update="erm", weighting="uniform", **options):
-    return Method({"smart": options}, weighting, update, tasks=TASKS, seed=SEED)
 
 
 def teacher_of(method):

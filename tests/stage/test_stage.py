@@ -1,9 +1,12 @@
 """Parameters are checked, and what is wrong is said in three lines at most, naming file and key."""
 
+import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,9 @@ stage.run(main)
 """
 
 
+PROGRAM_IN_SHELL = f'{shlex.quote(sys.executable)} -c "$PROGRAM" flag{{after}}'
+
+
 def start(what):
     env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     return subprocess.Popen(
@@ -102,3 +108,22 @@ def test_signals_end_quietly(what, number, code):
     _, error = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("after", ["", "; true"])
+def test_a_stage_whose_dvc_was_killed_stops_whether_or_not_a_shell_stands_between(after):
+    """With a command after it every shell stays; without one some put the program in their place."""
+    parent = f"import subprocess; subprocess.run({PROGRAM_IN_SHELL.format(after=after)!r}, shell=True)"
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "DVC_STAGE": "train", "PROGRAM": PROGRAM}
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    ended = threading.Event()  # the pipe ends with the last process that holds it
+    threading.Thread(target=lambda: (process.stdout.read(), ended.set()), daemon=True).start()
+    try:
+        assert ended.wait(20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

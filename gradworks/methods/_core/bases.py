@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from gradworks.spec import Batch, Masks, Outputs, Pass, Reduce, Sum, Task, Visit
 
 
+def due(step: int) -> bool:
+    """Whether what costs more passes is measured in a step: often at first, when most changes, then every 200 steps."""
+    return step in (2, 8, 32) or step % 200 == 0
+
+
 class Stateless:
     """An entry without state."""
 

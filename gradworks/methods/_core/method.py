@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gradworks.methods._core.entries import load
 from gradworks.methods._core.groups import as_batch, chunks, cycled
 from gradworks.methods._core.masks import Masks
-from gradworks.methods._core.passes import Step, StepPasses
+from gradworks.methods._core.passes import Step, StepPasses, mean_by_name
 from gradworks.methods._core.point import cuda_devices
 from gradworks.methods._core.tensors import add_, norm, precision, scale_
 from gradworks.methods._core.watched import FLOAT16, FunctionTask, Meter
@@ -246,14 +246,6 @@ def _check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         raise ValueError(f"model: {FLOAT16}")
 
 
-def _by_name(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for row in rows:
-        for name, value in row.items():
-            found.setdefault(name, []).append(value)
-    return found
-
-
 def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: Sequence[Tensor]) -> dict[str, float]:
     """The figures of a step, read from the device at once."""
     every = [one for some in sums for one in some]
@@ -264,8 +256,7 @@ def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: 
         # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
         "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
     }
-    for name, values in _by_name([passes.figures() for passes in groups]).items():
-        figures[name] = sum(values) / len(values)
+    figures |= mean_by_name([passes.figures() for passes in groups])
     tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
     log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
     log["finite"] = float(log["gradient_norm"] == log["gradient_norm"] and abs(log["gradient_norm"]) != float("inf"))

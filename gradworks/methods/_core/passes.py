@@ -6,7 +6,7 @@ exact forms, which differentiate through the point, use `functional_call`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,15 @@ class Step:
         """Sum over ranks, in place."""
         if self.reduce is not None:
             self.reduce(tensors)
+
+
+def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tensor]:
+    """() the mean of each figure over the rows that have it."""
+    found: dict[str, list[Tensor]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+    return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
 class MicroBatch:
@@ -200,11 +209,7 @@ class StepPasses:
 
     def figures(self) -> dict[str, float | Tensor]:
         """The update's figures, and the objective's: each the mean over the micro-batches that have it."""
-        found: dict[str, list[Tensor]] = {}
-        for here in (one for batch in self._passes for one in batch):
-            for name, value in here.log.items():
-                found.setdefault(name, []).append(torch.as_tensor(value).detach().float())
-        return self.log | {name: torch.stack(values).mean() for name, values in found.items()}
+        return self.log | mean_by_name([here.log for batch in self._passes for here in batch])
 
     def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
         index = self._first + i

@@ -18,11 +18,6 @@ def dot(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.dot(a.flatten(), b.flatten()) for a, b in zip(x, y, strict=True)]).sum()
 
 
-def add(x: Sequence[Tensor], y: Sequence[Tensor], scale: float = 1.0) -> list[Tensor]:
-    """x + scale * y, new tensors."""
-    return list(torch._foreach_add(list(x), list(y), alpha=scale))
-
-
 def add_(x: Sequence[Tensor], y: Sequence[Tensor], scale: float = 1.0) -> None:
     """x += scale * y."""
     torch._foreach_add_(list(x), list(y), alpha=scale)

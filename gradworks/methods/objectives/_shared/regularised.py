@@ -1,4 +1,4 @@
-"""What objectives share that add terms to the task's loss: figures for the log, and when shares of gradient are due."""
+"""What objectives share that add terms to the task's loss: figures for the log, shares of the gradient."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradworks.methods._core.bases import BaseObjective
+from gradworks.methods._core.bases import BaseObjective, due
 from gradworks.spec import Batch, Outputs, Task
-
-
-def due(step: int) -> bool:
-    """Whether shares of gradient are measured in this step: often at first, then every 200 steps."""
-    return step in (2, 8, 32) or step % 200 == 0
 
 
 class Regularised(BaseObjective):

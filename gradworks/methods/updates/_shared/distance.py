@@ -33,11 +33,6 @@ def _share(form: str, precision: torch.dtype) -> float:
     return _SHARE[form].get(precision, _COARSE)
 
 
-def due(call: int) -> bool:
-    """Whether what costs more passes is measured: often at first, when kinks are many, then every 200 calls."""
-    return call in (2, 8, 32) or call % 200 == 0
-
-
 class Distance:
     """A distance, measured on the first batch, then following the share that each step sees; carried in the state.
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradworks.methods._core.bases import due
 from gradworks.methods._core.tensors import move, precision
-from gradworks.methods.updates._shared.distance import Distance, due
+from gradworks.methods.updates._shared.distance import Distance
 from gradworks.methods.updates._shared.fused import difference_norms_, sample
 from gradworks.spec import Passes
 

@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradworks.methods import Method
 from gradworks.methods.objectives.rdrop import RDrop
 from gradworks.methods.objectives.smart import Smart
+from gradworks.methods.weightings._backends import layers
+from gradworks.methods.weightings._backends.ghost import Ghost
 from tests.methods.ghost_models import MODELS
 from tests.methods.toys import TASKS, Gru, Net, Tied, build, draw, flat, gradients, masks
 
@@ -116,6 +118,42 @@ def test_scores_and_gradient_agree_with_the_loop_with_dropout_on(name):
     again.backward(model, batches, clean)
     again.backward(model, batches, clean)  # not the first batch any more: the floor, nothing checked
     assert again.backward(model, batches, clean).passes == pytest.approx((4 + 3 * 5 / 12) / 3)
+
+
+@pytest.mark.parametrize("name", ["bow", "padding", "stacked", "bert sdpa"])
+def test_of_a_table_only_the_rows_that_the_clean_batch_reads_are_kept(name, monkeypatch):
+    made, of = [], layers.Few.of
+    monkeypatch.setattr(layers.Few, "of", lambda full: made.append(of(full)) or made[-1])
+    batches, clean = draw(1, n=12, clean_n=1)  # at most 6 of 30 words
+    clean[0][0].inputs[:, -1] = 3  # padding
+    model = build(MODELS[name])
+    agrees(model, batches, clean)
+    few = [one for one in made if one is not None]
+    words = model.get_submodule({"bow": "emb", "bert sdpa": "encoder.embeddings.word_embeddings"}.get(name, "word"))
+    assert words.weight.shape in {one.full().shape for one in few}
+    assert all(len(one.values) <= 1 + 6 for one in few)
+
+
+def test_what_was_recorded_is_used_up_last_layer_first(monkeypatch):
+    left, add = [], layers.Gradients.memory
+    record = Ghost.record
+
+    def recorded(self, here):
+        found.append(record(self, here))
+        return found[-1]
+
+    def memory(self, parameter):
+        left.append([use.name for use in found[-1].uses if use is not None])
+        return add(self, parameter)
+
+    found, (batches, clean) = [], draw(1, n=12)
+    model, one = build(MODELS["attention"]), method()
+    one.backward(model, batches, clean)
+    monkeypatch.setattr(Ghost, "record", recorded)
+    monkeypatch.setattr(layers.Gradients, "memory", memory)
+    one.backward(model, batches, clean)
+    assert left[0] == ["word", "position", *(f"inside.{n}" for n in ("q", "k", "v", "o", "norm"))]
+    assert left[-1] == []
 
 
 @pytest.mark.parametrize("name", ["bow", "gru", "attention", "convolutions", "bert eager"])

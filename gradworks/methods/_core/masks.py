@@ -1,4 +1,6 @@
-"""Random numbers keyed by (seed, batch of the data stream, micro-batch, stream): replayed by key, never stored.
+"""Random numbers keyed by (seed, batch of the data stream, micro-batch, stream): replayed by key, not stored.
+
+Only of the micro-batch at hand is dropout's noise kept for its next passes (see `noise.py`).
 
 `batch` counts the batches that a run has drawn, not its optimizer steps: `erm` (one batch a step) and `dotprod` (two)
 see the same masks on the same batch. The key depends neither on how many passes a method makes nor on whether it draws
@@ -10,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradworks.methods._core.noise import Noise
 from gradworks.spec import Batch
 
 
@@ -36,11 +40,16 @@ class Masks:
         batch: how many batches the run drew before this one.
         micro: index of the micro-batch over all ranks: m ranks = m micro-batches.
         devices: indices of the CUDA devices whose generators dropout draws from.
+        kept: holds noise of the micro-batch that was last at hand; one for all masks of a step. None: nothing is kept.
     """
 
-    def __init__(self, seed: int, split: str, batch: int, micro: int, devices: Sequence[int] = ()):
+    def __init__(
+        self, seed: int, split: str, batch: int, micro: int, devices: Sequence[int] = (),
+        kept: dict[Any, Any] | None = None,
+    ):  # fmt: skip
         self._seed, self._split, self._batch, self._micro = seed, split, batch, micro
         self._devices = list(devices)
+        self._kept = kept
 
     @contextlib.contextmanager
     def __call__(self, stream: int) -> Iterator[None]:
@@ -50,7 +59,17 @@ class Masks:
             torch.default_generator.manual_seed(seed)
             for device in self._devices:
                 torch.cuda.default_generators[device].manual_seed(seed)
-            yield
+            with self._noise(stream):
+                yield
+
+    def _noise(self, stream: int) -> contextlib.AbstractContextManager:
+        if self._kept is None:
+            return contextlib.nullcontext()
+        here = (self._split, self._batch, self._micro)
+        if self._kept.get("of") != here:
+            self._kept.clear()
+            self._kept["of"] = here
+        return Noise(self._kept.setdefault(stream, []))
 
     def noise(self, like: Tensor, batch: Batch) -> Tensor:
         """Drawn on the CPU, so that every device sees the same numbers."""

@@ -144,9 +144,11 @@ class Method:
             p.grad = None  # else the peak holds one more gradient
         self.objective.begin(model)
         devices = cuda_devices(parameters)
+        # what torch.compile made traces the calls that `Noise` would see
+        kept: dict[Any, Any] | None = None if devices or _compiled(model) else {}
 
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
-            return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices)
+            return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices, kept)
 
         step = Step(
             model, parameters, self.objective, self.weighting, self._task_of, masks, self._reduce, Meter(),
@@ -219,6 +221,10 @@ class Method:
         flags = torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)
         self._reduce([flags])
         return [f > 0 for f in flags.tolist()]
+
+
+def _compiled(model: nn.Module) -> bool:
+    return any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in model.modules())
 
 
 def _check_task(objective: Objective, task: Task, name: str) -> None:

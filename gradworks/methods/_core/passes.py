@@ -107,12 +107,21 @@ class MicroBatch:
         return self._meter.thirds / len(self.batch.mass)
 
     def log_shares(self) -> None:
-        """`NAME_share`: the size of the gradient of each part of the objective over that of the first, the task's."""
-        outputs = self.outputs()  # passes of its own, after the step's: nothing of those depends on it
-        parts = self._objective.parts(self._raw, outputs, self.batch, self._constants)
-        sizes = [norm(self.backward((self.batch.mass * p).sum(), retain_graph=True)) for p in parts.values()]
-        for name, size in list(zip(parts, sizes, strict=True))[1:]:
-            self.log[f"{name}_share"] = size / sizes[0].clamp_min(1e-30)
+        """`NAME_share`: the size of the gradient of each part of the objective over that of the first, the task's.
+
+        Before the step's own passes, with passes of its own, one after another: so the peak of memory stays theirs.
+        """
+        sizes: dict[str, Tensor] = {}
+        left = [""]
+        while left:
+            parts = self._objective.parts(self._raw, self.outputs(), self.batch, self._constants)
+            name, *left = [name for name in parts if name not in sizes]
+            part = (self.batch.mass * parts[name]).sum()
+            del parts  # else the graphs of the others stay
+            sizes[name] = norm(self.backward(part))
+        (_, first), *further = sizes.items()
+        for name, size in further:
+            self.log[f"{name}_share"] = size / first.clamp_min(1e-30)
 
 
 class FirstVisit:
@@ -170,6 +179,8 @@ class StepPasses:
             if first:
                 self._passes[i] = [self._micro_batch(i, k, batch) for k, batch in enumerate(self._batches[i])]
                 clean = self._clean[i] if weighting.clean else ()
+                if i == 0 and getattr(step.objective, "due", False):
+                    self._passes[0][0].log_shares()
                 weighting.prepare(FirstVisit(step, self._passes[i], clean))
             sums, total, weight = [], None, None
             for here in self._passes[i]:
@@ -181,8 +192,6 @@ class StepPasses:
                     weight += one.weight
                 one.gradient = []
                 sums.append(one)
-            if first and i == 0 and getattr(step.objective, "due", False):
-                self._passes[0][0].log_shares()
         if not one.divided:
             step.total([*total, weight])
             divide_(total, weight)  # one division, last

@@ -46,7 +46,7 @@ class Smart(Regularised):
 
     Logs `delta`, the largest entry of delta; `smoothness` and `proximal`, the means of R_s and D; and now and then
     `smoothness_share` and `proximal_share`, the sizes of the gradients of these terms, with their factors, over that of
-    the loss (at three passes more).
+    the loss (at up to five passes more).
 
     Args:
         smoothness: factor of R_s, lambda_s of the paper; 0 = no adversarial passes.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gradworks.methods._core.tensors import add_, norm, precision
 from gradworks.methods.weightings._backends.ghost import LAYOUTS, Ghost
-from gradworks.methods.weightings._backends.layers import NotCovered
+from gradworks.methods.weightings._backends.layers import Few, NotCovered
 from gradworks.methods.weightings._backends.logit_fd import TAU, LogitFd
 from gradworks.spec import Pass, Visit
 
@@ -77,7 +77,7 @@ def _exact(ghost: Ghost, here: Pass) -> None:
     while True:
         try:
             with torch.no_grad():
-                made = ghost.weighted(recorded, r, [torch.empty_like(p) for p in here.parameters])
+                made = ghost.weighted(recorded, r)
             wrong = _wrong(here, modules, plain, made, _EXACT_HALF if _half(here, recorded.outputs) else _EXACT)
             reason = "its rows are not examples, or it is used past its forward, or examples are coupled"
         except NotCovered as error:
@@ -169,7 +169,7 @@ def compared(a: Tensor, b: Tensor, noise: float) -> Tensor:
 
 def _responsible(ghost: Ghost, here: Pass, noise: float) -> str:
     """The module whose own part of the scores disagrees most, each moved alone."""
-    clean = ghost.clean
+    clean = [t.full() if isinstance(t, Few) else t for t in ghost.clean]
     recorded = ghost.record(here)
     cotangents = torch.autograd.grad(recorded.losses.sum(), recorded.outputs, retain_graph=True, allow_unused=True)
     ghost.backward(recorded)

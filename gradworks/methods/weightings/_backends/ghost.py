@@ -7,7 +7,8 @@ backward pass of every other back-end is not made, and rows of examples with wei
 
 Cost with a clean batch of share r: r for v, then 1/3 forward, 1/3 activations, 1/3 inner products and at most 1/3
 weight gradients: (4 + 3r) / 3 plain passes. Memory: v, whose memory becomes the gradient, and the layers' inputs and
-output gradients until the weights are known.
+output gradients until the weights are known. Of the rows of v of an embedding only those that the clean batch reads
+are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradworks.methods.weightings._backends import gru
-from gradworks.methods.weightings._backends.layers import RULES, Gradients, NotCovered, Rows, Use
+from gradworks.methods.weightings._backends.layers import RULES, Few, Gradients, NotCovered, Rows, Use
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 CONTIGUOUS, STACKED, SECOND = "contiguous", "stacked", "second"
@@ -133,7 +134,7 @@ class Ghost:
 
     def __init__(self) -> None:
         self.layouts: dict[str, str] = {}  # of modules whose rows are not contiguous
-        self.clean: list[Tensor] | None = None  # the clean gradient, until its memory is given away
+        self.clean: list[Tensor | Few] | None = None  # the clean gradient, until its memory is given away
         self._last: Pass | None = None
         self._modules: list[tuple[str, nn.Module]] = []
         self._of: list[nn.Module | nn.Parameter] = []
@@ -143,7 +144,18 @@ class Ghost:
             for name, module in self.modules(visit.passes[0]):
                 if type(module) is nn.GRU and module.weight_ih_l0.device.type == "cpu":  # there it is faster
                     stack.enter_context(gru.standing_in(module, name, None))
-            self.clean, self._last = visit.clean_gradient(), visit.passes[-1]
+            clean, self._last = visit.clean_gradient(), visit.passes[-1]
+        tables = self._tables(visit.passes[0])
+        for j in tables:  # one after another, so that not all are there twice
+            clean[j] = Few.of(clean[j]) or clean[j]
+        self.clean = clean
+
+    def _tables(self, here: Pass) -> list[int]:
+        """Which parameters only embeddings read."""
+        of = {id(p): j for j, p in enumerate(here.parameters)}
+        own = [(type(m) is nn.Embedding, id(p)) for _, m in self.modules(here) for p in m.parameters(recurse=False)]
+        others = {p for table, p in own if not table}
+        return sorted({of[p] for table, p in own if table and p in of and p not in others})
 
     def modules(self, here: Pass) -> list[tuple[str, nn.Module]]:
         """Raises NotCovered."""
@@ -181,7 +193,7 @@ class Ghost:
                 total += score
         return total
 
-    def parts(self, recorded: Recorded, direction: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def parts(self, recorded: Recorded, direction: Sequence[Tensor | Few]) -> Iterator[tuple[str, Tensor]]:
         """The name of each use's module and its (n,) part of <direction, gradient of example i>."""
         v = {id(p): t for p, t in zip(recorded.here.parameters, direction, strict=True)}
         for use, x, g in self.rows(recorded):
@@ -192,20 +204,28 @@ class Ghost:
 
     @torch.no_grad()
     def gradient(self, recorded: Recorded, weights: Tensor) -> list[Tensor]:
-        """The sum of weights (n,) times gradients, one tensor per trainable parameter; the caller owns them."""
-        here, clean = recorded.here, self.clean
-        if here is self._last:
-            self.clean = None
-        memory = clean if here is self._last else [torch.empty_like(p) for p in here.parameters]
-        return self.weighted(recorded, weights, memory)
+        """The sum of weights (n,) times gradients, one tensor per trainable parameter; the caller owns them.
 
-    def weighted(self, recorded: Recorded, weights: Tensor, memory: list[Tensor]) -> list[Tensor]:
-        """`gradient` into given memory."""
+        What was recorded is used up, the last layer first: an embedding gets memory when the others' is free.
+        """
+        here, clean = recorded.here, [None] * len(recorded.here.parameters)
+        if here is self._last:
+            clean, self.clean = self.clean, None
+        memory = [t if isinstance(t, Tensor) else None for t in clean]
+        return self._weighted(recorded, weights, memory, self.rows(recorded, use_up=True))
+
+    def weighted(self, recorded: Recorded, weights: Tensor) -> list[Tensor]:
+        """`gradient` in new memory, and what was recorded stays."""
+        return self._weighted(recorded, weights, [None] * len(recorded.here.parameters), self.rows(recorded))
+
+    def _weighted(
+        self, recorded: Recorded, weights: Tensor, memory: list[Tensor | None], each: Iterator[tuple]
+    ) -> list[Tensor]:
         here = recorded.here
         rows, sums = Rows(weights), Gradients(here.parameters, memory)
         reached = set()
         with _as_recorded(weights):
-            for use, x, g in self.rows(recorded):
+            for use, x, g in each:
                 reached |= {id(use.weight), id(use.bias)}
                 for parameter, gradients in use.small:
                     sums.add(parameter, weights.to(gradients.dtype) @ gradients)
@@ -215,10 +235,16 @@ class Ghost:
             here.reached[j] |= id(p) in reached
         return sums.done()
 
-    def rows(self, recorded: Recorded) -> Iterator[tuple[Use, Tensor, Tensor]]:
-        """Each use that the losses depend on, its input and its output gradient by example."""
+    def rows(self, recorded: Recorded, use_up: bool = False) -> Iterator[tuple[Use, Tensor, Tensor]]:
+        """Each use that the losses depend on, its input and its output gradient by example; the last use first.
+
+        `use_up`: each is forgotten when the next is asked for.
+        """
         n, mine = len(recorded.losses), {id(p) for p in recorded.here.parameters}
-        for use, g in zip(recorded.uses, recorded.gradients, strict=True):
+        for i in reversed(range(len(recorded.uses))):
+            use, g = recorded.uses[i], recorded.gradients[i]
+            if use_up:
+                recorded.uses[i] = recorded.gradients[i] = None
             if g is None:
                 continue
             layout, tails = self.layouts.get(use.name, CONTIGUOUS), use.rule.tail(use)

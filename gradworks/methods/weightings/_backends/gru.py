@@ -49,24 +49,28 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
+        # in place wherever it can be: the peak of memory of a model that is mostly a GRU is here
         states, gates, n, weight = ctx.saved_tensors
         length, m, size = n.shape
         r, z, hidden = gates.split(size, -1)
-        reset = (1 - z).mul_(1 - n * n)  # d h_t / d (gi_n + r * gh_n)
-        by = gates.new_empty(length, m, 3, size)  # d h_t / d gh
-        torch.mul(reset, r, out=by[:, :, 2])
-        torch.mul(by[:, :, 2], hidden, out=by[:, :, 0]).mul_(1 - r)
-        torch.sub(states[:-1], n, out=by[:, :, 1]).mul_(z).mul_(1 - z)
-        total = torch.empty_like(n)
+        gi = gates.new_empty(length, m, 3, size)
+        reset = torch.mul(n, n, out=gi[:, :, 2]).neg_().add_(1)  # d h_t / d (gi_n + r * gh_n)
+        reset.addcmul_(reset, z, value=-1)
+        gh = torch.empty_like(gi)  # d h_t / d gh
+        torch.mul(reset, r, out=gh[:, :, 2])
+        by = torch.mul(gh[:, :, 2], hidden, out=gh[:, :, 0])
+        by.addcmul_(by, r, value=-1)
+        by = torch.sub(states[:-1], n, out=gh[:, :, 1]).mul_(z)
+        by.addcmul_(by, z, value=-1)
         above = grad.new_zeros(m, size)
-        steps = list(zip(grad.unbind(), total.unbind(), by.unbind(), z.unbind(), strict=True))
-        for g, d, b, keep in reversed(steps):
-            torch.add(above, g, out=d)
-            b.mul_(d[:, None])
-            above = torch.addmm(d * keep, b.view(m, 3 * size), weight)
-        gh = by.view(length, m, 3 * size)
-        gi = gh.clone()
-        torch.mul(total, reset, out=gi[:, :, 2 * size :])
+        steps = list(zip(grad.unbind(), gh.unbind(), reset.unbind(), z.unbind(), strict=True))
+        for g, b, into, keep in reversed(steps):
+            total = above + g
+            b.mul_(total[:, None])
+            into.mul_(total)
+            above = torch.addmm(total.mul_(keep), b.view(m, 3 * size), weight)
+        gi[:, :, :2] = gh[:, :, :2]
+        gi, gh = gi.view(length, m, 3 * size), gh.view(length, m, 3 * size)
         of_weight = of_bias = None
         if ctx.needs_input_grad[3]:
             of_weight = gh.flatten(0, 1).t() @ states[:-1].flatten(0, 1)

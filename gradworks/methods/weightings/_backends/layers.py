@@ -10,7 +10,7 @@ x and g come as (A, n, K, ...): n examples with A * K rows each; `...` is what t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +60,50 @@ class Use:
     large: bool = False
 
 
-class Gradients:
-    """Sums over uses, one tensor per trainable parameter, in memory that is given."""
+@dataclass
+class Few:
+    """A (V, D) direction with few rows that are not zero: a batch reads few rows of a table.
 
-    def __init__(self, parameters: list[nn.Parameter], memory: list[Tensor]):
+    Attributes:
+        values: those rows, after a row of zeros.
+        place: (V,) where each row stands in `values`.
+    """
+
+    values: Tensor
+    place: Tensor
+
+    @staticmethod
+    def of(full: Tensor) -> Few | None:
+        """None where it would save little."""
+        rows = torch.linalg.vector_norm(full, dim=1).nonzero()[:, 0]  # the norms are the fastest way to ask
+        if len(rows) > len(full) // 2:
+            return None
+        place = torch.zeros(len(full), dtype=torch.long, device=full.device)
+        place[rows] = torch.arange(1, len(rows) + 1, device=full.device)
+        return Few(torch.cat([full.new_zeros(1, full.shape[1]), full[rows]]), place)
+
+    def full(self) -> Tensor:
+        """(V, D)"""
+        return self.values[self.place]
+
+
+class Gradients:
+    """Sums over uses, one tensor per trainable parameter, in memory that is given, or new where it is None."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], memory: Sequence[Tensor | None]):
         self._place = {id(p): j for j, p in enumerate(parameters)}
-        self._sums, self._fresh = memory, [True] * len(memory)
+        self._parameters, self._sums, self._fresh = parameters, list(memory), [True] * len(memory)
+
+    def _sum(self, j: int) -> Tensor:
+        if self._sums[j] is None:
+            self._sums[j] = torch.empty_like(self._parameters[j])
+        return self._sums[j]
 
     def memory(self, parameter: Tensor) -> tuple[Tensor, bool]:
         """The sum so far and whether nothing was written into it yet; the caller writes into it."""
         j = self._place[id(parameter)]
         fresh, self._fresh[j] = self._fresh[j], False
-        return self._sums[j], fresh
+        return self._sum(j), fresh
 
     def add(self, parameter: Tensor | None, value: Tensor) -> None:
         out, fresh = self.memory(parameter)
@@ -88,10 +120,7 @@ class Gradients:
             out.addmm_(a.t(), b)
 
     def done(self) -> list[Tensor]:
-        for out, fresh in zip(self._sums, self._fresh, strict=True):
-            if fresh:
-                out.zero_()
-        return self._sums
+        return [self._sum(j).zero_() if fresh else self._sums[j] for j, fresh in enumerate(self._fresh)]
 
 
 class Rows:
@@ -190,10 +219,10 @@ class Embedding(Rule):
     def small(self, use: Use, x: Tensor, g: Tensor) -> dict[Tensor, Callable[[], Tensor]]:
         return {}
 
-    def inner(self, use: Use, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
-        t = F.embedding(x, weight)
-        pad = use.module.padding_idx
-        if pad is not None and bool(weight[pad].any()):  # only where the weights are shared with another module
+    def inner(self, use: Use, x: Tensor, g: Tensor, weight: Tensor | Few) -> Tensor:
+        few, pad = isinstance(weight, Few), use.module.padding_idx
+        t = F.embedding(weight.place[x], weight.values) if few else F.embedding(x, weight)
+        if not few and pad is not None and bool(weight[pad].any()):  # where another module has the weights too
             t = t.masked_fill((x == pad)[..., None], 0)
         if x.shape[:3] != g.shape[:3]:
             return flat(g, 2).flatten(1) @ t.to(g.dtype).flatten()

@@ -134,6 +134,21 @@ def test_of_a_table_only_the_rows_that_the_clean_batch_reads_are_kept(name, monk
     assert all(len(one.values) <= 1 + 6 for one in few)
 
 
+def test_a_table_that_another_layer_reads_too_is_kept_whole():
+    class Short(nn.Module):
+        """Classes are the first words."""
+
+        def __init__(self):
+            super().__init__()
+            self.emb, self.out = nn.Embedding(30, 8), nn.Linear(8, 30, bias=False)
+            self.out.weight = self.emb.weight
+
+        def forward(self, ids, kind="three"):
+            return self.out(torch.tanh(self.emb(ids)).mean(1))[:, :3]
+
+    agrees(build(Short), *draw(1, n=12, clean_n=1))  # few rows of its gradient are not zero
+
+
 def test_what_was_recorded_is_used_up_last_layer_first(monkeypatch):
     left, add = [], layers.Gradients.memory
     record = Ghost.record

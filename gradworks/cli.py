@@ -16,6 +16,7 @@ examples:
   gradworks report                      the report of the cells that are there, finished or not
   gradworks readme                      write the generated parts of README.md
   gradworks run pipelines/reweighting/params.yaml
+  gradworks storage up                  an S3 server on this machine, for dvc push and dvc pull
 """
 
 
@@ -34,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "run":
             one.add_argument("--jobs", type=int, default=2, help="`dvc repro` at once (default: %(default)s)")
     verbs.add_parser("readme", help="write the generated parts of README.md")
+    said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
+    storage = verbs.add_parser("storage", help=said, description=said)
+    storage.add_argument("act", choices=("up", "down", "status", "env"))
     return parser
 
 
@@ -56,6 +60,26 @@ def _run(args: argparse.Namespace) -> None:
         from gradworks.report import readme
 
         readme.write(Path("README.md"))
+    elif args.verb == "storage":
+        _storage(args.act)
+
+
+def _storage(act: str) -> None:
+    from gradworks import storage
+
+    if act == "up":
+        print(storage.described(storage.up()))
+        return
+    if act == "down":
+        print("storage is down; its data stays" if storage.down() else "storage was not up")
+        return
+    server = storage.running()
+    if act == "env" and server:
+        print(storage.exports(server))
+        return
+    print(storage.described(server), file=sys.stdout if act == "status" else sys.stderr)
+    if server is None:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gradworks import report
+from gradworks import report, storage
 from gradworks.stage import cells, read_yaml
 from gradworks.stage.errors import InputError
 
@@ -27,7 +27,8 @@ _NEXT = """next:
   your data       cp -R pipelines/reweighting pipelines/mine, edit pipelines/mine/params.yaml, then
                   gradworks cells pipelines/mine/params.yaml && dvc repro pipelines/mine/dvc.yaml
   your own loop   python examples/plain_loop.py
-  other machines  dvc remote add -d store s3://BUCKET/PREFIX && dvc push --run-cache"""
+  other machines  dvc remote modify --local store url s3://BUCKET/PREFIX && dvc push --run-cache
+                  (a store on this machine: gradworks storage up)"""
 
 
 class _Screen:
@@ -176,7 +177,7 @@ def run(params: Path, jobs: int) -> None:
         jobs: how many `dvc repro` work at once.
 
     Raises:
-        InputError: a stage failed; names the log.
+        InputError: a stage failed; names the log. Or the storage that is up took nothing.
     """
     cells.write(params)
     _LOG.parent.mkdir(parents=True, exist_ok=True)
@@ -193,4 +194,6 @@ def run(params: Path, jobs: int) -> None:
             raise SystemExit(130) from None
     watch.screen.clear()
     results = watch.collect()
+    if storage.push([params.with_name("dvc.yaml").as_posix()]):
+        print("pushed to the storage that is up: results, models and the run cache")
     print(report.table(results), report.answer(results), f"report: {page}", _NEXT, sep="\n\n")

@@ -91,7 +91,11 @@ class Masks(Protocol):
 
 
 class Stateful(Protocol):
-    """Every entry of every slot, and Method. State: nested dicts and lists of tensors, numbers and strings."""
+    """Every entry of every slot, and Method. State: nested dicts and lists of tensors, numbers and strings.
+
+    An entry may have `once`, true where it makes one pass over a micro-batch under the same masks: where all three
+    entries say so, noise is not kept for a second pass.
+    """
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

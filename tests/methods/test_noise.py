@@ -109,6 +109,27 @@ def test_nothing_is_kept_after_the_step(monkeypatch):
         gc.enable()
 
 
+@pytest.mark.parametrize(
+    ("slots", "kept"),
+    [
+        ({}, 0), ({"update": {"erm": {"batches": 2}}}, 0), ({"update": "reptile"}, 0), ({"update": "fomaml"}, 0),
+        ({"weighting": {"reweight": {"backend": "ghost"}}}, 0), ({"weighting": "hard_mining"}, 0),
+        ({"weighting": {"reweight": {"backend": "logit_fd"}}}, 1), ({"objective": "smart"}, 1),
+        ({"update": "dotprod"}, 1), ({"update": "sam"}, 1), ({"update": "maml"}, 1),
+        ({"objective": "smart", "update": "reptile"}, 1), ({"weighting": "hard_mining", "update": "sam"}, 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_where_a_micro_batch_is_passed_once_nothing_is_kept(slots, kept, monkeypatch):
+    entered, enter = [], noise.Noise.__enter__
+    monkeypatch.setattr(noise.Noise, "__enter__", lambda self: entered.append(self) or enter(self))
+    method, model = Method(**slots, tasks=TASKS), build(Net)
+    method.backward(model, *draw(method.batches))
+    entered.clear()
+    method.backward(model, *draw(method.batches, seed=300))  # the first step checks and measures with more passes
+    assert bool(entered) == bool(kept)
+
+
 def test_a_compiled_model_draws_for_itself():
     inner, method = build(Net), Method(objective="smart", tasks=TASKS)
     method.backward(inner, *draw(1))

@@ -31,6 +31,7 @@ class BaseObjective(Stateless):
 
     holds = False
     due = False
+    once = True
     requires: tuple[str, ...] = ()
 
     def begin(self, model: nn.Module) -> None:
@@ -52,6 +53,7 @@ class BaseWeighting(Stateless):
 
     holds = False
     clean = False
+    once = True
 
     def prepare(self, visit: Visit) -> None:
         """Nothing to prepare."""

@@ -145,7 +145,8 @@ class Method:
         self.objective.begin(model)
         devices = cuda_devices(parameters)
         # what torch.compile made traces the calls that `Noise` would see
-        kept: dict[Any, Any] | None = None if devices or _compiled(model) else {}
+        draws = devices or _compiled(model) or all(getattr(getattr(self, slot), "once", False) for slot in _SLOTS)
+        kept: dict[Any, Any] | None = None if draws else {}
 
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
             return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices, kept)

@@ -32,6 +32,8 @@ class Fomaml(Inner):
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 
+    once = True
+
     def gradient(self, passes: Passes) -> list[Tensor]:
         k, due = self.needs.batches, self.due()
         if k == 1:

@@ -44,6 +44,8 @@ class Reptile(Inner):
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 
+    once = True
+
     def gradient(self, passes: Passes) -> list[Tensor]:
         k, due = self.needs.batches, self.due()
         if k == 1:

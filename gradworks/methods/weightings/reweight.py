@@ -119,6 +119,10 @@ class Reweight(BaseWeighting):
         self._steps += 1
 
     @property
+    def once(self) -> bool:
+        return self.taken == "ghost"
+
+    @property
     def _resting(self) -> bool:
         return self._steps % self._every > 0
 

@@ -17,6 +17,8 @@ class Regularised(BaseObjective):
     of its gradient (with its factor) over that of the task's loss.
     """
 
+    once = False
+
     def __init__(self, factors: dict[str, float]):
         """`factors`: of the further parts, by name; those of factor 0 are not in use and not in `_factors`."""
         self._factors = {name: factor for name, factor in factors.items() if factor}

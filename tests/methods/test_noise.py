@@ -115,7 +115,7 @@ def test_nothing_is_kept_after_the_step(monkeypatch):
         ({}, 0), ({"update": {"erm": {"batches": 2}}}, 0), ({"update": "reptile"}, 0), ({"update": "fomaml"}, 0),
         ({"weighting": {"reweight": {"backend": "ghost"}}}, 0), ({"weighting": "hard_mining"}, 0),
         ({"weighting": {"reweight": {"backend": "logit_fd"}}}, 1), ({"objective": "smart"}, 1),
-        ({"update": "dotprod"}, 1), ({"update": "sam"}, 1), ({"update": "maml"}, 1),
+        ({"update": "dotprod"}, 1), ({"update": {"dotprod": {"every": 2}}}, 0), ({"update": "sam"}, 1), ({"update": "maml"}, 1),
         ({"objective": "smart", "update": "reptile"}, 1), ({"weighting": "hard_mining", "update": "sam"}, 1),
     ],
     ids=str,

@@ -80,12 +80,16 @@ class DotProd(Stateless):
         self._steps = 0
         self._hessian = Hessian(self._alpha)
 
+    @property
+    def once(self) -> bool:
+        return self._weight == 0 or self._steps % self._every > 0
+
     def gradient(self, passes: Passes) -> list[Tensor]:
         g1 = passes.gradient(0)
-        if self._weight != 0 and self._steps % self._every == 0:
-            self._with_term(passes, g1)
-        else:
+        if self.once:
             self._plain(passes, g1, passes.gradient(1))
+        else:
+            self._with_term(passes, g1)
         self._steps += 1
         return g1
 

@@ -24,6 +24,7 @@ from benchmarks.hardware import hardware
 from benchmarks.memory import peak
 from benchmarks.models import KINKED, MODELS, ON_CPU
 from benchmarks.plain import Case, Data, batches_of, side
+from benchmarks.profile import profile
 from benchmarks.rows import ROWS, Row, Work
 from benchmarks.timing import compare
 from gradworks.stage.artefacts import atomic_file, read_json, write_json
@@ -97,6 +98,9 @@ def _measured(case: Case, floor: Work | None, plains: dict[Any, int], quick: boo
         result["memory_ratio"] = peak(case, "method") / plains[key]
     if row.error and case.precision == "float32":
         result |= errors(case, 2 if quick else 5)
+    target = row.targets.of(case.model, case.fraction)
+    if case.device == "cpu" and row.backend != "ghost" and table.late(result | {"target": target}):
+        result["profile"] = profile(case)
     return result
 
 

@@ -27,21 +27,37 @@ forward have eager attention on both sides, all others scaled dot product attent
 """
 
 
+PROFILE = """\
+### Where the time goes that is too much
+
+In plain steps. Passes: forward and backward, with the gradients that come out; optimizer: fused AdamW; other:
+arithmetic on lists of gradients, figures for the log, Python.
+
+"""
+
+
 def misses(row: dict[str, Any]) -> list[str] | None:
     """Which targets a row does not reach; None where it has none or was not measured."""
     target = row["target"]
     if row.get("note") or not any(bound is not None for bound in target.values()):
         return None
-    found = []
-    upper = row["high"] if row["high"] is not None else row["time_ratio"]
-    if target.get("time") is not None and row["time_ratio"] is not None and upper > target["time"] * SLACK:
-        found.append("time")
-    for name, value in (("memory", row["memory_ratio"]), ("error", row["error"])):
+    found = ["time"] if late(row) else []
+    memory = None if row["memory_ratio"] is None else round(row["memory_ratio"], 2)  # repeats differ by a hundredth
+    for name, value in (("memory", memory), ("error", row["error"])):
         if target.get(name) is not None and value is not None and not value <= target[name]:
             found.append(name)
     if target.get("sign") is not None and row["sign_agreement"] is not None and row["sign_agreement"] < target["sign"]:
         found.append("signs")
     return found
+
+
+def late(row: dict[str, Any]) -> bool:
+    """Whether a row misses its target of time."""
+    bound, ratio = row["target"].get("time"), row.get("time_ratio")
+    if bound is None or ratio is None:
+        return False
+    upper = ratio if row["high"] is None else row["high"]
+    return upper > bound * SLACK
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -67,6 +83,9 @@ def page(rows: Sequence[dict[str, Any]], command: str) -> str:
         parts.append(f"## {_cell(hardware[0])}, {hardware[1]}\n\n{_summary(some)}\n")
         for model in dict.fromkeys(row["model"] for row in some):
             parts.append(f"### {model}\n\n" + _table([row for row in some if row["model"] == model]))
+        profiled = [row for row in some if row.get("profile")]
+        if profiled:
+            parts.append(PROFILE + _profiles(profiled))
     absent = [row for row in rows if row.get("note")]
     if absent:
         lines = [f"- {_cell(label(row))} on {row['model']}: {_cell(row['note'])}" for row in absent]
@@ -101,6 +120,18 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             _number(row["floor"], ".3f"), _number(row["operations"], ".2f"), row["n"] or "", verdict(row),
         )  # fmt: skip
         lines.append("| " + " | ".join(_cell(str(cell)) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _profiles(rows: Sequence[dict[str, Any]]) -> str:
+    names = ("passes", "optimizer", "other")
+    head = ["model", "method", "passes counted", *(f"plain: {name}" for name in names[:2]), *names]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    for row in rows:
+        plain, own = row["profile"]["plain"], row["profile"]["method"]
+        numbers = [row["passes"], *(plain[name] for name in names[:2]), *(own[name] for name in names)]
+        cells = [row["model"], label(row), *(f"{number:.2f}" for number in numbers)]
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -97,6 +97,7 @@ NOTHING = {"time": None, "memory": None, "error": None, "sign": None}
         ({}, "met"),
         ({"high": 1.67}, "met"),  # 1.6 + 5 % = 1.68
         ({"high": 1.69}, "**missed: time**"),
+        ({"memory_ratio": 1.204}, "met"),
         ({"memory_ratio": 1.21}, "**missed: memory**"),
         ({"error": 2e-6}, "**missed: error**"),
         ({"error": float("nan")}, "**missed: error**"),
@@ -109,6 +110,13 @@ NOTHING = {"time": None, "memory": None, "error": None, "sign": None}
 )
 def test_verdict(given, words):
     assert table.verdict(made(**given)) == words
+
+
+def test_the_page_has_a_profile_of_what_is_late():
+    found = {"plain": {"passes": 0.95, "optimizer": 0.05}, "method": {"passes": 1.5, "optimizer": 0.05, "other": 0.2}}
+    text = table.page([made(profile=found, high=1.8), made(backend="jvp")], "command").split("too much")[1]
+    assert "| gru | reweight, ghost, clean 0.25 | 1.58 | 0.95 | 0.05 | 1.50 | 0.05 | 0.20 |" in text
+    assert "jvp" not in text
 
 
 def test_the_page():

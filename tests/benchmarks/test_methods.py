@@ -9,8 +9,10 @@ import json
 import pytest
 
 from benchmarks import counts, memory, methods, models, peers, plain, timing
+from benchmarks.profile import profile
 from benchmarks.rows import ROWS, Work
 from gradworks.methods._core.entries import names
+from gradworks.methods._core.passes import MicroBatch
 
 SMALL = models.MODELS["bow"].small
 
@@ -186,3 +188,11 @@ def test_targets_by_model_and_clean_batch():
     assert [of("smart", "noise", model)["time"] for model in ("gru", "bow")] == [3.5, 3.1]
     assert [of("dotprod", "central", model)["error"] for model in ("bow", "bow-relu")] == [1e-4, 1e-2]
     assert not any(of("sam", "", "bow").values())
+
+
+def test_a_profile_has_the_parts_of_a_step_and_leaves_no_trace(small):
+    own = {name: getattr(MicroBatch, name) for name in ("outputs", "moved", "loss", "backward")}
+    found = profile(plain.Case(row("dotprod", "central"), "gru", None))
+    assert own == {name: getattr(MicroBatch, name) for name in own}
+    assert found["plain"]["other"] == 0 and all(value > 0 for value in found["method"].values())
+    assert 0.5 < sum(found["plain"].values()) < 1.5  # medians of parts over the median of the whole

@@ -170,29 +170,40 @@ def _program() -> str:
     return found
 
 
-def _free(preferred: int = 0) -> int:
-    """A port that is free together with the one 10,000 above, which the server takes for its gRPC."""
-    for attempt in range(200):
+def _free(preferred: int = 0, patience: float = 0.0) -> int:
+    """A port that is free together with the one 10,000 above, which the server takes for its gRPC.
+
+    Args:
+        preferred: taken if it is free, or becomes free within `patience` seconds.
+    """
+    until = time.monotonic() + patience
+    for _ in range(200):
         with contextlib.ExitStack() as stack:
             one, other = (stack.enter_context(socket.socket()) for _ in range(2))
             for each in (one, other):  # as servers do: connections of the one before linger
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError, OverflowError):
-                one.bind(("127.0.0.1", preferred if attempt == 0 else 0))
+                one.bind(("127.0.0.1", preferred))
                 port = one.getsockname()[1]
                 if port < 55_000:
                     other.bind(("127.0.0.1", port + 10_000))
                     return port
+        if preferred and time.monotonic() < until:
+            time.sleep(0.05)
+        else:
+            preferred = 0
     raise InputError("storage: found no free pair of ports\nexpected two that are 10,000 apart")
 
 
 def _start(folder: Path) -> tuple[Server, subprocess.Popen[bytes]]:
     import psutil
 
-    known = read_json(folder / "ports.json") if (folder / "ports.json").exists() else {"s3": 28333}
+    before = (folder / "ports.json").exists()
+    known = read_json(folder / "ports.json") if before else {"s3": 28333}
     ports: dict[str, int] = {}
     for name in ("s3", "master", "volume", "filer"):
-        while (port := _free(known.get(name, 0))) in ports.values():
+        # a server that was killed closes its ports a moment after it is gone
+        while (port := _free(known.get(name, 0), 5.0 if before else 0.0)) in ports.values():
             known.pop(name, None)
         ports[name] = port
     data = folder / "data"

@@ -194,6 +194,6 @@ def run(params: Path, jobs: int) -> None:
             raise SystemExit(130) from None
     watch.screen.clear()
     results = watch.collect()
-    if storage.push([params.with_name("dvc.yaml").as_posix()]):
-        print("pushed to the storage that is up: results, models and the run cache")
-    print(report.table(results), report.answer(results), f"report: {page}", _NEXT, sep="\n\n")
+    print(report.table(results), report.answer(results), f"report: {page}", _NEXT, sep="\n\n", flush=True)
+    if storage.push([params.with_name("dvc.yaml").as_posix()]):  # last: what was found is not lost where it fails
+        print("\npushed to the storage that is up: results, models and the run cache")

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from gradworks import run
+from gradworks.stage.errors import InputError
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -37,3 +38,28 @@ def test_a_long_table_keeps_its_end(monkeypatch):
     run._Screen().show("\n".join(f"row {i}" for i in range(50)), "status", [])
     assert out.getvalue().count("\n") == 4  # what would scroll away could not be drawn over
     assert "status" in out.getvalue()
+
+
+def test_results_are_shown_before_a_push_that_fails(monkeypatch, tmp_path, capsys):
+    class Watch:
+        screen = run._Screen()
+
+        def __init__(self, params):
+            pass
+
+        def collect(self):
+            return {}
+
+    def refuse(targets):
+        raise InputError(f"storage: dvc push of {targets} failed")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run.cells, "write", lambda params: None)
+    monkeypatch.setattr(run, "_Watch", Watch)
+    monkeypatch.setattr(run, "_repro", lambda *args: None)
+    monkeypatch.setattr(run.report, "table", lambda results: "the table")
+    monkeypatch.setattr(run.report, "answer", lambda results: "the answer")
+    monkeypatch.setattr(run.storage, "push", refuse)
+    with pytest.raises(InputError, match=r"push of \['pipelines/mine/dvc.yaml'\]"):
+        run.run(run.Path("pipelines/mine/params.yaml"), 1)
+    assert capsys.readouterr().out.startswith("the table\n\nthe answer")

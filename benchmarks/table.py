@@ -19,9 +19,9 @@ its own. `passes` are counted in plain passes over the same batches, with the le
 are floating-point operations over those of plain training. `clean` is the size of the clean batch as a share of the
 batch; plain training has none. `error` is the median relative error against float64, dropout on: of the scores (and the
 share of signs that agree), of the dot product's term, of the gradient of `smart` for a given perturbation. A time is
-met when the upper end of its interval is at most the target plus 5 %, memory to two decimals. Rows that have to be differentiated twice or
-forward have eager attention on both sides, all others scaled dot product attention. Rows of other people's code:
-`higher`, `torch.func`, `opacus`, and SMART in the order of its published code.
+met when the upper end of its interval is at most the target plus 5 %, memory to two decimals. Rows that have to be
+differentiated twice or forward have eager attention on both sides, all others scaled dot product attention. Rows of
+other people's code: `higher`, `torch.func`, `opacus`, and SMART in the order of its published code.
 
 ![Time of every method over plain training](results.svg)
 """

@@ -30,14 +30,21 @@ check: setup ## lint Python, YAML, the workflow and the citation
 readme: setup ## write the tables of README.md from report/results.json
 	@$(BIN)/gradworks readme
 
-# the code comes with each run, so an image holds the environment only and its build context is three files
-TAG = $$(cat constraints.txt images/$$kind/Dockerfile | cksum | cut -d' ' -f1)
-images: ## build the images of the stages for CPU and GPU nodes (needs Docker; KIND=cpu builds one)
+# The code comes with each run, so an image holds the environment only; its tag says which. PIP_FIND_LINKS may be a folder
+# of this machine, which a build does not see: only an address is handed on.
+PREFIX = $(if $(REGISTRY),$(REGISTRY:/=)/)
+images: ## build the images of the stages (KIND=cpu|gpu, PLATFORM=linux/amd64, REGISTRY=host/name, PUSH=1, TORCH=...)
 	@docker info >/dev/null 2>&1 || { echo 'images: a running Docker engine is needed (`docker info` fails)' >&2; exit 1; }
-	@set -e; for kind in $(or $(KIND),cpu gpu); do \
+	@case '$(PUSH):$(REGISTRY)' in ?*:) echo 'images: PUSH=1 needs a REGISTRY=host/name to push to' >&2; exit 1;; esac
+	@set -e; case "$${PIP_FIND_LINKS-}" in http*) ;; *) unset PIP_FIND_LINKS;; esac; \
+	for kind in $(or $(KIND),cpu gpu); do \
+	  digest=$$(cat constraints.txt images/$$kind/Dockerfile | git hash-object --stdin | cut -c1-12); \
+	  tag=$(PREFIX)gradworks-$$kind:$$digest; echo "images: $$tag"; \
 	  tar -cf - pyproject.toml constraints.txt images/$$kind/Dockerfile | \
-	  docker build $(DOCKER_ARGS) --build-arg PIP_INDEX_URL --build-arg PIP_FIND_LINKS \
-	    -f images/$$kind/Dockerfile -t gradworks-$$kind:$(TAG) -; done
+	  docker build $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(TORCH),--build-arg TORCH=$(TORCH)) $(DOCKER_ARGS) \
+	    --build-arg PIP_INDEX_URL --build-arg PIP_FIND_LINKS --build-arg DIGEST=$$digest \
+	    -f images/$$kind/Dockerfile -t $$tag -; \
+	  $(if $(PUSH),docker push $$tag;) done
 
 # without this machine's wheels and pip.conf, so that the pins hold everywhere
 pins: setup ## resolve constraints.txt anew and write versions.json from it (ARGS=--upgrade takes newer versions)

@@ -17,6 +17,8 @@ examples:
   gradworks readme                      write the generated parts of README.md
   gradworks run pipelines/reweighting/params.yaml
   gradworks storage up                  an S3 server on this machine, for dvc push and dvc pull
+  gradworks submit --runner docker      the benchmark, each stage in a container of its own
+  gradworks submit --cluster mine.yaml --wait && gradworks runs
 """
 
 
@@ -38,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
     storage = verbs.add_parser("storage", help=said, description=said)
     storage.add_argument("act", choices=("up", "down", "status", "env"))
+    from gradworks.kubeflow import verbs as cluster
+
+    cluster.add(verbs)
     return parser
 
 
@@ -62,6 +67,10 @@ def _run(args: argparse.Namespace) -> None:
         readme.write(Path("README.md"))
     elif args.verb == "storage":
         _storage(args.act)
+    else:
+        from gradworks.kubeflow import verbs
+
+        verbs.run(args)
 
 
 def _storage(act: str) -> None:

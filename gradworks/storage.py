@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gradworks import s3
 from gradworks.stage.artefacts import read_json, write_json
 from gradworks.stage.errors import InputError
 
@@ -231,34 +232,19 @@ def _ready(server: Server, process: Any, admin: dict[str, str], bucket: str, fol
     """Wait until an object can be written and read, as a client would."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    s3 = client(server.endpoint, admin["accessKey"], admin["secretKey"])
+    storage = s3.client(server.endpoint, admin["accessKey"], admin["secretKey"], REGION)
     until, last = time.monotonic() + _PATIENCE, ""
     while time.monotonic() < until and process.poll() is None:
         try:
-            if bucket not in {one["Name"] for one in s3.list_buckets()["Buckets"]}:
-                s3.create_bucket(Bucket=bucket)
-            s3.put_object(Bucket=bucket, Key=".ready", Body=b"")
+            if bucket not in {one["Name"] for one in storage.list_buckets()["Buckets"]}:
+                storage.create_bucket(Bucket=bucket)
+            storage.put_object(Bucket=bucket, Key=".ready", Body=b"")
             return
         except (BotoCoreError, ClientError) as error:
             last = str(error).splitlines()[0]
             time.sleep(0.2)
     state = "ended" if process.poll() is not None else f"was not ready after {_PATIENCE:.0f} s"
     raise InputError(f"storage: the server {state}: {last}\nits log: {folder / 'server.log'}")
-
-
-def client(endpoint: str | None = None, key: str | None = None, secret: str | None = None) -> Any:
-    """A boto3 S3 client; without arguments, by the environment."""
-    import boto3
-    from botocore.config import Config
-
-    # a bucket's name in the path: in the host's name it would need a name server
-    style = {"addressing_style": "path"} if endpoint or os.environ.get("AWS_ENDPOINT_URL") else {}
-    config = Config(s3=style, retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5)
-    region = REGION if endpoint else None
-    return boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret, config=config,
-        region_name=region,
-    )  # fmt: skip
 
 
 def exports(server: Server, folder: Path = FOLDER) -> str:

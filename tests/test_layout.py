@@ -19,6 +19,7 @@ LAYERS = [
     ["benchmarks"],
     ["components", "gradworks/cli", "gradworks/run"],
     ["gradworks/kubeflow", "gradworks/storage", "gradworks/report", "gradworks/telemetry"],
+    ["gradworks/s3"],
     ["gradworks/loop", "gradworks/pretraining"],
     ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",

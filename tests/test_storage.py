@@ -14,7 +14,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from gradworks import storage
+from gradworks import s3, storage
 from gradworks.stage.errors import InputError
 
 
@@ -24,7 +24,7 @@ def key(folder: Path) -> tuple[str, str]:
 
 
 def client(server: storage.Server, folder: Path):
-    return storage.client(server.endpoint, *key(folder))
+    return s3.client(server.endpoint, *key(folder), storage.REGION)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +50,15 @@ def test_two_that_start_it_at_once_get_one_server(folder):
 
 
 def test_the_key_opens_its_bucket_and_nothing_else(server, folder):
-    s3 = client(server, folder)
-    s3.put_object(Bucket="gradworks", Key="a/b c ü", Body=b"text")
-    assert s3.get_object(Bucket="gradworks", Key="a/b c ü")["Body"].read() == b"text"
-    assert [one["Key"] for one in s3.list_objects_v2(Bucket="gradworks", Prefix="a/")["Contents"]] == ["a/b c ü"]
+    own = client(server, folder)
+    own.put_object(Bucket="gradworks", Key="a/b c ü", Body=b"text")
+    assert own.get_object(Bucket="gradworks", Key="a/b c ü")["Body"].read() == b"text"
+    assert [one["Key"] for one in own.list_objects_v2(Bucket="gradworks", Prefix="a/")["Contents"]] == ["a/b c ü"]
     for refused in (
-        lambda: s3.create_bucket(Bucket="other"),
-        lambda: s3.put_object(Bucket="other", Key="x", Body=b""),
-        lambda: storage.client(server.endpoint, key(folder)[0], "wrong").list_objects_v2(Bucket="gradworks"),
-        lambda: storage.client(server.endpoint, "nobody", "x").get_object(Bucket="gradworks", Key="a/b c ü"),
+        lambda: own.create_bucket(Bucket="other"),
+        lambda: own.put_object(Bucket="other", Key="x", Body=b""),
+        lambda: s3.client(server.endpoint, key(folder)[0], "wrong", storage.REGION).list_objects_v2(Bucket="gradworks"),
+        lambda: s3.client(server.endpoint, "nobody", "x", storage.REGION).get_object(Bucket="gradworks", Key="a/b c ü"),
     ):
         with pytest.raises(ClientError, match=r"AccessDenied|SignatureDoesNotMatch|InvalidAccessKeyId"):
             refused()
@@ -85,7 +85,7 @@ def test_memory_is_bounded(server):
 
 
 def test_what_a_shell_evaluates_leads_boto3_there_past_other_keys(server, folder):
-    program = "from gradworks import storage; print(storage.client().list_objects_v2(Bucket='gradworks')['Name'])"
+    program = "from gradworks import s3; print(s3.client().list_objects_v2(Bucket='gradworks')['Name'])"
     lines = f'{storage.exports(server, folder)}\n"{sys.executable}" -c "{program}"'
     env = {**os.environ, "AWS_ACCESS_KEY_ID": "other", "AWS_SECRET_ACCESS_KEY": "key", "AWS_PROFILE": "none"}
     done = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, env=env, check=False)

@@ -1,0 +1,1 @@
+"""One dvc.yaml on a cluster: what its stages become in Kubeflow Pipelines, and what comes back."""

@@ -1,0 +1,77 @@
+"""What a stage asks of a cluster: the mapping `meta` of a stage in dvc.yaml, which DVC itself leaves alone.
+
+meta: {image: gpu, resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2}
+
+What the cluster calls its GPUs, nodes and secrets stands in the cluster's profile (see profile.py), not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gradworks.kubeflow.sections import text, validated
+from gradworks.stage import Section
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+Cpu = text(r"[1-9][0-9]*m?|0\.[0-9]*[1-9]|[1-9][0-9]*\.[0-9]+", "cores, as 4, 0.5 or 500m", int | float)
+Memory = text(r"[1-9][0-9]*[KMGTPE]i?", "bytes with a unit, as 16Gi or 800M")
+Duration = text(r"[1-9][0-9]*[smhd]", "seconds, or a number with its unit, as 90m or 12h", int)
+
+
+class Gpu(Section):
+    """GPUs of a stage. kind: a key of the profile's `gpus`; count: 0 asks for none, so that a parameter can decide."""
+
+    kind: str = Field(min_length=1)
+    count: int = Field(1, ge=0)
+
+
+class Resources(Section):
+    """What a stage's pod is given: what it asks for is also its limit.
+
+    cpu: cores (4, 0.5, 500m). memory: bytes with a unit (16Gi).
+    """
+
+    cpu: Cpu | None = None
+    memory: Memory | None = None
+    gpu: Gpu | None = None
+
+
+class Meta(Section):
+    """`meta` of a stage.
+
+    image: which of the project's two images runs it. timeout: seconds, or a number with s, m, h or d (90m); none = no
+    end. retries: how often Kubeflow starts it again after it failed or its node went away; it resumes.
+    """
+
+    image: Literal["cpu", "gpu"] = "cpu"
+    resources: Resources = Field(default_factory=Resources)
+    timeout: Duration | None = None
+    retries: int = Field(0, ge=0, le=20)
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPUs that are really asked for."""
+        gpu = self.resources.gpu
+        return gpu if gpu and gpu.count else None
+
+    @property
+    def seconds(self) -> int | None:
+        """`timeout` in seconds."""
+        if isinstance(self.timeout, str):
+            return int(self.timeout[:-1]) * _UNITS[self.timeout[-1]]
+        return self.timeout
+
+
+def read(value: Any, where: str) -> Meta:
+    """A stage's `meta`, validated.
+
+    Args:
+        value: what stands in dvc.yaml, interpolated; None where nothing does.
+        where: file and stage, which begin the error message.
+
+    Raises:
+        InputError: a key is unknown, a value impossible.
+    """
+    return validated({} if value is None else value, Meta, f"{where}: meta")

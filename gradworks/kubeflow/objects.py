@@ -1,0 +1,153 @@
+"""A stage's data in the DVC remote, one stage at a time: fetch what it reads, push what it wrote, check what arrived.
+
+DVC moves the objects. What it does not do is done here: fetch a part of an upstream's outputs without an index of the
+whole project, fetch one entry of the run cache rather than all of them, and look at each object that was pushed,
+because to DVC an object that is there, whatever its bytes, counts as pushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gradworks.kubeflow.places import Places
+from gradworks.kubeflow.stages import Stage
+from gradworks.stage.errors import InputError
+
+
+def fetch(repo: Any, places: Places, pipeline: Path, stage: Stage, ups: dict[str, Stage]) -> int:
+    """Get what a stage reads from its upstreams' outputs; returns how many objects that were.
+
+    Raises:
+        InputError: an object is missing or is not what its name says; names stage, file and object. A damaged one is
+            put aside, so that the stage that made it makes it anew.
+    """
+    outs: list[tuple[str, Any]] = []
+    for name in stage.ups:
+        needed = {out.path for out in ups[name].outs if any(_overlap(out.path, dep) for dep in _read(stage))}
+        for out in repo.stage.load_one(str(pipeline), name).outs:
+            if Path(out.fs_path).relative_to(repo.root_dir).as_posix() in needed:
+                outs.append((name, out))
+    for dep in stage.deps:
+        for file in (Path(dep), *Path(dep).parents):
+            tracked = Path(f"{file}.dvc")
+            if tracked.is_file():
+                outs += [(str(tracked), out) for out in repo.stage.load_one(str(tracked), None).outs]
+    # a folder is a list of files, which is an object itself and comes first
+    makers = {out.hash_info: name for name, out in outs}
+    _pull(repo, places, makers)
+    makers |= {info: name for name, out in outs for info in _used(out)}
+    _pull(repo, places, makers)
+    for _, out in outs:
+        if not out.exists:
+            out.checkout()
+    return len(makers)
+
+
+def _read(stage: Stage) -> tuple[str, ...]:
+    return (*stage.deps, *stage.params)
+
+
+def _overlap(a: str, b: str) -> bool:
+    return a == b or a.startswith(f"{b}/") or b.startswith(f"{a}/")
+
+
+def _used(out: Any) -> Iterable[Any]:
+    return {info for infos in out.get_used_objs().values() for info in infos}
+
+
+def _pull(repo: Any, places: Places, makers: dict[Any, str]) -> None:
+    """Get objects that are not here yet; `makers` says which stage made each."""
+    cache = repo.cache.local
+    missing = [info for info in makers if not cache.exists(info.value)]
+    if not missing:
+        return
+    failed: Exception | None = None
+    try:
+        repo.cloud.pull(missing)
+    except Exception as error:  # DVC tells of the first file that it has not got, not of the object's name or maker
+        failed = error
+    for info in missing:
+        if cache.exists(info.value):
+            continue
+        key, maker = places.data_key(info.value), makers[info]
+        if places.head(key) is None:
+            raise InputError(f"{places.uri(key)}: missing\n{maker} made it: run {maker} again") from failed
+        if failed is None:
+            set_aside(places, key)
+            raise InputError(f"{places.uri(key)}: damaged, now put aside\n{maker} made it: run {maker} again")
+    if failed is not None:
+        raise InputError(f"{makers[missing[0]]}: its outputs could not be pulled: {_first(failed)}") from failed
+
+
+def set_aside(places: Places, key: str) -> None:
+    """Move an object whose bytes are wrong to quarantine/, so that a push of the right ones takes place."""
+    name = "-".join(key.rsplit("/", 2)[-2:])
+    source = {"Bucket": places.bucket, "Key": key}
+    places.client.copy_object(Bucket=places.bucket, Key=places.key("quarantine", name), CopySource=source)
+    places.delete([key])
+
+
+def fetch_run_cache(repo: Any, places: Places, pipeline: Path, stage: Stage) -> None:
+    """Get what the run cache has for a stage with these inputs, and make DVC's own fetch of all of it do nothing."""
+    from dvc.stage.cache import _can_hash, _get_stage_hash
+
+    repo.stage_cache.pull = lambda *_, **__: []
+    loaded = repo.stage.load_one(str(pipeline), stage.name)
+    loaded.save_deps(allow_missing=True)
+    if not _can_hash(loaded):
+        return
+    key = _get_stage_hash(loaded)
+    prefix = places.run_cache_key(key)
+    for one in places.list(f"{prefix}/"):
+        file = Path(repo.stage_cache.cache_dir, key[:2], key, one["Key"].rpartition("/")[2])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(places.get(one["Key"]) or b"")
+
+
+def push(repo: Any, places: Places, pipeline: Path, stage: Stage) -> int:
+    """Put a stage's outputs and its run cache entry into the remote; returns how many objects it has.
+
+    Every object is looked at afterwards; one that is there with other bytes is put aside and pushed again.
+
+    Raises:
+        InputError: an object could not be pushed; names it.
+    """
+    loaded = repo.stage.load_one(str(pipeline), stage.name)
+    infos = {info for out in loaded.outs for info in _used(out)}
+    try:
+        repo.cloud.push(infos)
+    except Exception as error:
+        raise InputError(f"{stage.name}: push failed: {_first(error)}") from error
+    for info in infos:
+        key, local = places.data_key(info.value), Path(repo.cache.local.oid_to_path(info.value))
+        if not _right(places, key, local, info.value):
+            # DVC takes a file for pushed when its folder is, and an object for right when there is one
+            if places.head(key):
+                set_aside(places, key)
+            places.upload(key, local)
+            if not _right(places, key, local, info.value):
+                raise InputError(f"{stage.name}: {places.uri(key)}: not what was pushed")
+    try:
+        repo.stage_cache.push(None)
+    except Exception as error:
+        raise InputError(f"{stage.name}: push of the run cache failed: {_first(error)}") from error
+    return len(infos)
+
+
+def _right(places: Places, key: str, local: Path, oid: str) -> bool:
+    """Whether the remote has an object with the bytes that were pushed, as far as S3 tells without reading it."""
+    found = places.head(key)
+    if found is None or found["ContentLength"] != local.stat().st_size:
+        return False
+    tag = found["ETag"].strip('"')
+    # an ETag is the md5 of what was uploaded at once and not encrypted with a key of its own
+    plain = len(tag) == 32 and "aws:kms" not in found.get("ServerSideEncryption", "")
+    return tag == oid.removesuffix(".dir") if plain else True
+
+
+def _first(error: BaseException) -> str:
+    while error.__cause__ is not None and not str(error).strip():
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,142 @@
+"""`gradworks collect` and `gradworks runs`, with a real S3 server; the data was pushed by a plain `dvc repro`."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from gradworks import storage
+from gradworks.kubeflow import collect, runs
+from gradworks.kubeflow.places import Places
+from gradworks.stage.errors import InputError
+from tests.kubeflow import toy
+
+
+def dvc(root, *args):
+    subprocess.run([sys.executable, "-m", "dvc", *args], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A checkout, and the lock entries of its pipeline with their objects in the store."""
+    folder = tmp_path_factory.mktemp("collect")
+    with pytest.MonkeyPatch.context() as patch:
+        _, clients = toy.store(folder / "store")
+        toy.use(clients, patch)
+        root = toy.checkout(folder / "checkout")
+        work = folder / "work"
+        shutil.copytree(root, work)
+        dvc(work, "repro", "-q")
+        dvc(work, "push", "-q")
+        yield root, yaml.safe_load((work / "dvc.lock").read_text())["stages"]
+        storage.down(folder / "store")
+
+
+@pytest.fixture
+def clone(made, tmp_path, monkeypatch):
+    root = tmp_path / "clone"
+    toy.git(tmp_path, "clone", "-q", str(made[0]), str(root))
+    monkeypatch.chdir(root)
+    return root
+
+
+def submitted(made, name, sets=(), without=()):
+    root, entries = made
+    places = Places(toy.REMOTE)
+    commit = toy.git(root, "rev-parse", "HEAD").strip()
+    record = {"run": name, "pipeline": "dvc.yaml", "commit": commit, "base": commit, "sets": list(sets),
+              "stages": list(entries), "state": "submitted"}  # fmt: skip
+    places.put_record(name, "run", record)
+    for stage, entry in entries.items():
+        if stage not in without:
+            places.put_entry(name, stage, entry)
+    return places
+
+
+def test_the_files_of_a_run_come_into_a_fresh_clone(made, clone, capsys):
+    submitted(made, "whole")
+    collect.collect("whole")
+    assert (clone / "page.md").read_text() == "194 196"
+    dvc(clone, "status", "-q")  # its exit code says whether anything changed
+    dvc(clone, "status", "-q", "-c")
+    assert capsys.readouterr().out == "dvc.lock: 4 entries of run whole; pulling their files\n"
+
+
+def test_what_differs_from_this_checkout_is_said(made, clone, capsys):
+    submitted(made, "set", sets=["sleep=0"])
+    (clone / "new").write_text("x")
+    toy.git(clone, "add", "new")
+    toy.git(clone, "commit", "-q", "-m", "later")
+    collect.collect("set")
+    said = capsys.readouterr().out
+    assert "the run had sleep=0: set it in params.yaml" in said and "this checkout is at" in said
+
+
+def test_a_run_that_has_not_ended(made, clone):
+    submitted(made, "half", without=["join", "double@b"])
+    with pytest.raises(InputError, match=r"2 of 4 stages have not finished: double@b, join\n.*runs show half"):
+        collect.collect("half")
+    assert not (clone / "dvc.lock").exists()
+
+
+def test_entries_of_two_states_of_the_world(made, clone):
+    places = submitted(made, "mixed")
+    entry = copy.deepcopy(made[1]["double@a"])
+    next(dep for dep in entry["deps"] if dep["path"] == "made")["md5"] = "0" * 32 + ".dir"
+    places.put_entry("mixed", "double@a", entry)
+    with pytest.raises(InputError, match=r"double@a read made with md5 0+.dir\nbut make wrote it with md5 "):
+        collect.collect("mixed")
+    assert not (clone / "dvc.lock").exists()
+
+
+def test_results_that_only_this_checkout_has_are_not_lost(made, clone):
+    submitted(made, "other")
+    own = copy.deepcopy(made[1])
+    own["join"]["outs"][0]["md5"] = "1" * 32
+    text = yaml.safe_dump({"schema": "2.0", "stages": {"join": own["join"]}})
+    (clone / "dvc.lock").write_text(text)
+    with pytest.raises(InputError, match=r"dvc.lock: join: changed here and not committed.*\n.*--force other"):
+        collect.collect("other")
+    assert (clone / "dvc.lock").read_text() == text
+    toy.git(clone, "add", "dvc.lock")
+    toy.git(clone, "commit", "-q", "-m", "kept")  # now git has it
+    collect.collect("other")
+    (clone / "dvc.lock").write_text(text.replace("1" * 32, "2" * 32))
+    collect.collect("other", force=True)
+    assert yaml.safe_load((clone / "dvc.lock").read_text())["stages"] == made[1]
+
+
+def test_runs_are_listed_and_shown(made, clone):
+    places = submitted(made, "listed", without=["join"])
+    good = {"state": "succeeded", "ran": True, "attempt": 1, "seconds": {"total": 3.2}}
+    bad = {"state": "failed", "attempt": 2, "seconds": {"total": 1}, "error": "double@a: <b>"}
+    places.put_record("listed", "stages/make", good)
+    places.put_record("listed", "stages/double@a", bad)
+    assert "listed" in runs.names(places)
+    (line,) = [line for line in runs.listing(places).splitlines() if line.startswith("listed ")]
+    assert line.split()[:2] == ["listed", "dvc.yaml"] and "1 succeeded, 1 failed, 2 waiting" in line
+    shown = runs.shown(places, "listed").splitlines()
+    assert shown[3].split() == ["make", "succeeded", "1", "3"]
+    assert shown[4].split() == ["double@a", "failed", "2", "1", "double@a:", "<b>"]
+    assert "attempt: 2" in runs.shown(places, "listed", "double@a")
+    assert runs.failed(places, "listed") == ["double@a"]
+
+
+def test_what_is_not_there_is_said(made, clone):
+    places = submitted(made, "there")
+    with pytest.raises(InputError, match=r"no run 'other-one'\nthe latest ones: .*there"):
+        runs.record(places, "other-one")
+    with pytest.raises(InputError, match="no stage 'nope'\nfound: make, double@a"):
+        runs.shown(places, "there", "nope")
+    with pytest.raises(InputError, match="no log of make yet"):
+        runs.log(places, "there", "make")
+    with pytest.raises(InputError, match="no stage has failed"):
+        runs.failed(places, "there")
+    (clone / ".dvc/config").write_text("[core]\n    remote = here\n['remote \"here\"']\n    url = ../other\n")
+    with pytest.raises(InputError, match=r"the default remote is \.\./other\nexpected one on S3"):
+        runs.places()

@@ -1,7 +1,7 @@
 """The smallest parameters with which every stage has something to do."""
 
 SMALL = {
-    "root": ".", "here": "", "threads": 1, "device": "cpu", "task": "nli",
+    "root": ".", "here": "", "threads": 1, "device": "cpu", "gpu": {"kind": "a100", "count": 0}, "task": "nli",
     "fetch": {
         "synthetic": {"from": "synthetic:nli", "seed": 1, "rows": {"train": 480, "validation": 160, "test": 160}},
     },

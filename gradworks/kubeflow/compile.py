@@ -63,7 +63,7 @@ def text(pipeline: Path, profile: Profile | None = None) -> str:
     """
     root, stages = checked(pipeline)
     path = pipeline.absolute().relative_to(root)
-    return ir(stages, path.as_posix(), _title(path), profile, tags(root, stages))
+    return ir(stages, path.as_posix(), title(path), profile, tags(root, stages))
 
 
 def checked(pipeline: Path) -> tuple[Path, dict[str, Stage]]:
@@ -76,7 +76,7 @@ def checked(pipeline: Path) -> tuple[Path, dict[str, Stage]]:
 
 def tags(root: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
     """Of the images that the stages use. Raises InputError."""
-    return {kind: environment.digest(root, kind) for kind in sorted({s.meta.image for s in stages.values()})}
+    return {kind: environment.digest(root, kind) for kind in sorted({s.meta.kind for s in stages.values()})}
 
 
 def ir(
@@ -104,7 +104,7 @@ def ir(
         made: dict[str, PipelineTask] = {}
         for task in planned:
             first = task.stages[0]
-            image = settings.image(first.meta.image, tags[first.meta.image], profile)
+            image = settings.image(first.meta.kind, tags[first.meta.kind], profile)
             component = _component(task, pipeline, image)
             above = {id(made[up]): made[up] for stage in task.stages for up in stage.ups}.values()
             if len(task.stages) == 1:
@@ -141,7 +141,7 @@ def write_components(pipeline: Path, folder: Path, profile: Profile | None = Non
     path = pipeline.absolute().relative_to(root).as_posix()
     known, files = tags(root, stages), []
     for task in _named([(stage,) for stage in stages.values()]):
-        kind = task.stages[0].meta.image
+        kind = task.stages[0].meta.kind
         component = _component(task, path, settings.image(kind, known[kind], profile))
         files.append(folder / task.name / "component.yaml")
         _write(files[-1], _compiled(component))
@@ -224,6 +224,6 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _title(pipeline: Path) -> str:
+def title(pipeline: Path) -> str:
     """gradworks, or gradworks-NAME of pipelines/NAME/dvc.yaml."""
     return "-".join(("gradworks", *(part for part in pipeline.parent.parts if part != "pipelines")))

@@ -1,6 +1,6 @@
 """What a stage asks of a cluster: the mapping `meta` of a stage in dvc.yaml, which DVC itself leaves alone.
 
-meta: {image: gpu, resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2}
+meta: {resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2}
 
 What the cluster calls its GPUs, nodes and secrets stands in the cluster's profile (see profile.py), not here.
 """
@@ -41,11 +41,12 @@ class Resources(Section):
 class Meta(Section):
     """`meta` of a stage.
 
-    image: which of the project's two images runs it. timeout: seconds, or a number with s, m, h or d (90m); none = no
+    image: which of the project's two images runs it; without it the one for GPU nodes where it asks for a GPU, else the
+    one for CPU nodes. timeout: seconds, or a number with s, m, h or d (90m); none = no
     end. retries: how often Kubeflow starts it again after it failed or its node went away; it resumes.
     """
 
-    image: Literal["cpu", "gpu"] = "cpu"
+    image: Literal["cpu", "gpu"] | None = None
     resources: Resources = Field(default_factory=Resources)
     timeout: Duration | None = None
     retries: int = Field(0, ge=0, le=20)
@@ -55,6 +56,11 @@ class Meta(Section):
         """The GPUs that are really asked for."""
         gpu = self.resources.gpu
         return gpu if gpu and gpu.count else None
+
+    @property
+    def kind(self) -> str:
+        """Of its image: cpu or gpu."""
+        return self.image or ("gpu" if self.gpu else "cpu")
 
     @property
     def seconds(self) -> int | None:

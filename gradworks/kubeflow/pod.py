@@ -144,7 +144,7 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
 
 
 def _same_environment(root: Path, stage: stages.Stage) -> None:
-    kind = stage.meta.image
+    kind = stage.meta.kind
     expected, found = environment.digest(root, kind), os.environ.get("GRADWORKS_IMAGE")
     if found != expected:
         raise InputError(

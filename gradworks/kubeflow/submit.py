@@ -65,7 +65,7 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
     with _unpacked(commit):
         here, stages = compile.checked(path)
         tags = compile.tags(here, stages)
-        ir = compile.ir(stages, path.as_posix(), compile._title(path), profile, tags)
+        ir = compile.ir(stages, path.as_posix(), compile.title(path), profile, tags)
     run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,

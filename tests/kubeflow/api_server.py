@@ -143,7 +143,8 @@ class Api:
 
     def answer(self, method: str, url: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
         if self.page == "hang":
-            self._closing.wait()
+            self._closing.wait(5)
+            raise ConnectionAbortedError
         if self.page == "echo":
             said = f"bad login: {headers.get('Authorization')} {headers.get('Cookie')}"
             return 401, {}, said.encode()

@@ -127,7 +127,7 @@ def test_what_another_tool_left_in_the_home_folder_counts_for_nothing(api, tmp_p
     context.write_text(json.dumps({"namespace": "theirs", "client_authentication_cookie": "theirs"}))
     monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(context))
     made = connected(tmp_path, f"endpoint: {api.url}")
-    assert api.asked == [] and made.get_user_namespace() == ""
+    assert api.asked == [] and made.get_user_namespace() == "" and made._run_api.api_client.cookie is None
     assert connected(tmp_path, f"endpoint: {api.url}\nnamespace: ours").get_user_namespace() == "ours"
 
 

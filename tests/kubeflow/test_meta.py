@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_nothing_asked_and_everything_asked():
     least = meta.read(None, "dvc.yaml: stage s")
-    assert (least.image, least.gpu, least.seconds, least.retries) == ("cpu", None, None, 0)
+    assert (least.kind, least.gpu, least.seconds, least.retries) == ("cpu", None, None, 0)
     gpu = {"kind": "a100", "count": 2}
     asked = {"image": "gpu", "resources": {"cpu": "500m", "memory": "16Gi", "gpu": gpu}, "timeout": "90m", "retries": 3}
     most = meta.read(asked, "dvc.yaml: stage s")

@@ -60,7 +60,7 @@ def test_names_paths_and_types(project):
         ("out/models/more2-0.001", "Model", "model_2", True),
         ("out/m/2-0.001.json", "Metrics", "metrics", False),
     ]
-    assert (one.meta.image, one.meta.retries) == ("gpu", 1)
+    assert (one.meta.kind, one.meta.retries) == ("gpu", 1)
     assert found["report"].cmd == "echo a\necho b"
     assert [(o.kind, o.name, o.push) for o in found["report"].outs] == [
         ("HTML", "html", True), ("Markdown", "markdown", True), ("Dataset", "dataset", False),

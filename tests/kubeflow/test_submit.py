@@ -116,7 +116,7 @@ def test_a_run_from_the_checkout_to_its_lock_entries(world, api, tmp_path, monke
     assert entries["double@a"]["params"] == {"params.yaml": {"sleep": 1}}
     assert (toy.git(world, "rev-parse", "HEAD"), toy.git(world, "status", "--porcelain")) == before
     for name in entries:
-        assert f"\n{name}: succeeded in 0:00:0" in printed
+        assert f"\n{name}: succeeded in 0:0" in printed
     assert f"run {run} succeeded: 3 stages, 0 of them restored" in printed and f"gradworks collect {run}" in printed
     (sent,) = [body for body in api.bodies if "pipeline_spec" in body]
     assert sent["service_account"] == "runner" and sent["display_name"] == run

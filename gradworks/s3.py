@@ -39,7 +39,8 @@ def client(endpoint: str | None = None, key: str | None = None, secret: str | No
         s3={"addressing_style": "path"} if path else {},
         retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=60,
     )  # fmt: skip
-    return boto3.client(
+    # a session of its own: the default one keeps the first credentials of the process
+    return boto3.Session().client(
         "s3", endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret, config=config,
         region_name=region or None,
     )  # fmt: skip

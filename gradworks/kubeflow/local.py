@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
         runner = local.DockerRunner(labels={_LABEL: parameters["run"]}, **_options(home))
         local.init(runner, pipeline_root=str(outputs), raise_on_error=True)
         pipeline = components.load_component_from_file(str(file))
-        with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
+        with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only a cluster does: resources, names
             try:
                 pipeline(**parameters)
             except RuntimeError as error:  # kfp's word for a task that failed

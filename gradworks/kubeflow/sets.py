@@ -42,7 +42,7 @@ def changed(params: Path, sets: Sequence[str]) -> str:
     from ruamel.yaml import YAML, YAMLError
 
     yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.preserve_quotes, yaml.width = True, 4096  # "yes" is another value without its quotes
     try:
         values = yaml.load(params.read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:

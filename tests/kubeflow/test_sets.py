@@ -19,6 +19,7 @@ train:
   epochs: 3  # of all examples
   lr: 1e-3
   text: "1e-3"
+answer: "yes"  # a text, which is none without its quotes
 grid:
   - {seed: [0, 1], name: a}
   - {seed: [2]}
@@ -53,7 +54,7 @@ def test_one_value_changes_and_nothing_else(params, one, expected):
     ("one", "said"),
     [
         ("train.epoch=1", "has no key 'train.epoch'\nfound: epochs, lr, text$"),
-        ("trains=1", "has no key 'trains'\nfound: train, grid$"),
+        ("trains=1", "has no key 'trains'\nfound: train, answer, grid$"),
         ("train.epochs.more=1", "has no key 'train.epochs.more'\ntrain.epochs is 3$"),
         ("grid.2.seed=1", "has no key 'grid.2'\nfound: 0, 1$"),
         ("train.epochs", "^--set train.epochs: expected KEY=VALUE"),

@@ -20,18 +20,19 @@ mutants: setup ## plant known defects in a copy of the tree: each must turn its 
 	@$(HERE) $(BIN)/python -m tests.mutants $(ARGS)
 
 YAML = git ls-files -z -- '*.yaml' '*.yml' | xargs -0
-check: setup ## lint Python, YAML, the workflow and the citation
+check: setup ## lint Python, YAML, the Dockerfiles, the workflow and the citation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(YAML) $(BIN)/yamllint --strict
+	$(BIN)/hadolint images/*/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 readme: setup ## write the tables of README.md from report/results.json
 	@$(BIN)/gradworks readme
 
-# The code comes with each run, so an image holds the environment only; its tag says which. PIP_FIND_LINKS may be a folder
-# of this machine, which a build does not see: only an address is handed on.
+# The code comes with each run, so an image holds the environment only; its tag says which. PIP_FIND_LINKS may be a
+# folder, which a build does not see: only an address is handed on.
 PREFIX = $(if $(REGISTRY),$(REGISTRY:/=)/)
 images: ## build the images of the stages (KIND=cpu|gpu, PLATFORM=linux/amd64, REGISTRY=host/name, PUSH=1, TORCH=...)
 	@docker info >/dev/null 2>&1 || { echo 'images: a running Docker engine is needed (`docker info` fails)' >&2; exit 1; }

@@ -2,4 +2,6 @@
 
 from tests.defects import benchmarks, kubeflow, library, objectives, rest, updates, weightings
 
-ROWS = tuple(row for part in (rest, objectives, weightings, updates, library, benchmarks, kubeflow) for row in part.ROWS)
+ROWS = tuple(
+    row for part in (rest, objectives, weightings, updates, library, benchmarks, kubeflow) for row in part.ROWS
+)

@@ -1,4 +1,4 @@
-"""Planted defects of the cluster side: gradworks/kubeflow and gradworks/s3.py."""
+"""Planted defects of the cluster side: gradworks/kubeflow, gradworks/s3.py and the images."""
 
 # fmt: off
 ROWS = (
@@ -210,4 +210,18 @@ ROWS = (
      'tests/test_s3.py::test_two_clients_of_one_process_have_credentials_of_their_own'),
     ('gradworks/s3.py', '{"addressing_style": "path"} if path else {}', '{}',
      'tests/test_s3.py::test_where_a_bucket_is_asked'),
+    ('Makefile', "case '$(PUSH):$(REGISTRY)' in", "case '' in",
+     'tests/test_images.py::test_what_cannot_be_pushed_or_built_is_said'),
+    ('Makefile', "@set -e; case \"$${PIP_FIND_LINKS-}\"", "@case \"$${PIP_FIND_LINKS-}\"",
+     'tests/test_images.py::test_what_cannot_be_pushed_or_built_is_said'),
+    ('Makefile', 'git hash-object --stdin', 'sha1sum',
+     'tests/test_images.py::test_the_tag_is_the_digest_and_an_image_of_each_kind_is_built'),
+    ('Makefile', 'in http*) ;; *) unset', 'in *) ;; -) unset',
+     'tests/test_images.py::test_only_an_address_of_wheels_is_handed_on'),
+    ('Makefile', '$(if $(PLATFORM),--platform $(PLATFORM))', '',
+     'tests/test_images.py::test_a_platform_a_registry_and_a_push'),
+    ('Makefile', '$(REGISTRY:/=)', '$(REGISTRY)',
+     'tests/test_images.py::test_a_platform_a_registry_and_a_push'),
+    ('images/gpu/Dockerfile', 'USER 10001:0', 'USER 0:0',
+     'tests/test_images.py::test_two_builds_of_one_text'),
 )

@@ -14,9 +14,8 @@ from gradworks.kubeflow import code, compile, registry, runs, settings
 from gradworks.kubeflow.answers import ApiError
 from gradworks.kubeflow.client import connect, quiet
 from gradworks.kubeflow.places import Places
-from gradworks.kubeflow.profile import Profile, read
+from gradworks.kubeflow.profile import Profile, read, store
 from gradworks.kubeflow.stages import checkout, load
-from gradworks.kubeflow.submit import store
 from gradworks.stage.errors import InputError
 
 _BODY = b"written by gradworks doctor; may be removed\n"

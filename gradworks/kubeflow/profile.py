@@ -6,6 +6,9 @@ secrets, never their values, and needs none where pods get their credentials fro
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -180,3 +183,16 @@ def read(path: Path) -> Profile:
         return validated(values, Profile, "")
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix('.').removeprefix(': ')}") from None
+
+
+@contextlib.contextmanager
+def store(profile: Profile) -> Iterator[None]:
+    """The object store as the profile has it, where this machine's own environment does not say otherwise."""
+    own = {name: value for name, value in profile.s3.environment.items() if name not in os.environ}
+    own.pop("AWS_CA_BUNDLE", None)  # a path in a pod
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import secrets
 import subprocess
 import tarfile
@@ -22,7 +21,7 @@ from typing import Any
 from gradworks.kubeflow import code, compile, follow, runs, sets
 from gradworks.kubeflow.client import connect, quiet
 from gradworks.kubeflow.places import Places
-from gradworks.kubeflow.profile import Profile, read
+from gradworks.kubeflow.profile import Profile, read, store
 from gradworks.kubeflow.stages import checkout
 from gradworks.stage.errors import InputError
 
@@ -152,19 +151,6 @@ def _wait(client: Any, run_id: str, places: Places, made: Plan) -> None:
     except KeyboardInterrupt:
         print(f"\nno longer followed; the run goes on: gradworks runs show {made.run}", flush=True)
         raise SystemExit(130) from None
-
-
-@contextlib.contextmanager
-def store(profile: Profile) -> Iterator[None]:
-    """The object store as the profile has it, where this machine's own environment does not say otherwise."""
-    own = {name: value for name, value in profile.s3.environment.items() if name not in os.environ}
-    own.pop("AWS_CA_BUNDLE", None)  # a path in a pod
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name in own:
-            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 _PROFILE = "the cluster's profile (an example: pipelines/cluster.example.yaml)"
+
+_STORE = "take the object store's address from it, where the environment names none"
 
 
 def add(verbs: Any) -> None:
@@ -37,12 +40,14 @@ def add(verbs: Any) -> None:
 
     one = verb("collect", "get the results of a run into dvc.lock and the work tree", pipeline=False)
     one.add_argument("run", metavar="RUN")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_STORE)
     one.add_argument("--force", action="store_true", help="replace entries of dvc.lock that are not committed")
 
     one = verb("runs", "what was submitted, and how it fares", pipeline=False)
     one.add_argument("act", nargs="?", choices=("show",), help="show one run")
     one.add_argument("run", metavar="RUN", nargs="?")
     one.add_argument("--stage", metavar="S", help="one stage of it")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_STORE)
     one.add_argument("--log", action="store_true", help="what the stage printed; without --stage, of what failed")
 
     one = verb("run-stage", "what a pod does for one stage of a run; in a checkout that is this run's alone")
@@ -65,15 +70,23 @@ def run(args: argparse.Namespace) -> None:
     elif args.verb == "collect":
         from gradworks.kubeflow import collect
 
-        collect.collect(args.run, args.force)
+        with _store(args.cluster):
+            collect.collect(args.run, args.force)
     elif args.verb == "runs":
-        _runs(args)
+        with _store(args.cluster):
+            _runs(args)
     elif args.verb == "run-stage":
         from gradworks.kubeflow import pod, runs
 
         if os.environ.get("GRADWORKS_IMAGE") is None:
             sys.exit("error: run-stage is for an image of `make images`, which sets GRADWORKS_IMAGE")
         sys.exit(pod.run(pod.Task(args.run, args.stage, args.pipeline.as_posix(), args.remote or runs.remote())))
+
+
+def _store(cluster: Path | None) -> AbstractContextManager[None]:
+    from gradworks.kubeflow import profile
+
+    return profile.store(profile.read(cluster)) if cluster else nullcontext()
 
 
 def _compile(args: argparse.Namespace) -> None:

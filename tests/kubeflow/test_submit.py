@@ -20,7 +20,7 @@ from gradworks import s3, storage
 from gradworks.kubeflow import code, follow, submit
 from gradworks.kubeflow.answers import ApiError
 from gradworks.kubeflow.places import Places, encoded
-from gradworks.kubeflow.profile import read
+from gradworks.kubeflow.profile import read, store
 from gradworks.stage.errors import InputError
 from tests import docker
 from tests.kubeflow import toy
@@ -189,7 +189,7 @@ def test_the_store_is_the_profiles_where_the_environment_names_none(world, api, 
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     given = {"endpoint": endpoint, "region": "eu-central-1", "ca": {"configMap": "ca", "key": "ca.crt"}}
     run = submit.submit(Path("dvc.yaml"), profile(tmp_path, api, s3=given))
-    with submit.store(read(profile(tmp_path, api, s3={**given, "sse": "AES256"}))):
+    with store(read(profile(tmp_path, api, s3={**given, "sse": "AES256"}))):
         assert s3.encryption() == {"ServerSideEncryption": "AES256"} and "AWS_CA_BUNDLE" not in os.environ
     assert not {"AWS_ENDPOINT_URL", "GRADWORKS_S3_SSE"} & set(os.environ)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

@@ -62,4 +62,8 @@ ROWS = (
      'tests/methods/test_dotprod_options.py::test_under_high_curvature_the_term_climbs_unless_it_is_limited'),
     ('gradworks/methods/updates/dotprod.py', 'self._limit / share - 1)', 'self._limit / share)',
      'tests/methods/test_dotprod_options.py::test_limit_shortens_the_term_and_leaves_a_short_one_alone'),
+    ('gradworks/methods/updates/_shared/packed.py', 't.view(torch.uint8).amax(1)', 't.amax(1)',
+     'tests/methods/test_packed.py::test_rows_are_packed_by_what_they_hold_and_come_back_bit_for_bit'),
+    ('gradworks/methods/updates/_shared/packed.py', 'torch.searchsorted(union, r)', 'torch.arange(len(r))',
+     'tests/methods/test_packed.py::test_every_update_gives_the_same'),
 )

@@ -1,4 +1,4 @@
-"""Updates leave out the rows of embeddings that are zero: what comes out is the same."""
+"""Differences of gradients leave out the rows of embeddings that are zero: what comes out is the same."""
 
 import pytest
 import torch
@@ -60,8 +60,8 @@ def test_a_point_is_moved_in_the_memory_of_its_direction():
 
 UPDATES = [
     "dotprod", {"dotprod": {"form": "one_sided"}}, {"dotprod": {"form": "exact"}}, {"dotprod": {"pair": "same"}},
-    {"dotprod": {"limit": 1e-3}}, {"dotprod": {"weight": 0.0}}, {"erm": {"batches": 3}}, {"reptile": {"inner_lr": 0.1}},
-    "grad_norm_penalty", {"grad_norm_penalty": {"form": "central"}}, {"grad_norm_penalty": {"form": "exact"}},
+    {"dotprod": {"limit": 1e-3}},"grad_norm_penalty",
+    {"grad_norm_penalty": {"form": "central"}}, {"grad_norm_penalty": {"form": "exact"}},
 ]  # fmt: skip
 
 

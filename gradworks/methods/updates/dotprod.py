@@ -35,7 +35,7 @@ from gradworks.methods._core.options import integer, number, one_of
 from gradworks.methods._core.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import combine_, mean_
 from gradworks.methods.updates._shared.hessian import FORMS, Hessian
-from gradworks.methods.updates._shared.packed import Packed, alike, pack
+from gradworks.methods.updates._shared.packed import alike, pack
 from gradworks.spec import Needs, Passes
 
 __all__ = ["DotProd"]
@@ -86,21 +86,21 @@ class DotProd(Stateless):
         return self._weight == 0 or self._steps % self._every > 0
 
     def gradient(self, passes: Passes) -> list[Tensor]:
-        found = _plain(passes, pack(passes.gradient(0)), passes.gradient(1)) if self.once else self._with_term(passes)
+        found = _plain(passes, passes.gradient(0), passes.gradient(1)) if self.once else self._with_term(passes)
         self._steps += 1
         return found
 
     def _with_term(self, passes: Passes) -> list[Tensor]:
-        memory = passes.gradient(0)
-        v = g1 = pack(memory)
+        first = memory = passes.gradient(0)
         if self._same:
             memory = passes.gradient(1)
-            v = pack(memory)
+        v = pack(memory)
         length = float(norm(v.values))
         if not 0 < length < math.inf:  # no direction
-            return _plain(passes, g1, memory if self._same else passes.gradient(1))
+            return _plain(passes, first, memory if self._same else passes.gradient(1))
+        g1, g2 = (pack(first), v) if self._same else (v, None)
         size = norm(g1.values) if self._same else length
-        g2 = v if self._same else None
+        del first  # what is packed lives in `g1`
         form = self._form or ("one_sided" if passes.holds or self._same else "central")
         found = self._hessian.product(form, passes, 1, v, memory, length, g2, self._steps // self._every)
         g1, near, other = alike(g1, found.near, found.other)
@@ -125,10 +125,9 @@ class DotProd(Stateless):
         self._hessian.load_state_dict(state["distances"])
 
 
-def _plain(passes: Passes, g1: Packed, memory: list[Tensor]) -> list[Tensor]:
-    first, second = alike(g1, pack(memory))
-    _note(passes, *mean_(first.values, second.values, 1 / 2))
-    return first.unpacked(memory)
+def _plain(passes: Passes, g1: list[Tensor], g2: list[Tensor]) -> list[Tensor]:
+    _note(passes, *mean_(g1, g2, 1 / 2))
+    return g1
 
 
 def _note(passes: Passes, first: Tensor | float, second: Tensor, mean: Tensor) -> None:

@@ -7,7 +7,6 @@ import torch
 from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import integer
 from gradworks.methods.updates._shared.fused import mean_
-from gradworks.methods.updates._shared.packed import alike, pack
 from gradworks.spec import Needs, Passes
 
 __all__ = ["Erm"]
@@ -30,16 +29,12 @@ class Erm(Stateless):
 
     def gradient(self, passes: Passes) -> list:
         k = self.needs.batches
-        memory = passes.gradient(0)
+        total = passes.gradient(0)
         if k == 1:
-            return memory
-        mean = pack(memory)
+            return total
         norms, dots = [], []
         for i in range(1, k):
-            memory = None  # free for the next pass
-            memory = passes.gradient(i)
-            mean, second = alike(mean, pack(memory))
-            before, one, after = mean_(mean.values, second.values, 1 / (i + 1))
+            before, one, after = mean_(total, passes.gradient(i), 1 / (i + 1))
             norms += [before, one] if i == 1 else [one]
             # ((i + 1) * after)^2 = (i * before)^2 + one^2 + 2 * dot of `one` with the sum of those before
             dots.append((((i + 1) * after).square() - (i * before).square() - one.square()) / 2)
@@ -48,4 +43,4 @@ class Erm(Stateless):
         passes.log["dot"] = products.sum() / (k * (k - 1) / 2)
         passes.log["cosine"] = products.sum() / pairs.clamp_min(1e-30)
         passes.log["conflict"] = (products < 0).float().mean()
-        return mean.unpacked(memory)
+        return total

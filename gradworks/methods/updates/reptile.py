@@ -21,11 +21,12 @@ Cost: k plain passes; k more now and then, to measure the inner part.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from gradworks.methods._core.tensors import add_, scale_
+from gradworks.methods._core.tensors import add_, move, scale_
+from gradworks.methods.updates._shared.fused import add_and_scale_, descend_
 from gradworks.methods.updates._shared.inner import Inner, note
-from gradworks.methods.updates._shared.packed import alike, move, pack, point_in
 from gradworks.spec import Passes
 
 __all__ = ["Reptile"]
@@ -49,18 +50,13 @@ class Reptile(Inner):
         k, due = self.needs.batches, self.due()
         if k == 1:
             return passes.gradient(0)
-        memory = passes.gradient(0)
-        total = pack(memory)
-        at = point_in(memory, passes.theta, total)
-        for i in range(1, k):
-            memory = None  # free for the next pass
-            move(at, passes.theta, total, -self._rate)
-            memory = passes.gradient(i, at)
-            total, one = alike(total, pack(memory))
-            add_(total.values, one.values)
-        scale_(total.values, 1 / k)
-        total = total.unpacked(memory)
-        del at, memory, one
+        total = passes.gradient(0)
+        at = [torch.empty_like(t) for t in total]
+        move(at, passes.theta, total, -self._rate)
+        for i in range(1, k - 1):
+            descend_(at, total, passes.gradient(i, at), passes.theta, self._rate)
+        add_and_scale_(total, passes.gradient(k - 1, at), 1 / k)
+        del at
         if due:
             plain = passes.gradient(0)
             for i in range(1, k):

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from gradworks.methods._core.tensors import move
+
 _BLOCK = 1 << 16  # entries; some blocks of float32 fit into a second-level cache of 1 MiB
 _SAMPLE = 1 << 18
 
@@ -52,6 +54,22 @@ def mean_(mean: Sequence[Tensor], one: Sequence[Tensor], share: float) -> tuple[
         norms[2].extend(torch._foreach_norm(x))
     before, size, after = map(_size, norms)
     return before, size, after
+
+
+def descend_(
+    out: Sequence[Tensor], total: Sequence[Tensor], one: Sequence[Tensor], theta: Sequence[Tensor], rate: float
+) -> None:
+    """total += one, then out = theta - rate * total."""
+    for o, x, y, t in blocks(out, total, one, theta):
+        torch._foreach_add_(x, y)
+        move(o, t, x, -rate)
+
+
+def add_and_scale_(total: Sequence[Tensor], one: Sequence[Tensor], factor: float) -> None:
+    """total = factor * (total + one)."""
+    for x, y in blocks(total, one):
+        torch._foreach_add_(x, y)
+        torch._foreach_mul_(x, factor)
 
 
 def combine_(

@@ -60,8 +60,8 @@ def test_a_point_is_moved_in_the_memory_of_its_direction():
 
 UPDATES = [
     "dotprod", {"dotprod": {"form": "one_sided"}}, {"dotprod": {"form": "exact"}}, {"dotprod": {"pair": "same"}},
-    {"dotprod": {"limit": 1e-3}},"grad_norm_penalty",
-    {"grad_norm_penalty": {"form": "central"}}, {"grad_norm_penalty": {"form": "exact"}},
+    {"dotprod": {"limit": 1e-3}}, "grad_norm_penalty", {"grad_norm_penalty": {"form": "central"}},
+    {"grad_norm_penalty": {"form": "exact"}},
 ]  # fmt: skip
 
 

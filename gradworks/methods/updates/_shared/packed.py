@@ -2,8 +2,8 @@
 
 A batch reads few rows of a large embedding, and the gradient of all others is zero, bit for bit. Sums, differences,
 norms and moves of the parameters that leave them out give the same at a fraction of the cost, and the memory in which
-a gradient came is free once it is packed: the next point is made in it, or the next gradient. Worth it where lists are kept while
-others are computed; for a single sum, one fused sweep is as cheap (`fused.py`).
+a gradient came is free once it is packed: the next point is made in it, or the next gradient.
+For a single sum of gradients one fused sweep is as cheap (see `fused.py`).
 """
 
 from __future__ import annotations

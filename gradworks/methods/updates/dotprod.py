@@ -35,6 +35,7 @@ from gradworks.methods._core.options import integer, number, one_of
 from gradworks.methods._core.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import combine_, mean_
 from gradworks.methods.updates._shared.hessian import FORMS, Hessian
+from gradworks.methods.updates._shared.packed import alike, pack
 from gradworks.spec import Needs, Passes
 
 __all__ = ["DotProd"]
@@ -85,36 +86,36 @@ class DotProd(Stateless):
         return self._weight == 0 or self._steps % self._every > 0
 
     def gradient(self, passes: Passes) -> list[Tensor]:
-        g1 = passes.gradient(0)
-        if self.once:
-            self._plain(passes, g1, passes.gradient(1))
-        else:
-            self._with_term(passes, g1)
+        found = _plain(passes, passes.gradient(0), passes.gradient(1)) if self.once else self._with_term(passes)
         self._steps += 1
-        return g1
+        return found
 
-    def _plain(self, passes: Passes, g1: list[Tensor], g2: list[Tensor]) -> None:
-        _note(passes, *mean_(g1, g2, 1 / 2))
-
-    def _with_term(self, passes: Passes, g1: list[Tensor]) -> None:
-        g2 = passes.gradient(1) if self._same else None
-        v = g1 if g2 is None else g2
-        length = float(norm(v))
+    def _with_term(self, passes: Passes) -> list[Tensor]:
+        first = memory = passes.gradient(0)
+        if self._same:
+            memory = passes.gradient(1)
+        v = pack(memory)
+        length = float(norm(v.values))
         if not 0 < length < math.inf:  # no direction
-            self._plain(passes, g1, passes.gradient(1) if g2 is None else g2)
-            return
-        size = norm(g1) if self._same else length
+            return _plain(passes, first, memory if self._same else passes.gradient(1))
+        g1, g2 = (pack(first), v) if self._same else (v, None)
+        size = norm(g1.values) if self._same else length
+        del first  # what is packed lives in `g1`
         form = self._form or ("one_sided" if passes.holds or self._same else "central")
-        found = self._hessian.product(form, passes, 1, v, length, g2, self._steps // self._every)
+        found = self._hessian.product(form, passes, 1, v, memory, length, g2, self._steps // self._every)
+        g1, near, other = alike(g1, found.near, found.other)
         factor = -self._weight * found.scale / 2
-        difference, second, mean = combine_(g1, found.near, found.other, found.formed, found.correction, factor)
+        difference, second, mean = combine_(
+            g1.values, near.values, other.values, found.formed, found.correction, factor
+        )
         self._hessian.follow(form, passes, float(difference / second) / 2)
         _note(passes, size, second, mean)
         passes.log["term"] = share = float(abs(factor) * difference / mean.clamp_min(1e-30))
         if share > self._limit:
-            add_(g1, found.other, factor * (self._limit / share - 1))  # it holds the difference now
+            add_(g1.values, other.values, factor * (self._limit / share - 1))  # it holds the difference now
         if not math.isnan(found.error):
             passes.log["dotprod_error"] = found.error
+        return g1.unpacked(found.memory)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self._steps, "distances": self._hessian.state_dict()}
@@ -122,6 +123,11 @@ class DotProd(Stateless):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._steps = state["steps"]
         self._hessian.load_state_dict(state["distances"])
+
+
+def _plain(passes: Passes, g1: list[Tensor], g2: list[Tensor]) -> list[Tensor]:
+    _note(passes, *mean_(g1, g2, 1 / 2))
+    return g1
 
 
 def _note(passes: Passes, first: Tensor | float, second: Tensor, mean: Tensor) -> None:

@@ -27,6 +27,7 @@ from gradworks.methods._core.options import number, one_of
 from gradworks.methods._core.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import difference_norms_
 from gradworks.methods.updates._shared.hessian import FORMS, Hessian
+from gradworks.methods.updates._shared.packed import alike, pack
 from gradworks.spec import Needs, Passes
 
 __all__ = ["GradNormPenalty"]
@@ -52,21 +53,23 @@ class GradNormPenalty(Stateless):
         self._hessian = Hessian()
 
     def gradient(self, passes: Passes) -> list[Tensor]:
-        g = passes.gradient(0)
+        memory = passes.gradient(0)
         self._steps += 1
         if self._weight == 0:
-            return g
-        length = float(norm(g))
+            return memory
+        g = pack(memory)
+        length = float(norm(g.values))
         if not 0 < length < math.inf:  # no direction
-            return g
-        found = self._hessian.product(self._form, passes, 0, g, length, g, self._steps - 1)
-        size = norm(found.other) if found.formed else difference_norms_(found.other, found.near)[0]
+            return memory
+        found = self._hessian.product(self._form, passes, 0, g, memory, length, g, self._steps - 1)
+        g, near, other = alike(g, found.near, found.other)
+        size = norm(other.values) if found.formed else difference_norms_(other.values, near.values)[0]
         self._hessian.follow(self._form, passes, float(size) / length / 2)
         passes.log["term"] = abs(self._weight * found.scale) * size / length
         if not math.isnan(found.error):
             passes.log["penalty_error"] = found.error
-        add_(g, found.other, self._weight * found.scale)
-        return g
+        add_(g.values, other.values, self._weight * found.scale)
+        return g.unpacked(found.memory)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self._steps, "distances": self._hessian.state_dict()}

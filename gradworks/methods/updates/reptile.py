@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._core.tensors import add_, move, scale_
-from gradworks.methods.updates._shared.fused import descend_
+from gradworks.methods.updates._shared.fused import add_and_scale_, descend_
 from gradworks.methods.updates._shared.inner import Inner, note
 from gradworks.spec import Passes
 
@@ -55,8 +55,7 @@ class Reptile(Inner):
         move(at, passes.theta, total, -self._rate)
         for i in range(1, k - 1):
             descend_(at, total, passes.gradient(i, at), passes.theta, self._rate)
-        add_(total, passes.gradient(k - 1, at))
-        scale_(total, 1 / k)
+        add_and_scale_(total, passes.gradient(k - 1, at), 1 / k)
         del at
         if due:
             plain = passes.gradient(0)

@@ -65,6 +65,13 @@ def descend_(
         move(o, t, x, -rate)
 
 
+def add_and_scale_(total: Sequence[Tensor], one: Sequence[Tensor], factor: float) -> None:
+    """total = factor * (total + one)."""
+    for x, y in blocks(total, one):
+        torch._foreach_add_(x, y)
+        torch._foreach_mul_(x, factor)
+
+
 def combine_(
     first: Sequence[Tensor], near: Sequence[Tensor], other: Sequence[Tensor], formed: bool, correction: float,
     factor: float,

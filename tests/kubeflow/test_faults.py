@@ -137,6 +137,16 @@ def test_wrong_credentials_and_a_missing_bucket(world, monkeypatch):
     assert len(sound(world, "stranger")) == 4
 
 
+@pytest.mark.timeout(900)
+def test_stages_that_are_folded_into_loops_run_the_same(world, monkeypatch):
+    run(world, "single", expected=True)
+    monkeypatch.setattr(compile, "TASKS", 3)
+    assert "parameterIterator" in compile.text(world.root / "dvc.yaml")
+    run(world, "folded", expected=True)
+    assert sound(world, "folded") == world.places.entries("single")
+    assert "double@b" in log(world, "folded", "double@b")
+
+
 def test_what_the_runner_needs_is_said_in_a_line(world, tmp_path, monkeypatch):
     ir = compile.text(world.root / "dvc.yaml")
     with pytest.raises(InputError, match="found no image gradworks-cpu:none\nbuild it: make images"):

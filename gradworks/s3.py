@@ -67,7 +67,7 @@ def split(url: str) -> tuple[str, str]:
 def in_words(what: str) -> Iterator[None]:
     """Turn boto3's errors into an InputError that begins with `what`."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         yield
@@ -75,5 +75,9 @@ def in_words(what: str) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "")
         said = _WORDS.get(code, str(error).splitlines()[0])
         raise InputError(f"{what}: {said} ({code})") from error
+    except NoCredentialsError:
+        raise InputError(
+            f'{what}: found no credentials\nof the store on this machine: eval "$(gradworks storage env)"'
+        ) from None
     except (BotoCoreError, Boto3Error) as error:
         raise InputError(f"{what}: {str(error).splitlines()[0]}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from gradworks import s3
 from gradworks.stage.errors import InputError
@@ -58,7 +58,8 @@ def test_encryption_of_uploads(monkeypatch):
         (ClientError({"Error": {"Code": "NoSuchBucket"}}, "GetObject"), "there is no such bucket \\(NoSuchBucket\\)"),
         (ClientError({"Error": {"Code": "SignatureDoesNotMatch"}}, "GetObject"), "the secret key is wrong"),
         (ClientError({"Error": {"Code": "Odd", "Message": "what?"}}, "GetObject"), "what\\? \\(Odd\\)"),
-        (NoCredentialsError(), "Unable to locate credentials"),
+        (NoCredentialsError(), "found no credentials\\nof the store on this machine: eval"),
+        (EndpointConnectionError(endpoint_url="http://x"), "Could not connect to the endpoint URL"),
     ],
 )
 def test_errors_in_words(error, said):

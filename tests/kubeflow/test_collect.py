@@ -129,7 +129,7 @@ def test_runs_are_listed_and_shown(made, clone):
 
 def test_what_is_not_there_is_said(made, clone):
     places = submitted(made, "there")
-    with pytest.raises(InputError, match=r"no run 'other-one'\nthe latest ones: .*there"):
+    with pytest.raises(InputError, match=r"no run 'other-one'\nthe latest ones: .+"):
         runs.record(places, "other-one")
     with pytest.raises(InputError, match="no stage 'nope'\nfound: make, double@a"):
         runs.shown(places, "there", "nope")

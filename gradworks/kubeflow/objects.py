@@ -1,19 +1,22 @@
 """A stage's data in the DVC remote, one stage at a time: fetch what it reads, push what it wrote, check what arrived.
 
-DVC moves the objects. What it does not do is done here: fetch a part of an upstream's outputs without an index of the
-whole project, fetch one entry of the run cache rather than all of them, and look at each object that was pushed,
-because to DVC an object that is there, whatever its bytes, counts as pushed.
+DVC's own fetch and push work on an index of the whole project and on all of the run cache; these on one stage. Pushes
+go through boto3, as to DVC an object that is there counts as pushed, whatever its bytes, and as it tries every file of
+a folder for minutes when the store has gone: here each object is looked at, and the first that fails ends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from gradworks.kubeflow.places import Places
 from gradworks.kubeflow.stages import Stage
 from gradworks.stage.errors import InputError
+
+_AT_ONCE = 8  # uploads
 
 
 def fetch(repo: Any, places: Places, pipeline: Path, stage: Stage, ups: dict[str, Stage]) -> int:
@@ -109,26 +112,20 @@ def fetch_run_cache(repo: Any, places: Places, pipeline: Path, stage: Stage) -> 
 def push(repo: Any, places: Places, pipeline: Path, stage: Stage) -> int:
     """Put a stage's outputs and its run cache entry into the remote; returns how many objects it has.
 
-    Every object is looked at afterwards; one that is there with other bytes is put aside and pushed again.
-
     Raises:
-        InputError: an object could not be pushed; names it.
+        InputError: an object could not be pushed; names it. The others are given up at once.
     """
     loaded = repo.stage.load_one(str(pipeline), stage.name)
     infos = {info for out in loaded.outs for info in _used(out)}
-    try:
-        repo.cloud.push(infos)
-    except Exception as error:
-        raise InputError(f"{stage.name}: push failed: {_first(error)}") from error
-    for info in infos:
-        key, local = places.data_key(info.value), Path(repo.cache.local.oid_to_path(info.value))
-        if not _right(places, key, local, info.value):
-            # DVC takes a file for pushed when its folder is, and an object for right when there is one
-            if places.head(key):
-                set_aside(places, key)
-            places.upload(key, local)
-            if not _right(places, key, local, info.value):
-                raise InputError(f"{stage.name}: {places.uri(key)}: not what was pushed")
+    cache = repo.cache.local
+    for folders in (False, True):  # DVC takes the files of a folder for pushed when its list is: that comes last
+        some = [info.value for info in infos if info.isdir == folders]
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        try:
+            for _ in pool.map(lambda oid: _send(places, oid, Path(cache.oid_to_path(oid))), some):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
     try:
         repo.stage_cache.push(None)
     except Exception as error:
@@ -136,9 +133,21 @@ def push(repo: Any, places: Places, pipeline: Path, stage: Stage) -> int:
     return len(infos)
 
 
-def _right(places: Places, key: str, local: Path, oid: str) -> bool:
-    """Whether the remote has an object with the bytes that were pushed, as far as S3 tells without reading it."""
+def _send(places: Places, oid: str, local: Path) -> None:
+    """Put one object into the remote, unless it is there; one that is there with other bytes is put aside."""
+    key = places.data_key(oid)
     found = places.head(key)
+    if _right(found, local, oid):
+        return
+    if found is not None:
+        set_aside(places, key)
+    places.upload(key, local)
+    if not _right(places.head(key), local, oid):
+        raise InputError(f"{places.uri(key)}: not what was pushed")
+
+
+def _right(found: dict[str, Any] | None, local: Path, oid: str) -> bool:
+    """Whether an object has the bytes that were to be pushed, as far as S3 tells (`found`) without reading it."""
     if found is None or found["ContentLength"] != local.stat().st_size:
         return False
     tag = found["ETag"].strip('"')

@@ -169,6 +169,8 @@ def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stag
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ["DVC_SITE_CACHE_DIR"] = str(root / ".gradworks/site")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    os.environ.setdefault("AWS_RETRY_MODE", "standard")  # of DVC's fetch: a store that has gone is given up in seconds
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
     _configure(places, root)
 
 

@@ -138,5 +138,5 @@ def test_what_is_not_there_is_said(made, clone):
     with pytest.raises(InputError, match="no stage has failed"):
         runs.failed(places, "there")
     (clone / ".dvc/config").write_text("[core]\n    remote = here\n['remote \"here\"']\n    url = ../other\n")
-    with pytest.raises(InputError, match=r"the default remote is \.\./other\nexpected one on S3"):
+    with pytest.raises(InputError, match=r"the default remote is \S*other\nexpected one on S3"):
         runs.places()

@@ -6,6 +6,7 @@ neither in the pipeline nor in what `docker inspect` shows.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import multiprocessing
 import os
@@ -117,6 +118,7 @@ def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
         pipeline = components.load_component_from_file(str(file))
         with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what only a cluster does: resources, names
+            plain = builtins.print
             try:
                 pipeline(**parameters)
             except RuntimeError as error:  # kfp's word for a task that failed
@@ -124,6 +126,8 @@ def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
                 return False
             except DockerException as error:
                 raise InputError(f"the Docker engine: {str(error).splitlines()[0]}") from error
+            finally:
+                builtins.print = plain  # kfp indents what tasks print; its loops, which are threads, leave it so
     return True
 
 

@@ -13,9 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pytest
-
-from gradworks import storage
 from gradworks.kubeflow import local
 from tests import docker
 from tests.kubeflow import toy
@@ -50,39 +47,34 @@ def measure(entries: int, rounds: int) -> dict[str, list[float]]:
         entries: how many the run cache of the remote has.
         rounds: how often.
     """
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, toy.served(Path(folder)) as (clients, _):
         at = Path(folder)
         at.chmod(0o755)
-        _, clients = toy.store(at / "store")
-        try:
-            toy.use(clients, patch)
-            runs = toy.Runs(toy.checkout(at / "checkout"), at, clients)
-            ended, said = runs.pod("bench", "make")
-            assert ended == 0, said
-            for i in range(entries):
-                runs.places.put(f"toy/runs/{i:02x}/{i:064x}/{i:064x}", b"cmd: x\n" * 20)
-            lock = {"schema": "2.0", "stages": {"make": runs.places.entry("bench", "make")}}
-            key = runs.places.key("lock.json")
-            runs.places.put(key, json.dumps(lock).encode())
-            home, out = at / "aws", at / "out"
-            home.mkdir()
-            local._aws(home)
-            boot = (toy.ROOT / "gradworks/kubeflow/boot.py").read_text()
-            found: dict[str, list[float]] = {"pod": [], "commands": []}
-            for i in range(rounds):
-                runs.folder = out / str(i)
-                out.mkdir(exist_ok=True)
-                out.chmod(0o777)
-                given = json.dumps(runs.given(f"bench{i}", "double@a"))
-                runs.places.put_entry(f"bench{i}", "make", runs.places.entry("bench", "make"))
-                plain = _PLAIN.format(code=runs.uri.removeprefix("s3://gradworks/"), lock=key)
-                found["commands"].append(_seconds(["sh", "-c", plain], home, out))
-                found["pod"].append(_seconds(["python3", "-c", boot, given], home, out))
-                seconds = runs.places.record(f"bench{i}", "stages/double@a")["seconds"]
-                print(f"round {i + 1}: pod {found['pod'][-1]:.2f} s {seconds}, commands {found['commands'][-1]:.2f} s")
-            return found
-        finally:
-            storage.down(at / "store")
+        runs = toy.Runs(toy.checkout(at / "checkout"), at, clients)
+        ended, said = runs.pod("bench", "make")
+        assert ended == 0, said
+        for i in range(entries):
+            runs.places.put(f"toy/runs/{i:02x}/{i:064x}/{i:064x}", b"cmd: x\n" * 20)
+        lock = {"schema": "2.0", "stages": {"make": runs.places.entry("bench", "make")}}
+        key = runs.places.key("lock.json")
+        runs.places.put(key, json.dumps(lock).encode())
+        home, out = at / "aws", at / "out"
+        home.mkdir()
+        local._aws(home)
+        boot = (toy.ROOT / "gradworks/kubeflow/boot.py").read_text()
+        found: dict[str, list[float]] = {"pod": [], "commands": []}
+        for i in range(rounds):
+            runs.folder = out / str(i)
+            out.mkdir(exist_ok=True)
+            out.chmod(0o777)
+            given = json.dumps(runs.given(f"bench{i}", "double@a"))
+            runs.places.put_entry(f"bench{i}", "make", runs.places.entry("bench", "make"))
+            plain = _PLAIN.format(code=runs.uri.removeprefix("s3://gradworks/"), lock=key)
+            found["commands"].append(_seconds(["sh", "-c", plain], home, out))
+            found["pod"].append(_seconds(["python3", "-c", boot, given], home, out))
+            seconds = runs.places.record(f"bench{i}", "stages/double@a")["seconds"]
+            print(f"round {i + 1}: pod {found['pod'][-1]:.2f} s {seconds}, commands {found['commands'][-1]:.2f} s")
+        return found
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import sys
 import pytest
 import yaml
 
-from gradworks import storage
 from gradworks.kubeflow import collect, runs
 from gradworks.kubeflow.places import Places
 from gradworks.stage.errors import InputError
@@ -25,16 +24,13 @@ def dvc(root, *args):
 def made(tmp_path_factory):
     """A checkout, and the lock entries of its pipeline with their objects in the store."""
     folder = tmp_path_factory.mktemp("collect")
-    with pytest.MonkeyPatch.context() as patch:
-        _, clients = toy.store(folder / "store")
-        toy.use(clients, patch)
+    with toy.served(folder) as (_, _):
         root = toy.checkout(folder / "checkout")
         work = folder / "work"
         shutil.copytree(root, work)
         dvc(work, "repro", "-q")
         dvc(work, "push", "-q")
         yield root, yaml.safe_load((work / "dvc.lock").read_text())["stages"]
-        storage.down(folder / "store")
 
 
 @pytest.fixture

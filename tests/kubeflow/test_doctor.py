@@ -12,7 +12,6 @@ import boto3
 import pytest
 import yaml
 
-from gradworks import storage
 from gradworks.kubeflow import doctor, environment, registry
 from gradworks.kubeflow.places import Places
 from tests.kubeflow import toy
@@ -24,14 +23,10 @@ TOKEN = "planted-token-4711"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("doctor")
-    with pytest.MonkeyPatch.context() as patch:
-        _, variables = toy.store(folder / "store")
-        toy.use(variables, patch)
+    with toy.served(folder) as (_, patch):
         root = toy.checkout(folder / "checkout")
         patch.chdir(root)
-        patch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials of the first store of a process
         yield root
-        storage.down(folder / "store")
 
 
 @pytest.fixture

@@ -22,15 +22,12 @@ def world(tmp_path_factory):
     """A checkout whose stage `make` writes many files, a store, and the lock entries of a run without faults."""
     docker.image()
     folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        _, clients = toy.store(folder / "store")
-        toy.use(clients, patch)
+    with toy.served(folder) as (clients, _):
         many = "    for i in range(400):\n        (args[0] / f\"{i}.bin\").write_bytes(i.to_bytes(2, 'big') * 30000)\n"
         root = toy.checkout(folder / "checkout", toy.PARAMS, work=("    args[0].mkdir()\n", many))
         runs = toy.Runs(root, folder, clients)
         runs.store = folder / "store"
         yield runs
-        storage.down(folder / "store")
 
 
 def run(world, name, *, expected, monkeypatch=None):

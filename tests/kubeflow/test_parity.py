@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks import storage
 from gradworks.kubeflow.places import Places
 from gradworks.stage import cells
 from tests import docker
@@ -79,15 +78,12 @@ def world(tmp_path_factory):
     """Two runs in containers; (checkout, names of the runs, what the second one printed)."""
     docker.image()
     folder = tmp_path_factory.mktemp("parity")
-    with pytest.MonkeyPatch.context() as patch:
-        _, clients = toy.store(folder / "store")
-        toy.use(clients, patch)
+    with toy.served(folder) as (_, patch):
         patch.setenv("MY_SECRET_TOKEN", "planted-in-the-environment")
         root = checkout(folder / "checkout")
         said = [gradworks(root, "submit", "--runner", "docker") for _ in range(2)]
         names = [re.match(r"run (\S+):", one).group(1) for one in said]
         yield root, names, said[1]
-        storage.down(folder / "store")
 
 
 @pytest.mark.timeout(1200)

@@ -15,7 +15,6 @@ import psutil
 import pytest
 import yaml
 
-from gradworks import storage
 from gradworks.stage.errors import InputError
 from tests.kubeflow import launcher, toy
 
@@ -24,13 +23,10 @@ from tests.kubeflow import launcher, toy
 def world(tmp_path_factory):
     """A checkout, a store, and one run that went through."""
     folder = tmp_path_factory.mktemp("pods")
-    with pytest.MonkeyPatch.context() as patch:
-        _, environment = toy.store(folder / "store")
-        toy.use(environment, patch)
+    with toy.served(folder) as (environment, _):
         runs = toy.Runs(toy.checkout(folder / "checkout"), folder, environment)
         runs.all("first")
         yield runs
-        storage.down(folder / "store")
 
 
 def read(file):

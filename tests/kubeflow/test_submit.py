@@ -12,11 +12,10 @@ import threading
 import time
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
 
-from gradworks import s3, storage
+from gradworks import s3
 from gradworks.kubeflow import code, follow, submit
 from gradworks.kubeflow.answers import ApiError
 from gradworks.kubeflow.places import Places, encoded
@@ -34,14 +33,10 @@ STAGES = ["make", "double@a", "double@b", "join"]
 def world(tmp_path_factory):
     """A checkout of the toy pipeline, the current folder, and a store that this process is a client of."""
     folder = tmp_path_factory.mktemp("submit")
-    with pytest.MonkeyPatch.context() as patch:
-        _, environment = toy.store(folder / "store")
-        toy.use(environment, patch)
+    with toy.served(folder) as (_, patch):
         root = toy.checkout(folder / "checkout")
         patch.chdir(root)
-        patch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials of the first store of a process
         yield root
-        storage.down(folder / "store")
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gradworks import storage
 from gradworks.kubeflow import code, environment, stages
@@ -161,16 +164,22 @@ class Runs:
         return self.places.record(run, f"stages/{encoded(stage)}")
 
 
-def store(folder: Path) -> tuple[storage.Server, dict[str, str]]:
-    """An S3 server and the environment of its clients."""
-    server = storage.up(folder)
-    return server, {**storage.client_environment(server, folder), "MY_SECRET_KEY": "planted-secret-value"}
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[dict[str, str], pytest.MonkeyPatch]]:
+    """An S3 server in folder / "store" that this process is a client of.
 
-
-def use(environment_: dict[str, str], patch: Any) -> None:
-    """Let this process be a client of the store too."""
-    for name in storage._UNSET:
-        patch.delenv(name, raising=False)
-    for name, value in environment_.items():
-        if name.startswith("AWS_") and os.environ.get(name) != value:
-            patch.setenv(name, value)
+    Yields:
+        The environment of other clients, with a secret planted in it; and what undoes patches when the server goes.
+    """
+    at = folder / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            clients = storage.client_environment(storage.up(at), at)
+            for name in storage._UNSET:
+                patch.delenv(name, raising=False)
+            for name, value in clients.items():
+                if name.startswith("AWS_"):
+                    patch.setenv(name, value)
+            yield {**clients, "MY_SECRET_KEY": "planted-secret-value"}, patch
+        finally:
+            storage.down(at)

@@ -37,6 +37,7 @@ REGION = "us-east-1"  # S3 clients sign with one; the server takes any
 _MEMORY = "300MiB"  # where Go's collector works harder; 1.2 GB after 1 GB of traffic without
 _VOLUME = 256  # MB of one volume file
 _PATIENCE = 60.0  # seconds to be ready in; 3 on a fresh folder, 15 after a kill
+_TRIES = 3  # with other ports, where another took one
 _UNSET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 
 
@@ -104,15 +105,22 @@ def up(folder: Path = FOLDER, bucket: str = BUCKET) -> Server:
         if server:
             return server
         keys = _keys(folder, bucket)
-        server, process = _start(folder)
-        try:
-            _ready(server, process, keys["admin"], bucket, folder)
-        except BaseException:  # Ctrl-C too: nothing half ready stays
-            process.kill()
-            process.wait()
-            (folder / "server.json").unlink(missing_ok=True)
-            raise
-        return server
+        for left in reversed(range(_TRIES)):
+            server, process = _start(folder)
+            try:
+                _ready(server, process, keys["admin"], bucket, folder)
+                return server
+            except BaseException as error:  # Ctrl-C too: nothing half ready stays
+                ended = process.poll() is not None
+                process.kill()
+                process.wait()
+                (folder / "server.json").unlink(missing_ok=True)
+                # seconds pass between the look at a port and its use: another may have taken it, as a second `up` would
+                taken = ended and not all(_is_free(port) for port in server.ports.values())
+                if not (left and taken and isinstance(error, InputError)):
+                    raise
+                write_json(folder / "ports.json", dict.fromkeys(server.ports, 0))
+        raise AssertionError("the last try returns or raises")
 
 
 def down(folder: Path = FOLDER) -> bool:
@@ -179,21 +187,28 @@ def _free(preferred: int = 0, patience: float = 0.0) -> int:
     """
     until = time.monotonic() + patience
     for _ in range(200):
-        with contextlib.ExitStack() as stack:
-            one, other = (stack.enter_context(socket.socket()) for _ in range(2))
-            for each in (one, other):  # as servers do: connections of the one before linger
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError, OverflowError):
-                one.bind(("127.0.0.1", preferred))
-                port = one.getsockname()[1]
-                if port < 55_000:
-                    other.bind(("127.0.0.1", port + 10_000))
-                    return port
+        if port := _is_free(preferred):
+            return port
         if preferred and time.monotonic() < until:
             time.sleep(0.05)
         else:
             preferred = 0
     raise InputError("storage: found no free pair of ports\nexpected two that are 10,000 apart")
+
+
+def _is_free(port: int) -> int:
+    """The port (0: one that the system draws) if it and the one 10,000 above are free, else 0."""
+    with contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(socket.socket()) for _ in range(2))
+        for each in (one, other):  # as servers do: connections of the one before linger
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError, OverflowError):
+            one.bind(("127.0.0.1", port))
+            port = one.getsockname()[1]
+            if port < 55_000:
+                other.bind(("127.0.0.1", port + 10_000))
+                return port
+    return 0
 
 
 def _start(folder: Path) -> tuple[Server, subprocess.Popen[bytes]]:

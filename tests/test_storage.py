@@ -146,6 +146,21 @@ def test_a_port_that_is_taken_is_left_alone(tmp_path):
         assert storage._free(free) != free
 
 
+def test_two_checkouts_that_start_at_once_both_get_a_server(tmp_path, monkeypatch):
+    """Between the look at a port and its use another may take it: here every port is said to be free."""
+    other = storage.up(tmp_path / "other")
+    try:
+        sure = storage._free
+        monkeypatch.setattr(storage, "_free", lambda preferred, patience: preferred or sure())
+        storage.write_json(tmp_path / "ports.json", other.ports)
+        own = storage.up(tmp_path)
+        assert own.endpoint != other.endpoint and own.process() and other.process()
+        assert client(own, tmp_path).list_objects_v2(Bucket="gradworks")["Contents"][0]["Key"] == ".ready"
+    finally:
+        storage.down(tmp_path)
+        storage.down(tmp_path / "other")
+
+
 def test_another_process_with_its_number_is_not_taken_for_it(tmp_path):
     storage.write_json(tmp_path / "server.json", {"pid": os.getpid(), "begun": 1.0, "ports": {"s3": 1}})
     assert storage.running(tmp_path) is None

@@ -156,8 +156,10 @@ ROWS = (
      'tests/test_storage.py::test_what_a_shell_evaluates_leads_boto3_there_past_other_keys'),
     ('gradworks/storage.py', 'fcntl.flock(lock, fcntl.LOCK_EX)', 'pass',
      'tests/test_storage.py::test_two_that_start_it_at_once_get_one_server'),
+    ('gradworks/storage.py', 'dict.fromkeys(server.ports, 0)', 'server.ports',
+     'tests/test_storage.py::test_two_checkouts_that_start_at_once_both_get_a_server'),
     ('gradworks/storage.py', 'each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)', 'pass',
      'tests/test_storage.py::test_data_survive_a_kill_and_a_restart_at_the_same_address'),
-    ('gradworks/storage.py', '            process.kill()\n            process.wait()\n            (folder', '            (folder',
+    ('gradworks/storage.py', '                process.kill()\n                process.wait()\n', '',
      'tests/test_storage.py::test_a_server_that_does_not_start_leaves_nothing_and_says_where_to_look'),
 )

@@ -96,7 +96,7 @@ def test_a_task_that_is_killed_goes_on_from_its_checkpoint(world, tmp_path):
     killer.start()
     run(slow, "killed", expected=False)
     killer.join()
-    assert set(sound(slow, "killed")) == {"make"}
+    assert "make" in sound(slow, "killed") and not {"double@a", "sum"} & set(sound(slow, "killed"))
     run(slow, "killed", expected=True)
     assert len(sound(slow, "killed")) == 4
     begun = [int(line.split()[-1]) for line in log(slow, "killed", "double@a").splitlines() if "begins at" in line]

@@ -6,6 +6,7 @@ python -m tests.mutants [-k WORD]   only rows whose file or test contains WORD
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import queue
 import shutil
@@ -23,6 +24,10 @@ from tests.defects import ROWS
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = 2
 SECONDS = 300  # a defect that makes its test hang is found as well
+OURS = ("gradworks", "components", "benchmarks", "tests")
+# where there is no fork server every process imports anew, which takes seconds
+FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+LARGE = ["pytest", "torch", "transformers", "pyarrow.parquet", "pydantic", "sklearn.metrics", "boto3", "dvc.repo"]
 
 
 class Mutant(NamedTuple):
@@ -53,27 +58,40 @@ def copy_tree(root: Path, to: Path) -> None:
         subprocess.run(command, cwd=to, check=True)
 
 
-def pytest(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """Exit code (1: a test failed) and the last lines. PYTHONPATH goes before the editable install of the checkout."""
-    environment = os.environ | {
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a .pyc of the same second and size would hide the change
+def pytest(tree: Path, tests: Sequence[str], seconds: float = SECONDS) -> tuple[int, str]:
+    """Exit code (1: a test failed) and the last lines, of a process that has the large libraries already."""
+    with tempfile.NamedTemporaryFile() as said:
+        process = FORKS.Process(target=_pytest, args=(tree, list(tests), said.name))
+        process.start()
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return 1, f"still running after {seconds} s"
+        return process.exitcode, Path(said.name).read_text(errors="replace")[-2000:]
+
+
+def _pytest(tree: Path, tests: list[str], said: str) -> None:
+    out = os.open(said, os.O_WRONLY | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(tree)
+    sys.dont_write_bytecode = True  # a .pyc of the same second and size would hide the change
+    os.environ |= {
+        "PYTHONPATH": str(tree),  # before the editable install of the checkout, here and in what tests start
+        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "GRADWORKS_DATA": str((ROOT / os.environ.get("GRADWORKS_DATA", "data")).resolve()),
     }
-    try:
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-p", "no:xdist", *tests],
-            cwd=tree,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, f"still running after {SECONDS} s"
-    return run.returncode, run.stdout[-2000:]
+    sys.path.insert(0, str(tree))
+    for name in list(sys.modules):  # ours are those of the tree, not of the checkout
+        if name.partition(".")[0] in OURS:
+            del sys.modules[name]
+    import pytest
+    import torch
+
+    torch.set_num_threads(1)
+    os._exit(pytest.main(["-x", "-p", "no:xdist", *tests]))
 
 
 def verdict(tree: Path, mutant: Mutant) -> str:
@@ -94,6 +112,8 @@ def verdict(tree: Path, mutant: Mutant) -> str:
 
 def run(root: Path, mutants: Sequence[Mutant]) -> bool:
     """Plants every mutant, prints a table, and says whether all were killed."""
+    if hasattr(FORKS, "set_forkserver_preload"):
+        FORKS.set_forkserver_preload(LARGE)
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
         trees: queue.Queue[Path] = queue.Queue()
         for number in range(min(AT_ONCE, len(mutants))):
@@ -112,7 +132,7 @@ def run(root: Path, mutants: Sequence[Mutant]) -> bool:
 
         # a test that is red anyway kills nothing
         tree = trees.get()
-        code, said = pytest(tree, sorted({mutant.test for mutant in mutants}))
+        code, said = pytest(tree, sorted({mutant.test for mutant in mutants}), SECONDS * AT_ONCE * 3)
         trees.put(tree)
         if code != 0:
             print(f"the tests are not green before any defect is planted:\n{said}")

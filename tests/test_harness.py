@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-specification = importlib.util.spec_from_file_location("mutants", ROOT / "tests" / "mutants.py")
-mutants = importlib.util.module_from_spec(specification)
-sys.modules["mutants"] = mutants
-specification.loader.exec_module(mutants)
+from tests import mutants
 
+ROOT = Path(__file__).parent.parent
 
 SKIPPING = """
 import pytest

@@ -14,6 +14,7 @@ examples:
   gradworks cells pipelines/reweighting/params.yaml
   gradworks run                         run the default benchmark, the table growing as cells finish
   gradworks report                      the report of the cells that are there, finished or not
+  gradworks compare BEFORE.json         what a change did to each method, beyond chance or not
   gradworks readme                      write the generated parts of README.md
   gradworks run pipelines/reweighting/params.yaml
   gradworks storage up                  an S3 server on this machine, for dvc push and dvc pull
@@ -36,6 +37,15 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"), help="default: %(default)s")
         if verb == "run":
             one.add_argument("--jobs", type=int, default=2, help="`dvc repro` at once (default: %(default)s)")
+    said = (
+        "what a change of the code did to each method: two results.json; exit code 1 where one is worse beyond chance"
+    )
+    compare = verbs.add_parser("compare", help=said, description=said)
+    compare.add_argument("before", type=Path, help="results.json of the base")
+    compare.add_argument(
+        "after", type=Path, nargs="?", default=Path("report/results.json"), help="default: %(default)s"
+    )
+    compare.add_argument("--base", default="base", help="what the base is called in the text")
     verbs.add_parser("readme", help="write the generated parts of README.md")
     said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
     storage = verbs.add_parser("storage", help=said, description=said)
@@ -61,6 +71,10 @@ def _run(args: argparse.Namespace) -> None:
         here = args.params.parent
         results = report.build(args.params, here / "cells.yaml", here / "runs", here / "report")
         print(report.table(results), report.answer(results), f"report: {here / 'report' / 'report.html'}", sep="\n\n")
+    elif args.verb == "compare":
+        from gradworks.report import compare
+
+        compare.say(args.before, args.after, args.base)
     elif args.verb == "readme":
         from gradworks.report import readme
 

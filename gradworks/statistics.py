@@ -92,7 +92,7 @@ def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> 
     return Difference(n, values, centre, se, centre - half, centre + half, p, least, note, unpaired)
 
 
-def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
+def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05, freedom: int | None = None) -> float | None:
     """Smallest true mean difference that a two-sided paired t test finds with this power (Cohen 1988, chapter 2).
 
     Args:
@@ -100,16 +100,18 @@ def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> fl
         n: number of pairs; below two there is no test, so None.
         power: chance to find it.
         alpha: chance of a false alarm.
+        freedom: degrees of freedom of `sd`, where more than these pairs told it; n - 1 by default.
 
     Returns:
         δ·sd/√n with δ the noncentrality at which the t statistic passes its critical value with chance `power`.
     """
-    if n < 2:
+    if n < 2 and not freedom:
         return None
     from scipy.special import nctdtrinc, stdtrit
 
-    critical = stdtrit(n - 1, 1 - alpha / 2)
-    return float(nctdtrinc(n - 1, 1 - power, critical)) * sd / math.sqrt(n)
+    freedom = freedom or n - 1
+    critical = stdtrit(freedom, 1 - alpha / 2)
+    return float(nctdtrinc(freedom, 1 - power, critical)) * sd / math.sqrt(n)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -1,0 +1,157 @@
+"""What a change did: no false alarm, no missed drop, and every way in which a row can differ."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gradworks.report import compare
+
+SEEDS, METHODS, CONDITIONS = (0, 1), ("erm", "reweight", "dotprod", "reptile", "smart"), ("clean", "noise")
+
+
+def results(values, states=None, better=1, name="accuracy"):
+    """results.json as far as it is compared; values: (condition, method, seed) -> score."""
+    cells = [
+        {
+            **{"condition": c, "encoder": "gru", "method": m, "seed": s},
+            "state": (states or {}).get((c, m, s), "ok"),
+            "primary": None if value is None else {"value": float(value), "n": 1000},
+        }
+        for (c, m, s), value in values.items()
+    ]
+    return {"primary": {"name": name, "better": better}, "cells": cells}
+
+
+def scores(draw, drop=0.0, methods=METHODS):
+    """Scores of a benchmark: a method's level, a seed's effect that all share, and noise of a percent."""
+    shared = {(c, s): draw.normal(0, 0.03) for c in CONDITIONS for s in SEEDS}
+    return {
+        (c, m, s): 0.6 + 0.02 * i + shared[c, s] + draw.normal(0, 0.007) - drop * (m == "dotprod")
+        for c in CONDITIONS
+        for i, m in enumerate(methods)
+        for s in SEEDS
+    }
+
+
+def repeat(number, drop):
+    """The verdicts of dotprod, where a change of code that all methods share moves every score a little."""
+    draw = np.random.default_rng([number, round(100 * drop)])
+    before = scores(draw)
+    after = {key: value + draw.normal(0, 0.01) - drop * (key[1] == "dotprod") for key, value in before.items()}
+    return compare.changes(results(before), results(after))
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_drop_of_ten_points_is_always_flagged_and_one_of_none_never(number):
+    assert {c.method for c in repeat(number, 0.10) if c.fails} == {"dotprod"}
+    assert not [c for c in repeat(number, 0.0) if c.fails]
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_the_same_where_only_one_method_was_changed(number):
+    draw = np.random.default_rng(number)
+    before = scores(draw)
+    for drop in (0.0, 0.10):
+        after = {k: v + (draw.normal(0, 0.01) - drop) * (k[1] == "dotprod") for k, v in before.items()}
+        found = compare.changes(results(before), results(after))
+        assert [c.method for c in found if c.fails] == ["dotprod", "dotprod"] * (drop > 0)
+        assert [c.verdict for c in found].count("unchanged") == 8
+
+
+def test_the_interval_is_that_of_all_rows():
+    """By hand: differences -.1, -.2 and .1, .3; the base's residuals are 0 with (3-1)(2-1) degrees of freedom.
+
+    s² = (.005 + .02)/(2 + 2), t(.9995; 4) = 8.610302, se = s/√2.
+    """
+    before = {("noise", m, s): 0.5 for m in ("a", "b", "c") for s in SEEDS}
+    after = {**before, ("noise", "a", 0): 0.4, ("noise", "a", 1): 0.3, ("noise", "b", 0): 0.6, ("noise", "b", 1): 0.8}
+    a, b, c = compare.changes(results(before), results(after))
+    half = 8.610302 * (0.00625 / 2) ** 0.5
+    assert [a.mean, a.low, a.high] == pytest.approx([-0.15, -0.15 - half, -0.15 + half], abs=1e-6)
+    assert [b.mean, b.low] == pytest.approx([0.2, 0.2 - half], abs=1e-6)
+    assert (a.verdict, b.verdict, c.verdict) == ("within chance", "within chance", "unchanged")
+    assert a.detectable == b.detectable > half and (c.low, c.p) == (None, None)
+
+
+def test_the_base_says_how_far_seeds_scatter():
+    """By hand: residuals of method + seed are ±.01, so s² of one training is .0004, of a difference .0008."""
+    before = {("noise", m, s): 0.5 + 0.02 * (m == "b") * (s - 0.5) * 2 for m in ("a", "b") for s in SEEDS}
+    after = {**before, ("noise", "a", 0): 0.4, ("noise", "a", 1): 0.4}
+    row = compare.changes(results(before), results(after))[0]
+    half = 31.599055 * ((0.0008 + 0.0) / 2 / 2) ** 0.5  # 1 + 1 degrees of freedom
+    assert [row.mean, row.low] == pytest.approx([-0.1, -0.1 - half], abs=1e-6)
+
+
+def test_rows_that_cannot_be_judged_say_so():
+    one = {("noise", m, 0): 0.5 for m in ("kept", "moved", "gone", "lost")}
+    two = {("noise", "kept", 0): 0.5, ("noise", "moved", 0): 0.3, ("noise", "lost", 0): None, ("noise", "new", 0): 0.5}
+    found = {c.method: c for c in compare.changes(results(one), results(two, {("noise", "lost", 0): "diverged"}))}
+    said = {name: c.verdict for name, c in found.items()}
+    assert said == {"kept": "unchanged", "moved": "no interval", "gone": "gone", "lost": "lost", "new": "new"}
+    assert [name for name, c in found.items() if c.fails] == ["lost"]
+    unfinished = {("noise", "kept", 0): "not run"}
+    (row,) = compare.changes(results({("noise", "kept", 0): 0.5}), results({("noise", "kept", 0): None}, unfinished))
+    assert row.verdict == "gone"
+
+
+@pytest.mark.parametrize(("better", "verdict"), [(1, "worse"), (-1, "better")])
+def test_which_way_is_worse(better, verdict):
+    draw = np.random.default_rng(0)
+    before = scores(draw)
+    after = {k: v + draw.normal(0, 0.001) - 0.2 * (k[1] == "erm") for k, v in before.items()}
+    found = compare.changes(results(before, better=better), results(after, better=better))
+    assert {c.verdict for c in found if c.method == "erm"} == {verdict}
+
+
+def test_other_figures_are_not_compared():
+    with pytest.raises(ValueError, match="the base's figure is 'accuracy', now it is 'log loss'"):
+        compare.changes(results({}), results({}, name="log loss"))
+
+
+def test_what_a_pull_request_is_told():
+    found, after = repeat(3, 0.10), results({}, name="accuracy, <set> | challenge")
+    said = compare.markdown(found, after, "0123abc")
+    assert said.startswith("### Against `0123abc`: 2 worse, 8 within chance\n")
+    assert r"accuracy, \<set\> \| challenge" in said
+    row = next(line for line in said.splitlines() if line.startswith("| noise | gru | dotprod"))
+    change = next(c for c in found if (c.condition, c.method) == ("noise", "dotprod"))
+    assert f"| 2 | {change.before:.3f} | {change.after:.3f} | −{-change.mean:.3f} [" in row and "**worse**" in row
+    assert compare.markdown([], results({}), "x") == "### Against `x`: nothing to compare\n\n"
+
+
+def command(*args, folder):
+    program = [sys.executable, "-c", "from gradworks.cli import main; main()", "compare", *args]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("drop", "code"), [(0.0, 0), (0.2, 1)])
+def test_the_command_fails_on_a_regression_alone(drop, code, tmp_path):
+    draw = np.random.default_rng(1)
+    before = scores(draw)
+    after = {k: v + draw.normal(0, 0.002) - drop * (k[1] == "erm") for k, v in before.items()}
+    for name, values in (("before.json", before), ("after.json", after)):
+        (tmp_path / name).write_text(json.dumps(results(values)))
+    done = command("before.json", "after.json", "--base", "0123abc", folder=tmp_path)
+    assert done.returncode == code and "### Against `0123abc`" in done.stdout
+    assert done.stderr == ("" if code == 0 else "error: 2 of 10 methods are worse beyond their intervals\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "error: before.json: no such file"),
+        ("{}", "error: before.json: no key 'primary'\nexpected a results.json of gradworks"),
+        (json.dumps(results({}, name="F1")), "error: before.json, after.json: the base's figure is 'F1'"),
+    ],
+)
+def test_files_that_cannot_be_compared(text, said, tmp_path):
+    (tmp_path / "after.json").write_text(json.dumps(results({})))
+    if text is not None:
+        (tmp_path / "before.json").write_text(text)
+    done = command("before.json", "after.json", folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(said)

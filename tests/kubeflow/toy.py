@@ -174,6 +174,9 @@ def served(folder: Path) -> Iterator[tuple[dict[str, str], pytest.MonkeyPatch]]:
     at = folder / "store"
     with pytest.MonkeyPatch.context() as patch:
         try:
+            at.mkdir(parents=True)
+            # drawn, as a store that is killed and comes back must find its port free beside other tests' stores
+            storage.write_json(at / "ports.json", {"s3": 0})
             clients = storage.client_environment(storage.up(at), at)
             for name in storage._UNSET:
                 patch.delenv(name, raising=False)

@@ -77,13 +77,15 @@ def shown(found: Places, run: str, stage: str | None = None) -> str:
     told = record(found, run)
     if stage is None:
         lines = [("stage", "state", "tries", "seconds", "said")]
-        for name, state in states(found, run, told["stages"]).items():
+        fared = states(found, run, told["stages"])
+        for name, state in fared.items():
             what = state["state"]
             if what == "succeeded" and not state.get("ran", True):
                 what = "restored"
             lines.append((name, what, str(state.get("attempt", "")), _seconds(state), state.get("error", "")))
         about = f"run {run} of {told['pipeline']} at {told['base'][:12]}  {' '.join(told['sets'])}".rstrip()
-        return f"{about}\n{told.get('url', '')}".rstrip() + f"\n\n{_columns(lines)}"
+        head = "\n".join(filter(None, [about, told.get("url", ""), _spent(told, fared)]))
+        return f"{head}\n\n{_columns(lines)}"
     if stage not in told["stages"]:
         raise InputError(f"run {run}: no stage {stage!r}\nfound: {', '.join(told['stages'][:5])} ...")
     state = states(found, run, [stage])[stage]
@@ -105,6 +107,22 @@ def log(found: Places, run: str, stage: str) -> str:
     if body is None:
         raise InputError(f"run {run}: no log of {stage} yet\nhow it fares: gradworks runs show {run} --stage {stage}")
     return body.decode(errors="replace")
+
+
+def _spent(told: dict[str, Any], fared: dict[str, dict[str, Any]]) -> str:
+    """GPU hours by kind, and what they cost where the profile knew it; "" of a run without GPUs.
+
+    A stage's time is that of its last try, from its first line to its last: not the node's start.
+    """
+    hours: Counter[str] = Counter()
+    for name, gpu in told.get("gpus", {}).items():
+        hours[gpu["kind"]] += gpu["count"] * fared[name].get("seconds", {}).get("total", 0.0) / 3600
+    prices = told.get("price_per_gpu_hour", {})
+    parts = [
+        f"{kind} {spent:.2f}" + (f" ({spent * prices[kind]:.2f} at {prices[kind]:g} an hour)" if kind in prices else "")
+        for kind, spent in sorted(hours.items())
+    ]
+    return f"GPU hours: {', '.join(parts)}" if parts else ""
 
 
 def _seconds(state: dict[str, Any]) -> str:

@@ -70,6 +70,8 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages), "images": tags,
         "remote": remote, "begun": time.time(), "state": "submitting",
+        "gpus": {name: stage.meta.gpu.model_dump() for name, stage in stages.items() if stage.meta.gpu},
+        "price_per_gpu_hour": profile.price_per_gpu_hour if profile else {},
     }  # fmt: skip
     return Plan(run, path.as_posix(), remote, commit, tuple(stages), ir, record)
 

@@ -41,12 +41,12 @@ def clone(made, tmp_path, monkeypatch):
     return root
 
 
-def submitted(made, name, sets=(), without=()):
+def submitted(made, name, sets=(), without=(), **more):
     root, entries = made
     places = Places(toy.REMOTE)
     commit = toy.git(root, "rev-parse", "HEAD").strip()
     record = {"run": name, "pipeline": "dvc.yaml", "commit": commit, "base": commit, "sets": list(sets),
-              "stages": list(entries), "state": "submitted"}  # fmt: skip
+              "stages": list(entries), "state": "submitted", **more}  # fmt: skip
     places.put_record(name, "run", record)
     for stage, entry in entries.items():
         if stage not in without:
@@ -121,6 +121,17 @@ def test_runs_are_listed_and_shown(made, clone):
     assert shown[4].split() == ["double@a", "failed", "2", "1", "double@a:", "<b>"]
     assert "attempt: 2" in runs.shown(places, "listed", "double@a")
     assert runs.failed(places, "listed") == ["double@a"]
+
+
+def test_what_a_run_cost_is_shown_where_the_profile_knew_a_price(made, clone):
+    """By hand: 2 GPUs for 1800 s and 1 for 360 s are 1.1 hours, 2.75 at 2.5 an hour; the other kind has no price."""
+    gpus = {"make": {"kind": "a100", "count": 2}, "double@a": {"kind": "a100", "count": 1}}
+    gpus["double@b"] = {"kind": "slice", "count": 1}  # has not begun
+    places = submitted(made, "dear", gpus=gpus, price_per_gpu_hour={"a100": 2.5})
+    for stage, seconds in (("make", 1800), ("double@a", 360)):
+        places.put_record("dear", f"stages/{stage}", {"state": "succeeded", "seconds": {"total": seconds}})
+    assert "\nGPU hours: a100 1.10 (2.75 at 2.5 an hour), slice 0.00\n" in runs.shown(places, "dear")
+    assert "GPU hours" not in runs.shown(submitted(made, "cheap"), "cheap")
 
 
 def test_what_is_not_there_is_said(made, clone):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.hardware import processor
+from gradworks.telemetry.hardware import processor
 
 _ROOT = Path(__file__).parents[1]
 _TARGET, _RUNS = 5.0, 5  # seconds, processes

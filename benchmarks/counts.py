@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
-
 from benchmarks.plain import Case, Data, OfMethod, batches_of, side
 from benchmarks.rows import Work
+from gradworks.telemetry.operations import Operations
 
 
 def counts(case: Case, warm_up: int = 3) -> dict[str, Any]:
@@ -15,8 +14,8 @@ def counts(case: Case, warm_up: int = 3) -> dict[str, Any]:
 
     Returns:
         passes: `StepReport.passes`; forward, backward: passes seen by hooks, in thirds; operations: the ratio of
-        floating-point operations. None where it cannot be seen: of peers, and of operations inside forward-mode
-        derivatives, which the counter counts one and a half times.
+        floating-point operations. None where it cannot be seen: of peers, and of operations that cannot be counted
+        (see gradworks/telemetry/operations.py).
     """
     sizes, period = case.sizes, case.row.period
     k = batches_of(case)
@@ -29,21 +28,19 @@ def counts(case: Case, warm_up: int = 3) -> dict[str, Any]:
             one.step(*data(i))
         task.forward = task.backward = 0
         passes = 0.0
-        with FlopCounterMode(display=False) as counter:
+        with Operations() as counted:
             for i in range(period):
                 one.step(*data(i))
                 if isinstance(one, OfMethod):
                     passes += one.report.passes / k
-        operations[name] = counter.get_total_flops()
+        operations[name] = None if counted.not_counted else counted.total
         if isinstance(one, OfMethod):
             examples = k * case.n * period
             found = {
                 "passes": passes / period, "forward": task.forward / examples, "backward": task.backward / examples,
             }  # fmt: skip
-    ratio = operations["method"] / operations["plain"]
-    return {"passes": None, "forward": None, "backward": None} | found | {
-        "operations": None if case.row.backend == "jvp" else ratio
-    }  # fmt: skip
+    ratio = operations["method"] / operations["plain"] if all(operations.values()) else None
+    return {"passes": None, "forward": None, "backward": None} | found | {"operations": ratio}
 
 
 def agrees(found: dict[str, Any], floor: Work | None) -> bool | None:

@@ -20,14 +20,14 @@ import torch
 from benchmarks import figure, table
 from benchmarks.counts import agrees, counts
 from benchmarks.errors import errors
-from benchmarks.hardware import hardware
 from benchmarks.memory import peak
 from benchmarks.models import KINKED, MODELS, ON_CPU
 from benchmarks.plain import Case, Data, batches_of, side
 from benchmarks.profile import profile
 from benchmarks.rows import ROWS, Row, Work
-from benchmarks.timing import compare
 from gradworks.stage.artefacts import atomic_file, read_json, write_json
+from gradworks.telemetry.hardware import hardware
+from gradworks.telemetry.pairs import compare
 
 COMMAND = "python -m benchmarks.methods"
 FOLDER = Path(__file__).parent
@@ -120,7 +120,8 @@ def _time(case: Case, k: int, quick: bool) -> dict[str, Any]:
         plain(i), method(i)
     promised = case.row.targets.of(case.model, case.fraction)["time"] is not None
     seconds, least = (4, 8) if quick else (15, 12) if promised else (5, 8)
-    found, base = compare(plain, method, case.device, seconds, (least, 200))
+    pairs = compare(plain, method, case.device, seconds, (least, 200))
+    found, base = pairs.ratio, pairs.seconds[0]
     return {"time_ratio": found.value, "low": found.low, "high": found.high, "n": found.n, "plain_seconds": base}
 
 

@@ -2,6 +2,8 @@
 
 The first stage of the pipeline: cells.yaml (which DVC reads) is written from params.yaml (which people edit) by
 `gradworks cells`. The output is the same whatever the grid is, so that nothing after it runs again for a new seed.
+hardware.yaml, which says what machine this is, is written where it is not there: in a fresh clone, before `measure`
+asks for it.
 
 examples:
   python -m components.cells --params params.yaml --out runs/cells.json
@@ -11,13 +13,16 @@ from pathlib import Path
 
 from gradworks import stage
 from gradworks.stage import artefacts, cells
+from gradworks.telemetry import hardware, live
 
 
 def main() -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a file that says the grid was checked")
     args = parser.parse_args()
+    live.begin("cells", args)
     cells.check(args.params)
+    hardware.write(args.params)
     artefacts.write_json(args.out, {"checked": True})
 
 

@@ -19,6 +19,7 @@ from gradworks.data import corruptions, splits
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
+from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what `fetch` wrote: a folder of sources")
     parser.add_argument("--out", type=Path, required=True, help="folder of the four splits")
     args = parser.parse_args()
+    live.begin("corrupt", args)
     task = row(stage.value(args.params, "task"))
     asked = stage.section(args.params, "corrupt.splits", splits.Splits)
     key = f"corrupt.conditions.{args.condition}"

@@ -19,6 +19,7 @@ from gradworks.data import predictions
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
+from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the averaged predictions")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
+    live.begin("ensemble", args)
     settings = stage.section(args.params, "evaluate", predictions.Evaluate)
     task = row(stage.value(args.params, "task"))
     needed = ["id", "label", *([f"p_{name}" for name in task.classes] if task.classes else ["value"])]

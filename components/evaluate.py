@@ -19,6 +19,7 @@ from gradworks.data.predictions import Evaluate, slices, to_table
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
+from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the predictions")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
+    live.begin("evaluate", args)
     settings = stage.section(args.params, "evaluate", Evaluate)
     task = row(stage.value(args.params, "task"))
     for folder in (args.run, args.model, args.data):

@@ -32,6 +32,7 @@ from gradworks.data import layouts, records
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
+from gradworks.telemetry import live
 
 _FILES = {"files", "layout", "columns"}
 _KEYS = {  # which keys go with which kind of source, besides task, seed and bad_rows
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="a key of the section `fetch`")
     parser.add_argument("--out", type=Path, required=True, help="folder of the splits")
     args = parser.parse_args()
+    live.begin("fetch", args)
     key = f"fetch.{args.source}"
     source = stage.section(args.params, key, Source)
     where = f"{args.params}: {key}"

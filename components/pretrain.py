@@ -19,6 +19,7 @@ from gradworks.data import splits, text
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
+from gradworks.telemetry import live
 
 _FILES = ("vocabulary_file", "vectors.file", "pretrain.corpus")  # options that name files
 
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
+    live.begin("pretrain", args)
 
     task = row(stage.value(args.params, "task"))
     where = f"{args.params}: pretrain.{args.encoder}"

@@ -9,6 +9,7 @@ examples:
 from pathlib import Path
 
 from gradworks import report, stage
+from gradworks.telemetry import live
 
 
 def main() -> None:
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of what the other stages wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the three files")
     args = parser.parse_args()
+    live.begin("report", args)
     report.build(args.params, args.cells, args.runs, args.out)
 
 

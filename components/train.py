@@ -22,6 +22,7 @@ from gradworks import stage
 from gradworks.stage import artefacts
 from gradworks.stage.cells import MethodPoint, method_point
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import live
 
 
 class Select(stage.Section):
@@ -48,7 +49,7 @@ class Train(stage.Section):
     select: Select = Select()
 
 
-def _method(params: Path, name: str, point: MethodPoint, task: Any, seed: int) -> Any:
+def method_of(params: Path, name: str, point: MethodPoint, task: Any, seed: int) -> Any:
     from gradworks.methods import Method
 
     try:
@@ -66,7 +67,7 @@ def _peak(params: Path, train: Train, model: str) -> float:
     return train.learning_rate[model]
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     import torch
 
     said = str(error)
@@ -90,7 +91,7 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
     return {**about, **counts, "figures": trace.figures()}
 
 
-class _Run:
+class Run:
     """The cell: what its arguments and parameters ask for."""
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -105,6 +106,10 @@ class _Run:
         parameters = {"train": self.settings, "method": self.point}
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
+        self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
+        if self.point.as_long_as:
+            file = args.params.parent / "runs/schedule" / args.start.name / f"{self.point.as_long_as}.json"
+            self.longer = self.parameters["longer"] = artefacts.read_json(file)["ratio"]
 
     def split(self, model: Any, *names: str) -> Any:
         """The examples of some splits together."""
@@ -125,7 +130,7 @@ class _Run:
 
         s, base = self.settings, artefacts.read_parquet(self.args.data / "train.parquet", ["id"]).num_rows
         return loop.Settings(
-            batches=round(s.epochs * -(-base // s.batch)), batch=s.batch, micro=s.micro_batch,
+            batches=round(s.epochs * -(-base // s.batch) * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
             clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
             warmup=s.warmup, clip=s.clip, metric=s.select.metric, better=metrics.better(s.select.metric),
             every=s.select.every, optimizer=s.optimizer, bf16=s.precision == "bf16",
@@ -145,7 +150,7 @@ class _Run:
             model.requires_grad_(False).head.requires_grad_(True)
         return model
 
-    def fit(self, saved: Any, stop: stage.Stopping) -> tuple[Any, Any, list[str], float]:
+    def fit(self, saved: Any, stop: stage.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
         """The best model, the trace, the training ids, the score of the best constant prediction."""
         import torch
 
@@ -156,7 +161,7 @@ class _Run:
         args, task = self.args, self.task
         device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
         plan = self.plan(artefacts.read_json(args.start / models.CONFIG)["model"])
-        method = _method(args.params, args.method, self.point, head(task), args.seed)
+        method = method_of(args.params, args.method, self.point, head(task), args.seed)
         if not loop.steps(plan, method):
             raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         model = self.model(len(task.classes) if task.classes else 1).to(device)
@@ -169,7 +174,7 @@ class _Run:
             return metrics.score(plan.metric, labels.numpy(), values.numpy(), task.classes).value
 
         trace = loop.fit(model, method, settings=plan, seed=args.seed, score=score, checkpoint=saved, stop=stop,
-                         name=f"train {args.method}", **splits)  # fmt: skip
+                         name=f"train {args.method}", watch=watch, **splits)  # fmt: skip
         if task.classes is None:
             rows = labels.mean().reshape(1, 1)
         else:  # every class alone, and their shares: the best constant for accuracy and for the log loss
@@ -188,7 +193,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
     args = parser.parse_args()
-    run = _Run(args)
+    run = Run(args)
+    encoder = args.start.name if run.point.from_ is None else args.start.parent.name  # of models/…/ENCODER/SEED
+    told = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name)
 
     from gradworks import metrics, models
     from gradworks.loop import Stopped
@@ -199,15 +206,17 @@ def main() -> None:
     model, trace, ids, constant, ended = None, Trace(), [], 0.0, ("ok", "")
     with stage.Stopping() as stop:
         try:
-            if run.point.from_ is None or (args.start / models.CONFIG).exists():
-                model, trace, ids, constant = run.fit(saved, stop)
+            if run.longer is None:
+                ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
+            elif run.point.from_ is None or (args.start / models.CONFIG).exists():
+                model, trace, ids, constant = run.fit(saved, stop, told.step)
             else:
                 ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
         except Stopped as reason:
             print(reason, flush=True)
             raise SystemExit(128 + stop.signal) from None
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             ended = ("OOM", str(error).splitlines()[0])
             print(f"out of memory: {ended[1]}", flush=True)

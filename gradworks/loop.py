@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     stop: Callable[[], bool] = lambda: False,
     name: str = "train",
+    watch: Callable[..., None] | None = None,
 ) -> Trace:
     """Train `model` in place and leave the best weights in it.
 
@@ -113,6 +115,9 @@ def fit(
         score: the metric of the selection split's outputs, None where it is not defined; the first of equals is kept.
         checkpoint: where to resume from and to save to, at every look at the selection split.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
+        watch: told of every step, also of one that is not finite: the method's report, and by name its `examples`,
+            `seconds` (of the wall, without looks at the selection split), `loss`, `learning_rate`, `gradient_norm`. It
+            must change nothing.
 
     Returns:
         The trace. `diverged` is not empty when a loss or gradient was not finite: the weights are then the best before.
@@ -145,19 +150,25 @@ def fit(
     device, floor = next(model.parameters()).device.type, -settings.better * math.inf
     with Progress(name, total, "step", start=trace.step) as bar:
         while trace.step < total and not trace.diverged:
+            began = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * linear(trace.step, total, settings.warmup)
-            drawn = _draw(batches, consumed, settings.micro)
+            drawn = draw(batches, consumed, settings.micro)
             with torch.autocast(device, torch.bfloat16) if settings.bf16 else contextlib.nullcontext():
-                report = method.backward(model, drawn, _draw(cleans, consumed, settings.micro) if cleans else ())
-            norm = _clip(model, settings.clip)
+                report = method.backward(model, drawn, draw(cleans, consumed, settings.micro) if cleans else ())
+            norm = clip(model, settings.clip)
             loss = _loss(report)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            figures = {"loss": loss, "learning_rate": optimizer.param_groups[0]["lr"], "gradient_norm": norm}
+            if math.isfinite(loss) and math.isfinite(norm):
+                optimizer.step()
+                trace.note(report, drawn, rows, **figures)
+            else:
                 trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}"
+            if watch:
+                count = sum(len(part.ids) for batch in drawn for part in batch)
+                watch(report, examples=count, seconds=time.perf_counter() - began, **figures)
+            if trace.diverged:
                 break
-            optimizer.step()
-            rate = optimizer.param_groups[0]["lr"]
-            trace.note(report, drawn, rows, loss=loss, learning_rate=rate, gradient_norm=norm)
             bar.advance(loss=loss)
             if trace.step in marks:
                 value = score(predict(model, selection))
@@ -174,12 +185,13 @@ def fit(
     return trace
 
 
-def _draw(source: Iterator[Batch], count: int, micro: int | None) -> list[list[Batch]]:
+def draw(source: Iterator[Batch], count: int, micro: int | None) -> list[list[Batch]]:
+    """The next batches of a stream, each cut into micro-batches of at most `micro` examples."""
     return [_split(next(source), micro) for _ in range(count)]
 
 
-def _clip(model: nn.Module, largest: float | None) -> float:
-    """Norm of the gradient before clipping; 0 when the step is skipped."""
+def clip(model: nn.Module, largest: float | None) -> float:
+    """Clip the gradient; returns its norm before that, 0 when the step is skipped."""
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     if not grads:
         return 0.0

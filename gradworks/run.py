@@ -20,6 +20,7 @@ from typing import IO, Any
 from gradworks import report, storage
 from gradworks.stage import cells, read_yaml
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import hardware
 
 _LOG = Path(".gradworks/run.log")
 _REPORT_EVERY = 20.0  # seconds; drawing the figures takes about one
@@ -162,9 +163,11 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
         _together([[f"{pipeline}:evaluate@{names[0]}"]], 1, log, watch)
         shared = [alone(f"{stage}@{key}") for stage in ("pretrain", "corrupt") for key in each[stage]]
         _together(shared, jobs, log, watch)
-        # a cell that starts from another cell's model comes after all that do not
+        # a cell that starts from another cell's model comes after all that do not; one that trains for as long as was
+        # measured comes last, with `measure`, which nothing should disturb
+        plain = [name for name in names if each["train"][name]["schedule"] == cells.NONE]
         for later in (False, True):
-            some = [name for name in names if each["train"][name]["start"].startswith("models/") == later]
+            some = [name for name in plain if each["train"][name]["start"].startswith("models/") == later]
             _together([alone(f"train@{name}", f"evaluate@{name}") for name in some], jobs, log, watch)
     _together([[pipeline]], 1, log, watch)
 
@@ -180,6 +183,7 @@ def run(params: Path, jobs: int) -> None:
         InputError: a stage failed; names the log. Or the storage that is up took nothing.
     """
     cells.write(params)
+    hardware.write(params)
     _LOG.parent.mkdir(parents=True, exist_ok=True)
     page = params.parent / "report" / "report.html"
     watch = _Watch(params)

@@ -36,6 +36,7 @@ methods:
   random: {weighting: random}
   reweight: {weighting: reweight}
 train: {epochs: 1, batch: 4, max_length: 16, learning_rate: 0.001}
+measure: {pairs: [9, 9], half_width: 1.0}
 evaluate: {by: [set, heuristic]}
 report:
   title: "Which <method> helps?"

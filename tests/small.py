@@ -19,6 +19,7 @@ SMALL = {
     },
     "methods": {"erm": {}, "dotprod": {"update": {"dotprod": {"weight": 0.1}}}},
     "train": {"epochs": 4, "batch": 8, "clean_batch": 4, "max_length": 32, "learning_rate": 1e-3},
+    "measure": {"pairs": [9, 9], "half_width": 1.0},
     "evaluate": {"by": ["set", "heuristic"]},
     "report": {"title": "Small", "primary": {"metric": "accuracy", "where": {"set": "challenge"}}},
     "cells": {"seeds": [0], "grid": [{"condition": ["noise"], "method": ["erm", "dotprod"], "encoder": ["gru"]}]},

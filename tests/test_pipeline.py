@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from gradworks.stage import artefacts, cells
+from gradworks.telemetry import hardware
 from tests.small import SMALL
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,7 @@ class Project:
     def write(self):
         (self.folder / "params.yaml").write_text(yaml.safe_dump(self.values))
         cells.write(self.folder / "params.yaml")
+        hardware.write(self.folder / "params.yaml")
 
     def dvc(self, *args, code=0):
         command = [sys.executable, "-m", "dvc", *args]
@@ -100,7 +102,7 @@ def test_stopped_run_leaves_a_report_and_the_next_goes_on(whole):
 
 
 def test_it_ends_with_a_report(whole):
-    assert len(whole.lock()) == 1 + 1 + 1 + 1 + 2 + 2 + 1
+    assert len(whole.lock()) == 1 + 1 + 1 + 1 + 2 + 2 + 2 + 1
     results = artefacts.read_json(whole.folder / "report/results.json")
     assert {"cells", "summaries"} <= set(results)
     page = (whole.folder / "report/report.html").read_text()
@@ -110,7 +112,7 @@ def test_it_ends_with_a_report(whole):
 
 
 def test_an_edit_names_only_the_cells_that_use_it(whole):
-    mine = {"train@noise-dotprod-gru-0"}
+    mine = {"train@noise-dotprod-gru-0", "measure@gru-dotprod"}
     file = whole.folder / "gradworks/methods/updates/dotprod.py"
     before = file.read_text()
     file.write_text(before + "\n# an edit\n")
@@ -137,6 +139,50 @@ def test_a_new_seed_and_a_new_method_run_no_existing_cell(whole):
     assert trained == {"train@noise-erm-gru-1", "train@noise-dotprod-gru-1", "train@noise-random-gru-0"}
     assert not ran & (set(old) | {"fetch@synthetic", "pretrain@gru"})
     assert old.items() <= whole.lock().items()
+
+
+def same(project):
+    """The lock entries of what does not depend on how fast the machine is at the moment."""
+    return {key: value for key, value in project.lock().items() if not key.startswith(("measure@", "report"))}
+
+
+def test_what_was_measured_on_other_hardware_is_not_restored(whole):
+    file = whole.folder / "hardware.yaml"
+    out = whole.folder / "runs/measure/gru/erm.json"
+    mine, costs = file.read_text(), out.read_bytes()
+    for found in (out, whole.folder / "dvc.lock"):  # the run cache alone knows of them
+        found.rename(found.with_suffix(".away"))
+    file.write_text(mine.replace(hardware.processor(), "Another processor"))
+    text = whole.dvc("repro", "-s", "measure@gru-erm", code=255)
+    assert "Running stage 'measure@gru-erm'" in text
+    assert "hardware.yaml: processor: 'Another processor'" in text
+    assert "gradworks cells" in text
+    assert not out.exists()
+    hardware.write(whole.folder / "params.yaml")
+    assert file.read_text() == mine
+    text = whole.dvc("repro", "-s", "measure@gru-erm")
+    assert "Stage 'measure@gru-erm' is cached" in text
+    assert out.read_bytes() == costs
+    (whole.folder / "dvc.away").replace(whole.folder / "dvc.lock")
+    out.with_suffix(".away").unlink()
+    assert whole.changed() == set()
+
+
+def test_a_run_for_as_long_as_a_method_waits_for_its_cost_and_no_other_does(whole):
+    old = {key: value for key, value in whole.lock().items() if key.startswith("train@")}
+    whole.values["methods"]["long"] = {"as_long_as": "dotprod"}
+    whole.values["cells"]["grid"].append({"condition": ["noise"], "method": ["long"], "encoder": ["gru"], "seed": [0]})
+    whole.write()
+    ran = whole.ran(whole.dvc("repro"))
+    assert {name for name in ran if name.startswith(("train@", "measure@"))} == {"train@noise-long-gru-0"}
+    lock = whole.lock()
+    assert old.items() <= lock.items()
+    ratio = artefacts.read_json(whole.folder / "runs/schedule/gru/dotprod.json")["ratio"]
+    assert artefacts.read_json(whole.folder / "runs/train/noise/long/gru/0/status.json")["steps"] == round(240 * ratio)
+    reads = {name: {dep["path"] for dep in entry["deps"]} for name, entry in lock.items() if name.startswith("train@")}
+    costs = {name: {d for d in deps if d.startswith(("runs/schedule", "runs/measure"))} for name, deps in reads.items()}
+    assert costs.pop("train@noise-long-gru-0") == {"runs/schedule/gru/dotprod.json"}
+    assert not any(costs.values())
 
 
 def kill_in(project, stage, kill):
@@ -178,7 +224,7 @@ def test_killed_in_pretrain_and_in_train_it_resumes_and_ends_the_same(tmp_path):
     text = broken.dvc("repro")
     assert re.search(r"resumed from step \d+ of", text), text
     assert not broken.ran(text) & {"pretrain@bert", "fetch@synthetic"}
-    assert broken.lock() == unbroken.lock()
+    assert same(broken) == same(unbroken)
     assert not list((broken.folder / ".gradworks/checkpoints").glob("*/*"))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from gradworks.kubeflow import runs
 from gradworks.stage.artefacts import atomic_file
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import hardware, push
 
 
 def collect(run: str, force: bool = False) -> None:
-    """Merge a run's lock entries into the dvc.lock beside its dvc.yaml and pull its files.
+    """Merge a run's lock entries into the dvc.lock beside its dvc.yaml, pull its files, forget its live metrics.
 
     Args:
         run: its name.
@@ -40,9 +41,12 @@ def collect(run: str, force: bool = False) -> None:
     if not force:
         _nothing_lost(run, lock, here, entries)
     _write(lock, here | entries)
+    if any(dep["path"].endswith(hardware.NAME) for entry in entries.values() for dep in entry.get("deps", [])):
+        hardware.write(pipeline)  # beside it; DVC says where this machine is another one than the run's
     print(f"{lock}: {len(entries)} entries of run {run}; pulling their files", flush=True)
     _pull(pipeline, list(entries))
     _say_differences(record)
+    push.forget(run, record["stages"])
 
 
 def _consistent(run: str, entries: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from gradworks.kubeflow import environment, objects, outputs, stages
 from gradworks.kubeflow.places import Places, encoded
 from gradworks.kubeflow.watch import Checkpoints, Log, Watch
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import hardware, push
 
 _CHECKPOINTS = Path(".gradworks/checkpoints")
 
@@ -106,6 +107,9 @@ def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, be
     record["state"] = "failed" if said else "succeeded"
     record["seconds"]["total"] = round(time.time() - begun, 3)
     places.put_record(task.run, name, record)
+    spent = record["seconds"]
+    names = {"code": "fetch", "pull": "pull", "run": "run", "push": "push"}
+    push.phases(task.run, task.stage, {names[phase]: spent[phase] for phase in names if phase in spent})
     return code
 
 
@@ -166,11 +170,15 @@ def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stag
             raise InputError(f"{stage.name}: run {task.run} has no lock entry of {name}, which it reads from")
         entries[name] = entry
     _write_lock(pipeline, entries)
+    for path in stage.deps:
+        if Path(path).name == hardware.NAME:  # of this node: what was measured on another kind is not restored
+            hardware.write(Path(path))
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ["DVC_SITE_CACHE_DIR"] = str(root / ".gradworks/site")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     os.environ.setdefault("AWS_RETRY_MODE", "standard")  # of DVC's fetch: a store that has gone is given up in seconds
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
+    os.environ["GRADWORKS_RUN"], os.environ["GRADWORKS_STAGE"] = task.run, task.stage  # what the stage's metrics say
     _configure(places, root)
 
 

@@ -66,7 +66,7 @@ def checkout(pipeline: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    # not resolved: pipelines/NAME/dvc.yaml is a link to the top one, and NAME is what matters
+    # not resolved: where pipelines/NAME/dvc.yaml is a link, NAME is what matters
     for folder in pipeline.absolute().parents:
         if (folder / ".dvc").is_dir():
             return folder

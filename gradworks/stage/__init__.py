@@ -106,10 +106,19 @@ def validate(value: Any, model: type[T], where: str) -> T:
         raise InputError(f"{at}:{found}\n{said}") from None
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 0 to 65535")
+    return int(text)
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
     """A parser whose help is the module's docstring, examples included."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)")
+    said = "answer with metrics for Prometheus while the stage runs; 0: a free port (default: GRADWORKS_METRICS_PORT)"
+    given = os.environ.get("GRADWORKS_METRICS_PORT") or None
+    made.add_argument("--metrics-port", type=_port, default=given, metavar="PORT", help=said)
     return made
 
 

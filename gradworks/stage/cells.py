@@ -17,6 +17,7 @@ from gradworks.stage.artefacts import atomic_file
 from gradworks.stage.errors import InputError
 
 Slot = str | dict[str, dict[str, Any]]  # an entry's name, or {name: its options}
+NONE = "versions.json"  # a dependency that is there anyway, for a cell that has none of its own
 _HEAD = "# Written from params.yaml by `gradworks cells`; a change here is lost.\n"
 
 
@@ -25,6 +26,8 @@ class MethodPoint(Section):
 
     from: another method, whose trained model it starts from (same condition, encoder and seed); none = the encoder.
     trainable: `head` freezes all but the last, linear layer. reinitialise: that layer is drawn anew.
+    as_long_as: another method, whose time this one takes: its batches are so many times more as that method's step was
+    measured to cost times a plain one (equal wall-clock).
     """
 
     objective: Slot = "supervised"
@@ -34,6 +37,7 @@ class MethodPoint(Section):
     from_: str | None = Field(None, alias="from")
     trainable: Literal["all", "head"] = "all"
     reinitialise: bool = False
+    as_long_as: str | None = None
 
 
 class Block(Section):
@@ -96,17 +100,14 @@ def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
     """Files and folders that an encoder names, for DVC to watch; versions.json, watched anyway, where there is none."""
     folder = options.get("from")
     return {
-        "from": folder if folder and (root / folder).is_dir() else "versions.json",  # else a name on the hub
-        "text": (options.get("pretrain") or {}).get("corpus")
-        or (options.get("vectors") or {}).get("file")
-        or "versions.json",
-        "vocabulary": options.get("vocabulary_file") or "versions.json",
+        "from": folder if folder and (root / folder).is_dir() else NONE,  # else a name on the hub
+        "text": (options.get("pretrain") or {}).get("corpus") or (options.get("vectors") or {}).get("file") or NONE,
+        "vocabulary": options.get("vocabulary_file") or NONE,
     }
 
 
-def _train(params: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _train(params: Path, values: dict[str, Any], points: dict[str, MethodPoint]) -> dict[str, dict[str, Any]]:
     """Every cell of the grid: name -> condition, method, encoder, seed, path and the files of its entries."""
-    points = {name: method_point(params, name, value) for name, value in values["methods"].items()}
     known = {
         "condition": values["corrupt"].get("conditions") or {},
         "method": values["methods"],
@@ -132,6 +133,7 @@ def _train(params: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 "path": "/".join(map(str, cell)),
                 "start": _start(params, points, cell),
                 "model": values["pretrain"][encoder].get("model"),
+                "schedule": _schedule(params, points, method, encoder, values.get("here") or ""),
                 **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
             }
     for key, cell in cells.items():
@@ -141,7 +143,41 @@ def _train(params: Path, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 f"{params}: methods.{cell['method']}.from: the cell {key} starts from {before.replace('/', '-')}\n"
                 "expected that cell in the grid too"
             )
+        other = points[cell["method"]].as_long_as
+        if other and not any((c["method"], c["encoder"]) == (other, cell["encoder"]) for c in cells.values()):
+            raise InputError(
+                f"{params}: methods.{cell['method']}.as_long_as: no cell of {other}, {cell['encoder']} in the grid\n"
+                "expected one, whose cost is measured"
+            )
     return cells
+
+
+def _schedule(params: Path, points: dict[str, MethodPoint], method: str, encoder: str, here: str) -> str:
+    """The file that says how much longer a cell trains; versions.json, watched anyway, where it trains as long as all.
+
+    Raises:
+        InputError: it would take the time of a method that is not there, is scheduled itself, or is a second phase.
+    """
+    other = points[method].as_long_as
+    if other is None:
+        return NONE
+    where = f"{params}: methods.{method}"
+    if other not in points or points[other].as_long_as:
+        names = ", ".join(name for name, point in points.items() if not point.as_long_as)
+        raise InputError(f"{where}.as_long_as: found {other!r}\nexpected one of: {names}")
+    if points[method].from_:
+        raise InputError(f"{where}: found both from and as_long_as\nexpected one of them")
+    return f"{here}runs/schedule/{encoder}/{other}.json"
+
+
+def _measure(points: dict[str, MethodPoint], cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A method's cost on an encoder is measured once: on the data, and from the start, of its first cell."""
+    made: dict[str, dict[str, Any]] = {}
+    for cell in cells.values():
+        if points[cell["method"]].as_long_as is None:  # its steps are those of another method
+            item = {key: value for key, value in cell.items() if key not in ("path", "schedule")}
+            made.setdefault(f"{cell['encoder']}-{cell['method']}", item)
+    return made
 
 
 def _start(params: Path, points: dict[str, MethodPoint], cell: tuple[str, str, str, int]) -> str:
@@ -187,7 +223,8 @@ def expand(params: Path) -> dict[str, dict[str, dict[str, Any]]]:
     for needed in ("fetch", "corrupt", "pretrain", "methods", "cells"):
         if not values.get(needed):
             raise InputError(f"{params}: {needed}: missing or empty")
-    cells = _train(params, values)
+    points = {name: method_point(params, name, value) for name, value in values["methods"].items()}
+    cells = _train(params, values, points)
     draws = dict.fromkeys((cell["condition"], cell["seed"]) for cell in cells.values())
     root = params.parent / values.get("root", ".")
     encoders = {
@@ -198,7 +235,9 @@ def expand(params: Path) -> dict[str, dict[str, dict[str, Any]]]:
         "corrupt": {f"{c}-{seed}": {"condition": c, "seed": seed, "path": f"{c}/{seed}"} for c, seed in draws},
         "pretrain": encoders,
         "train": cells,
-        "ensemble": _ensemble(params, values, cells),
+        "measure": _measure(points, cells),
+        "ensemble": (ensembles := _ensemble(params, values, cells)),
+        "report": {"ensembles": f"{values.get('here') or ''}runs/ensemble" if ensembles else NONE},
     }
 
 
@@ -210,15 +249,28 @@ def text(params: Path) -> str:
 
 
 def write(params: Path) -> Path:
-    """Write cells.yaml beside the params file, atomically; returns its path."""
+    """Write cells.yaml beside the params file, and dvc.yaml as the root has it; returns the former's path."""
     path = params.parent / "cells.yaml"
-    with atomic_file(path) as temporary:
-        temporary.write_text(text(params))
+    for file, made in ((path, text(params)), (params.parent / "dvc.yaml", _definition(params))):
+        if made is not None:
+            with atomic_file(file) as temporary:
+                temporary.write_text(made)
     return path
 
 
+def _definition(params: Path) -> str | None:
+    """The text of the root's dvc.yaml where another folder should have a copy; DVC reads no links at a revision."""
+    top = params.parent / (read_yaml(params).get("root") or ".") / "dvc.yaml"
+    own = params.parent / "dvc.yaml"
+    if not top.is_file() or (own.exists() and own.samefile(top) and not own.is_symlink()):
+        return None
+    return top.read_text()
+
+
 def check(params: Path) -> None:
-    """Raises InputError when cells.yaml is not what params.yaml asks for."""
-    path = params.parent / "cells.yaml"
-    if not path.exists() or path.read_text() != text(params):
-        raise InputError(f"{path}: not what {params} asks for\nwrite it anew: gradworks cells {params}")
+    """Raises InputError when cells.yaml is not what params.yaml asks for, or dvc.yaml beside it not the root's."""
+    for name, made in (("cells.yaml", text(params)), ("dvc.yaml", _definition(params))):
+        path = params.parent / name
+        if made is not None and (not path.exists() or path.read_text() != made):
+            what = f"what {params} asks for" if name == "cells.yaml" else "that of the root"
+            raise InputError(f"{path}: not {what}\nwrite it anew: gradworks cells {params}")

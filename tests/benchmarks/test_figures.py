@@ -1,80 +1,13 @@
-"""Ratios and intervals on planted numbers, the table and the figure from rows made up here, words for hardware."""
+"""The table and the figure from rows made up here."""
 
 from __future__ import annotations
 
 import html
 import re
 
-import numpy as np
 import pytest
-import torch
 
-from benchmarks import figure, hardware, table, timing
-
-
-def test_median_and_interval_of_planted_numbers():
-    """Of 9 values the 2nd and the 8th: 1 - 2 * (1 + 9) / 512 = 96.1 %."""
-    found = timing.ratio([9, 1, 8, 2, 7, 3, 6, 4, 5])
-    assert (found.value, found.low, found.high, found.n) == (5, 2, 8, 9)
-
-
-def test_no_interval_below_six():
-    assert timing.ratio([1.0, 2.0, 3.0, 4.0, 5.0]) == timing.Ratio(3.0, None, None, 5)
-    assert timing.ratio([1, 2, 3, 4, 5, 6]) == timing.Ratio(3.5, 1, 6, 6)  # 1 - 2 / 64 = 96.9 %
-
-
-def test_no_values():
-    with pytest.raises(ValueError, match="found no values"):
-        timing.ratio([])
-
-
-@pytest.mark.parametrize("n", [6, 15, 40])
-def test_the_interval_covers_the_median(n):
-    random = np.random.default_rng(0)
-    hits = [f.low <= 1.0 <= f.high for f in (timing.ratio(random.lognormal(0, 0.3, n).tolist()) for _ in range(2000))]
-    assert 0.94 < np.mean(hits) < 0.99
-
-
-class Clock:
-    """Sides that take as long as they say."""
-
-    def __init__(self):
-        self.now, self.order = 0.0, []
-
-    def side(self, name, seconds):
-        def run(i):
-            self.order.append(name)
-            self.now += seconds * (1 + 0.1 * i)  # the machine gets slower: the ratio of a round does not see it
-
-        return run
-
-
-def test_sides_alternate_and_drift_cancels(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(timing, "clock", lambda device: lambda: clock.now)
-    found, plain = timing.compare(clock.side("A", 2.0), clock.side("B", 3.0), "cpu", 60, rounds=(6, 20))
-    assert [found.value, found.low, found.high] == pytest.approx([1.5] * 3)
-    assert found.n == 6  # narrow enough at once
-    assert "".join(clock.order) == "ABBA" * 3
-    assert plain == pytest.approx(2.0 * 1.25)
-
-
-def test_it_ends_when_time_is_up_or_rounds_are(monkeypatch):
-    clock, wobble = Clock(), iter(range(1000))
-    monkeypatch.setattr(timing, "clock", lambda device: lambda: clock.now)
-
-    def noisy(i):
-        clock.now += 1 + next(wobble) % 2
-
-    assert timing.compare(clock.side("A", 1.0), noisy, "cpu", 0, rounds=(7, 20))[0].n == 7
-    assert timing.compare(clock.side("A", 1.0), noisy, "cpu", 60, rounds=(7, 20))[0].n == 20
-
-
-def test_hardware_names_processor_threads_and_release():
-    words = hardware.hardware("cpu")
-    release = torch.__version__.partition("+")[0]
-    assert re.fullmatch(rf".+, {torch.get_num_threads()} threads?, torch {re.escape(release)}", words)
-    assert "+" not in words.rpartition("torch")[2] and "\n" not in words
+from benchmarks import figure, table
 
 
 def made(**given):

@@ -8,11 +8,12 @@ import json
 
 import pytest
 
-from benchmarks import counts, memory, methods, models, peers, plain, timing
+from benchmarks import counts, memory, methods, models, peers, plain
 from benchmarks.profile import profile
 from benchmarks.rows import ROWS, Work
 from gradworks.methods._core.entries import names
 from gradworks.methods._core.passes import MicroBatch
+from gradworks.telemetry import pairs
 
 SMALL = models.MODELS["bow"].small
 
@@ -139,7 +140,7 @@ def test_bert_base_has_every_row():
 
 
 def test_a_row_from_start_to_file(small, monkeypatch, tmp_path):
-    monkeypatch.setattr(methods, "compare", lambda *args: timing.compare(*args[:4], rounds=(2, 2)))
+    monkeypatch.setattr(methods, "compare", lambda *args: pairs.compare(*args[:4], rounds=(2, 2)))
     monkeypatch.setattr(methods, "peak", lambda case, name: {"plain": 100, "method": 110}[name])
     wanted = methods.cases(arguments(rows=["logit_fd"]))[:1]
     methods.run(wanted, tmp_path, True, False)

@@ -7,6 +7,7 @@ import pytest
 from components import cells as stage
 from gradworks.stage import cells
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import hardware
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,6 +23,8 @@ def test_fresh_passes_and_stale_stops(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="write it anew: gradworks cells"):
         run(monkeypatch, tmp_path)
     assert not (tmp_path / "out.json").exists()
+    assert not (tmp_path / "hardware.yaml").exists()
     cells.write(tmp_path / "params.yaml")
     run(monkeypatch, tmp_path)
     assert (tmp_path / "out.json").exists()
+    hardware.check(tmp_path / "params.yaml")

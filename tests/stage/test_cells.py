@@ -38,7 +38,7 @@ def test_names_paths_and_entries(tmp_path):
     assert len(made["train"]) == 2 * 2 * 2 + 1
     assert made["train"]["noise-dotprod-gru-1"] == {
         "condition": "noise", "method": "dotprod", "encoder": "gru", "seed": 1, "path": "noise/dotprod/gru/1",
-        "start": "pretrain/gru", "model": "gru",
+        "start": "pretrain/gru", "model": "gru", "schedule": "versions.json",
         "objective": "supervised", "weighting": "uniform", "update": "dotprod",
     }  # fmt: skip
     assert "clean-erm-cased-7" in made["train"]
@@ -95,6 +95,39 @@ def test_files_that_an_encoder_names_are_watched(tmp_path):
     assert hub["pretrain"]["cased"]["from"] == none
 
 
+def longer(values, other="dotprod", start=None):
+    values["methods"]["erm-long"] = {"as_long_as": other, **({"from": start} if start else {})}
+    grid(values)[0]["method"].append("erm-long")
+
+
+def test_a_cost_is_measured_once_for_each_encoder_and_method(tmp_path):
+    made = expand(tmp_path, lambda values: [longer(values), phase(values)])
+    assert list(made["measure"]) == ["gru-last_layer", "gru-erm", "gru-dotprod", "cased-erm"]  # erm-long is plain
+    assert made["measure"]["gru-dotprod"] == {
+        "condition": "clean", "method": "dotprod", "encoder": "gru", "seed": 0, "start": "pretrain/gru",
+        "model": "gru", "objective": "supervised", "weighting": "uniform", "update": "dotprod",
+    }  # fmt: skip
+    assert made["measure"]["gru-last_layer"]["start"] == "models/clean/erm/gru/0"
+    assert made["measure"]["cased-erm"]["seed"] == 7
+
+    def seed(values):
+        longer(values), phase(values)
+        values["cells"]["seeds"].append(2)
+
+    assert expand(tmp_path, seed)["measure"] == made["measure"]
+
+
+def test_cells_that_train_for_as_long_depend_on_the_ratio_and_no_others(tmp_path):
+    def change(values):
+        longer(values)
+        values["here"] = "pipelines/mine/"
+
+    made = expand(tmp_path, change)["train"]
+    named = {key: cell["schedule"] for key, cell in made.items() if cell["schedule"] != "versions.json"}
+    assert set(named) == {f"{c}-erm-long-gru-{s}" for c in ("clean", "noise") for s in (0, 1)}
+    assert set(named.values()) == {"pipelines/mine/runs/schedule/gru/dotprod.json"}
+
+
 def grid(values):
     return values["cells"]["grid"]
 
@@ -114,6 +147,10 @@ def grid(values):
             "methods.last_layer.from: the cell clean-last_layer-gru-0 starts from",
         ),
         (lambda v: v["methods"]["erm"].update({"from_": 1}), "methods.erm.from_: unknown key"),
+        (lambda v: longer(v, "sgd"), "methods.erm-long.as_long_as: found 'sgd'"),
+        (lambda v: longer(v, "erm-long"), "methods.erm-long.as_long_as: found 'erm-long'"),
+        (lambda v: longer(v, "reweight"), "methods.erm-long.as_long_as: no cell of reweight, gru in the grid"),
+        (lambda v: longer(v, "dotprod", start="erm"), "methods.erm-long: found both from and as_long_as"),
         (lambda v: v["ensemble"][0].update(condition="noise"), "ensemble.0: no cell of noise, erm, cased"),
         (lambda v: v["corrupt"]["conditions"].update(ensemble={}), "corrupt.conditions.ensemble: the name is taken"),
     ],

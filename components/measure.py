@@ -1,0 +1,299 @@
+"""Measure what a method costs on an encoder, beside plain training on the same batches.
+
+Both sides train in one process, a pair of them at a time and in turn, on the real data, encoder, batch sizes,
+precision, clipping and optimizer, until the 95 % interval of the ratio of their times is narrow. A pair is as many
+steps as the method's work takes to repeat. The plain side makes one optimizer step of as many batches, with
+`.backward()` by hand. Peak memory is that of one process a side. A method that cannot be measured says why, and the
+stage exits with 0.
+
+--schedule gets the ratio to one decimal place: for cells that train as long as this method does (`as_long_as`), and
+that noise does not train anew.
+
+examples:
+  python -m components.measure --method reweight --seed 0 --data runs/corrupt/noise/0 --start runs/pretrain/gru \\
+      --encoder gru --out runs/measure/gru/reweight.json --schedule runs/schedule/gru/reweight.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from components.train import Run, method_of, out_of_memory
+from gradworks import stage
+from gradworks.stage import artefacts
+from gradworks.stage.cells import entry_options
+from gradworks.stage.errors import InputError
+from gradworks.telemetry import hardware, live
+
+_WARM_UP = 9  # periods: what libraries set up, and what methods measure in their first steps (2 and 8) alone
+_AT_PEAK = 3  # steps beyond a period: the optimizer's state is there from the second on
+_COUNTED = 8  # batches, or a period: a window of the stream, whose batches are sorted by length as clean ones are not
+_SECONDS = 1.0  # of one side alone, for a counter of energy to move
+
+
+class Measure(stage.Section):
+    """The section `measure`.
+
+    pairs: least and greatest number. half_width: of the ratio's 95 % interval, as a share of it, that is enough; the
+    one that is written is wider, as it is to hold the ratio of a second measurement.
+    seconds: of both sides together, after which no further pair is begun once the least number is there; no limit by
+    default.
+    """
+
+    pairs: list[int] = Field([40, 200], min_length=2, max_length=2)
+    half_width: float = Field(0.03, gt=0)
+    seconds: float = Field(math.inf, gt=0)
+
+    @field_validator("pairs")
+    @classmethod
+    def _enough(cls, pairs: list[int]) -> list[int]:
+        if not 9 <= pairs[0] <= pairs[1]:
+            raise ValueError("expected a least number of 9, below which there is no interval, and a greatest")
+        return pairs
+
+
+class Bench:
+    """The data, encoder and settings that both sides share.
+
+    Attributes:
+        period: steps after which the method's work repeats.
+        consumed: batches of the training stream that a step consumes.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from gradworks import models
+        from gradworks.stage.device import set_up
+        from gradworks.tasks.heads import head
+
+        self.run = Run(args)
+        self.threads = stage.value(args.params, "threads")
+        self.device = set_up(self.threads, stage.value(args.params, "device"))
+        self.task, point = head(self.run.task), self.run.point
+        self.plan = self.run.plan(artefacts.read_json(args.start / models.CONFIG)["model"])
+        self.period = math.lcm(
+            *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
+        )
+        method = self.method()
+        self.consumed = method.needs.batches * method.needs.groups
+        self.total = self.plan.batches // self.consumed
+        model = self.model()
+        self.train = self.run.split(model, *point.train_on).to(self.device)
+        self.clean = self.run.split(model, "clean").to(self.device) if method.clean else None
+
+    def method(self) -> Any:
+        args = self.run.args
+        return method_of(args.params, args.method, self.run.point, self.task, args.seed)
+
+    def model(self) -> Any:
+        classes = self.run.task.classes
+        return self.run.model(len(classes) if classes else 1).to(self.device).train()
+
+    def tokens(self) -> float:
+        """Of an example, without padding."""
+        lengths = [
+            sum(len(ids) for name, ids in one.items() if name != "token_type_ids") for one in self.train.encodings
+        ]
+        return sum(lengths) / len(lengths)
+
+
+class Side:
+    """One side: a model, an optimizer and the training stream from its first batch on.
+
+    Args:
+        name: "plain" or "method".
+    """
+
+    def __init__(self, bench: Bench, name: str) -> None:
+        import torch
+
+        from gradworks import models
+        from gradworks.data.batching import balanced, stream
+
+        plan, seed = bench.plan, bench.run.args.seed
+        self._bench, self.model = bench, bench.model()
+        self._method = bench.method() if name == "method" else None
+        groups = models.parameter_groups(self.model, plan.weight_decay)
+        self._optimizer = getattr(torch.optim, plan.optimizer)(groups, lr=plan.learning_rate)
+        self._batches = stream(bench.train, plan.batch, seed)
+        self._cleans = balanced(bench.clean, plan.clean_batch, seed) if bench.clean and self._method else None
+        self._steps = self.examples = 0
+        self.passes = 0.0
+
+    def __call__(self, _: int = 0) -> None:
+        """One period."""
+        for _ in range(self._bench.period):
+            self.step()
+
+    def step(self) -> None:
+        import torch
+
+        from gradworks import loop
+        from gradworks.learning_rate import linear
+
+        bench, plan = self._bench, self._bench.plan
+        share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = plan.learning_rate * share
+        drawn = loop.draw(self._batches, bench.consumed, plan.micro)
+        with torch.autocast(bench.device.type, torch.bfloat16, enabled=plan.bf16):
+            if self._method is None:
+                self._plain(drawn)
+            else:
+                clean = loop.draw(self._cleans, bench.consumed, plan.micro) if self._cleans else ()
+                self.passes += self._method.backward(self.model, drawn, clean).passes
+        loop.clip(self.model, plan.clip)
+        self._optimizer.step()
+        self._steps += 1
+        self.examples += sum(len(part.ids) for parts in drawn for part in parts)
+
+    def _plain(self, drawn: Any) -> None:
+        """Plain training as one writes it by hand: the mean over each batch, and the mean of the batches."""
+        self._optimizer.zero_grad(set_to_none=True)
+        for parts in drawn:
+            n = sum(len(part.ids) for part in parts)
+            for part in parts:
+                losses = self._bench.task.loss(self._bench.task.outputs(self.model, part), part)
+                (losses.sum() / (n * len(drawn))).backward()
+
+
+def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
+    """Time, operations, passes, energy and throughput of the two sides."""
+    from gradworks.telemetry import energy, operations, pairs
+
+    sides = {name: Side(bench, name) for name in ("plain", "method")}
+    batches = bench.period * bench.consumed
+    periods, counted, missed = -(-_COUNTED // batches), {}, set()
+    for name, side in sides.items():
+        for _ in range(_WARM_UP):
+            side()
+        side.examples, side.passes = 0, 0.0
+        with operations.Operations() as found:
+            for _ in range(periods):
+                side()
+        counted[name] = found.total / side.examples
+        missed |= set(found.not_counted)
+    passes = sides["method"].passes / (periods * batches)
+    done = pairs.compare(
+        *sides.values(), bench.device.type, settings.seconds, tuple(settings.pairs), settings.half_width,
+    )  # fmt: skip
+    found = done.repeat
+    seconds = dict(zip(sides, (value / batches for value in done.seconds), strict=True))
+    rates = {name: bench.plan.batch / value for name, value in seconds.items()}
+    counter = energy.counter(bench.device.type)
+    taken = counter and {name: _joules(side, counter) for name, side in sides.items()}
+    return {
+        "pairs": len(done),
+        "time": {"ratio": found.value, "low": found.low, "high": found.high, **_named(seconds, "seconds")},
+        "operations": {
+            "ratio": None if missed else counted["method"] / counted["plain"],
+            **counted,
+            "not_counted": sorted(missed),
+        },
+        "passes": passes,
+        "energy": taken
+        and {"ratio": taken["method"] / taken["plain"], **_named(taken, "joules"), "source": counter.source},
+        "throughput": {
+            **_named(rates, "examples"),
+            **_named({name: rate * bench.tokens() for name, rate in rates.items()}, "tokens"),
+        },
+    }
+
+
+def _named(values: dict[str, float], unit: str) -> dict[str, float]:
+    return {f"{name}_{unit}": value for name, value in values.items()}
+
+
+def _joules(side: Side, counter: Any) -> float:
+    """Per example, of one side alone: counters move too seldom for pairs."""
+    before, end, side.examples = counter.read(), time.monotonic() + _SECONDS, 0
+    while time.monotonic() < end:
+        side()
+    return (counter.read() - before) / side.examples
+
+
+_benches: dict[str, Bench] = {}  # of the process: a forked one has its parent's
+
+
+def _bench(args: argparse.Namespace) -> Bench:
+    return _benches.get(args.method) or _benches.setdefault(args.method, Bench(args))
+
+
+def _first(args: argparse.Namespace, name: str) -> None:
+    side = Side(_bench(args), name)
+    for _ in range(2):
+        side.step()
+
+
+def _work(args: argparse.Namespace, name: str) -> None:
+    bench = _bench(args)
+    side = Side(bench, name)
+    for _ in range(bench.period + _AT_PEAK):
+        side.step()
+
+
+def _memory(bench: Bench) -> dict[str, Any]:
+    from gradworks.telemetry import memory
+
+    args, device = bench.run.args, bench.device.type
+    alone = sys.platform == "linux" and device == "cpu" and bench.threads == 1 and threading.active_count() == 1
+    start = "fork" if alone else None  # the others start in seconds
+    most = {name: memory.peak(_work, _first, (args, name), device, start, [__name__]) for name in ("plain", "method")}
+    return {"memory": {"ratio": most["method"] / most["plain"], **_named(most, "bytes")}}
+
+
+def measured(args: argparse.Namespace, settings: Measure) -> dict[str, Any]:
+    """What the file says beside method and encoder; `state` and `reason` where there is nothing to say."""
+    from gradworks import models
+
+    point = Run(args).point
+    if point.from_ and not (args.start / models.CONFIG).exists():
+        return {"state": "not run", "reason": f"{point.from_}, which it starts from, ended without a model"}
+    try:
+        bench = _bench(args)
+        found = {"batches": bench.consumed, **_memory(bench), **_time(bench, settings)}
+    except InputError:
+        raise
+    except (RuntimeError, MemoryError, ValueError, NotImplementedError) as error:
+        state = "OOM" if out_of_memory(error) else "not run"
+        return {"state": state, "reason": str(error).splitlines()[0]}
+    note = f"the second phase alone, from the model of {point.from_}" if point.from_ else ""
+    if point.trainable == "head":
+        note += ("; " if note else "") + "both sides train the last layer of a frozen encoder"
+    return {"state": "ok", "reason": "", **({"note": note} if note else {}), **found}
+
+
+def main() -> None:
+    parser = stage.parser(__doc__)
+    parser.add_argument("--method", required=True, help="key of the section `methods`")
+    parser.add_argument("--encoder", required=True, help="key of the section `pretrain`")
+    parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
+    parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
+    parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
+    parser.add_argument("--out", type=Path, required=True, help="file for the costs")
+    parser.add_argument("--schedule", type=Path, required=True, help="file for the ratio of times, rounded")
+    args = parser.parse_args()
+    settings = stage.section(args.params, "measure", Measure)
+    machine = hardware.check(args.params)
+    told = live.begin("measure", args, condition=args.data.parent.name, task=stage.value(args.params, "task"))
+    found = measured(args, settings)
+    ratio = found["time"]["ratio"] if found["state"] == "ok" else None
+    if ratio is not None:
+        told.overhead(ratio)
+    on = {"threads": stage.value(args.params, "threads"), **machine}
+    device = stage.value(args.params, "device")
+    on["device"] = machine["accelerator"] if device != "cpu" and machine["accelerator"] else machine["processor"]
+    about = {"method": args.method, "encoder": args.encoder, "hardware": on}
+    artefacts.write_json(args.out, {**about, **found})
+    artefacts.write_json(args.schedule, {"ratio": ratio and round(ratio, 1)})
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,216 @@
+"""Metrics of a running stage, for Prometheus: over HTTP while it runs, and pushed to a gateway.
+
+Where neither is asked for (`--metrics-port`, PROMETHEUS_PUSHGATEWAY) nothing is imported and nothing is counted. What
+is told changes no output: no method, model or artefact reads it. Counters count this process's own work, so that a
+resumed run's seconds and examples belong together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gradworks.telemetry import push
+
+if TYPE_CHECKING:
+    from gradworks.spec import StepReport
+
+LABELS = ("run", "stage", "method", "encoder", "condition", "seed", "task")
+HOST = "GRADWORKS_METRICS_HOST"
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, math.inf)  # seconds
+_SMOOTH = 0.05  # the share of a new step in the throughput
+_FIGURES = {  # figures of a method's log that are shown as they are
+    "dot": ("gradient_dot_product", "Dot product of the gradients of two batches, last value"),
+    "effective_share": ("effective_sample_ratio", "Effective sample size of the weights over the number of examples"),
+    "smoothness_share": ("adversarial_ratio", "Gradient of the adversarial term over that of the task's loss"),
+}
+
+
+class Silent:
+    """Nobody listens."""
+
+    step = None
+
+    def overhead(self, ratio: float) -> None:
+        """See `Live.overhead`."""
+
+    def close(self) -> None:
+        """See `Live.close`."""
+
+
+class Live:
+    """The metrics of one stage.
+
+    Args:
+        labels: values of LABELS; one that is not known is empty.
+    """
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        from prometheus_client import CollectorRegistry, disable_created_metrics
+
+        disable_created_metrics()
+        self._labels = {name: labels.get(name, "") for name in LABELS}
+        self.registry = CollectorRegistry()
+        self._ends: list[Any] = []
+        self._began, self._rate, self._conflicts = time.time(), 0.0, [0, 0.0]
+        self._shown: dict[str, Any] = {}
+        self._running = self._gauge("stage_running", "1 while the stage runs, 0 when it has ended")
+        self._running.set(1)
+        said = "Seconds that a stage spent in a phase: fetch, pull, run, push"
+        self._run = self._gauge("stage_duration_seconds", said, phase="run")
+        self._run.set_function(lambda: time.time() - self._began)
+        self.registry.register(_Machine(self._labels))
+
+    def _gauge(self, name: str, said: str, **more: str) -> Any:
+        from prometheus_client import Gauge
+
+        made = Gauge(f"gradworks_{name}", said, [*LABELS, *more], registry=self.registry)
+        return made.labels(**self._labels, **more)
+
+    def _show(self, name: str, said: str, value: float) -> None:
+        """A gauge that is there from its first value on: what a method does not have is absent, not zero."""
+        if name not in self._shown:
+            self._shown[name] = self._gauge(name, said)
+        self._shown[name].set(value)
+
+    def _counters(self) -> tuple[Any, ...]:
+        from prometheus_client import Counter, Histogram
+
+        given = {"labelnames": LABELS, "registry": self.registry}
+        made = [
+            Histogram("gradworks_step_duration_seconds", "Seconds of one optimizer step", buckets=_BUCKETS, **given),
+            Counter("gradworks_steps_total", "Optimizer steps", **given),
+            Counter("gradworks_examples_total", "Training examples that the steps consumed", **given),
+            Counter("gradworks_skipped_steps_total", "Steps whose weights were all zero", **given),
+            Counter("gradworks_non_finite_steps_total", "Steps whose loss or gradient was not finite", **given),
+        ]
+        return tuple(one.labels(**self._labels) for one in made)
+
+    def step(
+        self, report: StepReport, *, examples: int, seconds: float, loss: float, learning_rate: float,
+        gradient_norm: float,
+    ) -> None:  # fmt: skip
+        """One optimizer step, as the loop tells it.
+
+        Args:
+            report: what the method said of it.
+            examples: that it consumed; seconds: of the wall that it took.
+            loss: mean over its examples; gradient_norm: before clipping.
+        """
+        if "counters" not in self._shown:
+            self._shown["counters"] = self._counters()
+        duration, steps, total, skipped, bad = self._shown["counters"]
+        duration.observe(seconds)
+        steps.inc()
+        total.inc(examples)
+        if report.skipped:
+            skipped.inc()
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            bad.inc()
+        rate = examples / max(seconds, 1e-9)
+        self._rate = rate if not self._rate else self._rate + _SMOOTH * (rate - self._rate)
+        self._show("throughput_examples_per_second", "Training examples a second, smoothed over steps", self._rate)
+        self._show("loss", "Mean loss of the step's examples", loss)
+        self._show("learning_rate", "Learning rate of the step", learning_rate)
+        self._show("gradient_norm", "Norm of the gradient before clipping", gradient_norm)
+        self._show("last_step_timestamp_seconds", "When the last step ended, seconds since 1970", time.time())
+        for key, (name, said) in _FIGURES.items():
+            if key in report.log:
+                self._show(name, said, report.log[key])
+        if "conflict" in report.log:
+            self._conflicts[0] += 1
+            self._conflicts[1] += report.log["conflict"]
+            said = "Share of pairs of gradients with a negative dot product, mean over the steps"
+            self._show("conflict_ratio", said, self._conflicts[1] / self._conflicts[0])
+
+    def overhead(self, ratio: float) -> None:
+        """What `measure` found: seconds of the method over seconds of plain training, on the same batches."""
+        self._show("overhead_ratio", "Seconds of a method over those of plain training, measured side by side", ratio)
+
+    def serve(self, port: int) -> None:
+        """Answer on a port until the stage ends; 0 is a free one. A taken port is told, and the stage goes on."""
+        from prometheus_client import start_http_server
+
+        host = os.environ.get(HOST) or "127.0.0.1"
+        try:
+            server, _ = start_http_server(port, host, self.registry)
+        except OSError as error:
+            said = error.strerror or type(error).__name__
+            print(f"warning: no metrics on {host}:{port}: {said}; the stage goes on", file=sys.stderr, flush=True)
+            return
+        print(f"metrics: http://{host}:{server.server_port}/metrics", flush=True)
+        self._ends += [server.shutdown, server.server_close]
+
+    def send(self, gateway: push.Gateway) -> None:
+        """Push to a gateway until the stage ends, and then once more."""
+        pusher = push.Pusher(gateway, self.registry, self._labels["run"], self._labels["stage"])
+        pusher.start()
+        self._ends.insert(0, pusher.finish)
+
+    def close(self) -> None:
+        """The stage has ended: what is pushed last says so."""
+        seconds = time.time() - self._began
+        self._run.set_function(lambda: seconds)
+        self._running.set(0)
+        while self._ends:
+            self._ends.pop(0)()
+
+
+class _Machine:
+    """Memory of this process, and how busy its GPU is; read when somebody asks."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self._labels = labels
+
+    def collect(self) -> Iterator[Any]:
+        import resource
+
+        from prometheus_client.core import GaugeMetricFamily
+
+        said = "Largest memory so far: resident of the process, allocated on the device"
+        memory = GaugeMetricFamily("gradworks_peak_memory_bytes", said, labels=[*LABELS, "kind"])
+        unit = 1 if sys.platform == "darwin" else 1024
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        memory.add_metric([*self._labels.values(), "resident"], largest)
+        torch = sys.modules.get("torch")
+        if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
+            memory.add_metric([*self._labels.values(), "device"], torch.cuda.max_memory_allocated())
+            try:
+                busy = torch.cuda.utilization() / 100
+            except Exception:  # no bindings of NVML, or a slice of a GPU, which does not say: it is absent
+                pass
+            else:
+                gpu = GaugeMetricFamily("gradworks_gpu_utilization_ratio", "How busy the GPU is", labels=LABELS)
+                gpu.add_metric([*self._labels.values()], busy)
+                yield gpu
+        yield memory
+
+
+def begin(kind: str, args: argparse.Namespace, **labels: Any) -> Live | Silent:
+    """Tell of a stage program from here to its end, where somebody listens.
+
+    Args:
+        kind: the stage's name.
+        args: its arguments; `metrics_port` and those that are in LABELS are read.
+        labels: further ones, or better ones.
+    """
+    gateway = push.configured()
+    if args.metrics_port is None and gateway is None:
+        return Silent()
+    found = {name: getattr(args, name) for name in LABELS if getattr(args, name, None) is not None} | labels
+    out = getattr(args, "out", "")
+    found["run"] = os.environ.get("GRADWORKS_RUN") or "local"
+    found["stage"] = os.environ.get("GRADWORKS_STAGE") or os.environ.get("DVC_STAGE") or f"{kind}@{out}"
+    live = Live({name: str(value) for name, value in found.items()})
+    if args.metrics_port is not None:
+        live.serve(args.metrics_port)
+    if gateway is not None:
+        live.send(gateway)
+    atexit.register(live.close)
+    return live

@@ -18,6 +18,7 @@ examples:
   gradworks readme                      write the generated parts of README.md
   gradworks run pipelines/reweighting/params.yaml
   gradworks storage up                  an S3 server on this machine, for dvc push and dvc pull
+  gradworks artifacts ls                what the stages made, by name, in the DVC remote
   gradworks submit --runner docker      the benchmark, each stage in a container of its own
   gradworks submit --cluster mine.yaml --wait && gradworks runs
 """
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, said in (
-        ("cells", "write cells.yaml, the grid of params.yaml written out"),
+        ("cells", "write cells.yaml, the grid of params.yaml written out, and hardware.yaml"),
         ("run", "run a benchmark through dvc repro"),
         ("report", "write the report of the cells that are there"),
     ):
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     storage = verbs.add_parser("storage", help=said, description=said)
     storage.add_argument("act", choices=("up", "down", "status", "env"))
     from gradworks.kubeflow import verbs as cluster
+    from gradworks.kubeflow.artifacts import verbs as artifacts
 
+    artifacts.add(verbs)
     cluster.add(verbs)
     return parser
 
@@ -59,8 +62,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     if args.verb == "cells":
         from gradworks.stage import cells
+        from gradworks.telemetry import hardware
 
         print(f"wrote {cells.write(args.params)}")
+        hardware.write(args.params)
     elif args.verb == "run":
         from gradworks import run
 
@@ -81,6 +86,10 @@ def _run(args: argparse.Namespace) -> None:
         readme.write(Path("README.md"))
     elif args.verb == "storage":
         _storage(args.act)
+    elif args.verb == "artifacts":
+        from gradworks.kubeflow.artifacts import verbs as artifacts
+
+        artifacts.run(args)
     else:
         from gradworks.kubeflow import verbs
 

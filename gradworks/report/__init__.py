@@ -20,11 +20,20 @@ def collect(params: Path, cells: Path, runs: Path) -> dict[str, Any]:
 
 
 def build(params: Path, cells: Path, runs: Path, out: Path) -> dict[str, Any]:
-    """Write report.html, report.md and results.json to `out`; returns the results. Raises what `collect` raises."""
-    from gradworks.report import page, read, summary
+    """Write report.html, report.md and results.json to `out`; returns the results, with what only the page shows.
+
+    Raises what `collect` raises.
+    """
+    from gradworks.report import calibration, page, pipeline, read, summary, traces
 
     inputs = read.read(params, cells, runs)
-    results = summary.results(inputs)
+    results = summary.results(inputs) | {
+        "gradients": traces.gradients(inputs),
+        "detection": traces.detection(inputs),
+        "calibration": calibration.calibrations(inputs),
+        "pipeline": pipeline.stages(inputs),
+        "provenance": pipeline.provenance(inputs),
+    }
     artefacts.write_json(out / "results.json", results)
     for name, text in page.render(results, inputs).items():
         with artefacts.atomic_file(out / name) as temporary:

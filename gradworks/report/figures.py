@@ -28,8 +28,14 @@ def style(index: int) -> dict[str, Any]:
     return {"colour": f"var(--m{index % COLOURS})", "marker": MARKERS[(index + turn) % len(MARKERS)], "dash": dash}
 
 
-def _stand_in(index: int) -> str:
+def stand_in(index: int) -> str:
+    """What matplotlib draws a method's colour with; `svg_of` makes it the page's variable."""
     return f"#0a00{index % COLOURS:02x}"
+
+
+def mark(index: int) -> str:
+    """Identity of a method's parts of a figure; `svg_of` makes it an attribute by which the page can filter."""
+    return f"method-{index}"
 
 
 def curves(lines: dict[str, list[dict[str, list[float]]]], methods: Sequence[str], label: str, alt: str) -> str:
@@ -41,12 +47,13 @@ def curves(lines: dict[str, list[dict[str, list[float]]]], methods: Sequence[str
         label: of the vertical axis.
         alt: what the figure shows, for those who do not see it.
     """
-    axes = _axes(3.9, 2.7, 0.5, 0.08)
+    axes = axes_of(3.9, 2.7, 0.5, 0.08)
+    axes.locator_params(axis="x", nbins=6)
     for method, seeds in lines.items():
         index = methods.index(method)
         look = style(index)
-        line = {"color": _stand_in(index), "linestyle": DASHES[look["dash"]], "marker": look["marker"]}
-        line |= {"linewidth": 1.5, "markersize": 3.5}
+        line = {"color": stand_in(index), "linestyle": DASHES[look["dash"]], "marker": look["marker"]}
+        line |= {"linewidth": 1.5, "markersize": 3.5, "gid": mark(index)}
         if any(one["examples"] != seeds[0]["examples"] for one in seeds):
             for one in seeds:  # a run that ended early has fewer points: no mean of unequal parts
                 axes.plot(one["examples"], one["score"], **line)
@@ -55,11 +62,12 @@ def curves(lines: dict[str, list[dict[str, list[float]]]], methods: Sequence[str
         axes.plot(seeds[0]["examples"], [sum(c) / len(c) for c in columns], **line)
         if len(seeds) > 1:
             low, high = [min(c) for c in columns], [max(c) for c in columns]
-            axes.fill_between(seeds[0]["examples"], low, high, color=_stand_in(index), alpha=0.12, linewidth=0)
+            band = {"color": stand_in(index), "alpha": 0.12, "linewidth": 0, "gid": mark(index)}
+            axes.fill_between(seeds[0]["examples"], low, high, **band)
     axes.set_xlabel("training examples seen")
     axes.set_ylabel(label)
     axes.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.35)
-    return _svg(axes, "curves-" + alt, alt)
+    return svg_of(axes, "curves-" + alt, alt)
 
 
 def dots(
@@ -78,12 +86,13 @@ def dots(
         limits: of the horizontal axis, the same in all panels.
         methods, label, alt: as in `curves`; the label is that of the horizontal axis.
     """
-    axes = _axes(3.9, 0.74 + 0.28 * len(rows), 0.25 + 0.068 * max(len(row["method"]) for row in rows), 0.32)
+    axes = axes_of(3.9, 0.74 + 0.28 * len(rows), 0.25 + 0.068 * max(len(row["method"]) for row in rows), 0.32)
     for place, row in enumerate(rows):
         index = methods.index(row["method"])
         look, mean = style(index), row["primary"]
-        colour = _stand_in(index)
-        axes.plot(mean["values"], [place] * mean["n"], look["marker"], color=colour, markersize=5, alpha=0.75)
+        colour = stand_in(index)
+        own = {"color": colour, "gid": mark(index)}
+        axes.plot(mean["values"], [place] * mean["n"], look["marker"], markersize=5, alpha=0.75, **own)
         if mean["value"] is None:
             axes.text(
                 0.5,
@@ -96,16 +105,16 @@ def dots(
                 va="center",
             )
             continue
-        axes.plot([mean["value"]] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2)
+        axes.plot([mean["value"]] * 2, [place - 0.32, place + 0.32], linewidth=2, **own)
         if mean["se"] is not None:
-            axes.plot([mean["value"] - mean["se"], mean["value"] + mean["se"]], [place] * 2, color=colour, linewidth=1)
+            axes.plot([mean["value"] - mean["se"], mean["value"] + mean["se"]], [place] * 2, linewidth=1, **own)
     axes.set_xlim(*limits)
     _lines(axes, {r["name"].removesuffix(" class"): r["primary"]["value"] for r in references})
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(label)
     axes.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.35)
-    return _svg(axes, "dots-" + alt, alt)
+    return svg_of(axes, "dots-" + alt, alt)
 
 
 def _lines(axes: Axes, values: dict[str, float]) -> None:
@@ -143,12 +152,12 @@ def swatch(index: int, name: str) -> str:
     return f'<svg class="swatch" {size} aria-hidden="true" style="{colour}">{line}{shape}</svg>'
 
 
-def _axes(width: float, height: float, left: float, top: float) -> Axes:
+def axes_of(width: float, height: float, left: float, top: float, bottom: float = 0.42) -> Axes:
     """Figure size and margins in inches. Without pyplot: no window, no global state, half the import."""
     from matplotlib.figure import Figure
 
     axes = Figure(figsize=(width, height)).add_axes(
-        (left / width, 0.42 / height, (width - left - 0.18) / width, (height - 0.42 - top) / height)
+        (left / width, bottom / height, (width - left - 0.18) / width, (height - bottom - top) / height)
     )  # a fixed frame: half the time of a layout engine, and panels that stand beside each other are aligned
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
@@ -158,7 +167,8 @@ def _axes(width: float, height: float, left: float, top: float) -> Axes:
     return axes
 
 
-def _svg(axes: Axes, salt: str, alt: str) -> str:
+def svg_of(axes: Axes, salt: str, alt: str) -> str:
+    """The figure of these axes as SVG to stand in the page, the same bytes for the same drawing; `alt` tells it."""
     from html import escape
 
     import matplotlib
@@ -173,6 +183,7 @@ def _svg(axes: Axes, salt: str, alt: str) -> str:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # would hold for the whole page
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # the page's font
+    svg = re.sub(r' id="method-(\d+)"', r' data-method="\1"', svg)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", svg)  # ids are the page's too
     svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")

@@ -65,6 +65,49 @@ def marked(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(seen))
 
 
+def ratio(value: float | None) -> str:
+    """`× 1.61`; a dash for None."""
+    return "–" if value is None else f"× {value:.2f}"
+
+
+def ratio_interval(part: dict[str, Any] | None) -> str:
+    """`× 1.61 [1.58, 1.65]` of a part of the cost; a dash where it was not measured."""
+    if not part or part.get("ratio") is None:
+        return "–"
+    low, high = part.get("low"), part.get("high")
+    return ratio(part["ratio"]) + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+
+
+def time(row: dict[str, Any] | None) -> str:
+    """What a run takes in all: `× 1.61 [1.58, 1.65]`; with the run that it starts from `× 1.30, erm included`."""
+    if row is None or row["total"] is None:
+        return "–"
+    if row["as_long_as"]:
+        return f"{ratio(row['total'])}, as long as {row['as_long_as']}"
+    return f"{ratio(row['total'])}, {row['after']} included" if row["after"] else ratio_interval(row["time"])
+
+
+def size(count: float | None) -> str:
+    """Bytes: `3.2 MiB`."""
+    return scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """`3.2 M`; three digits and a decimal prefix."""
+    return scaled(value, 1000, ("", "k", "M", "G", "T", "P", "E")).strip() + unit
+
+
+def scaled(value: float | None, base: int, names: tuple[str, ...]) -> str:
+    """`value` with the prefix by which it has one to three digits before the point."""
+    if value is None:
+        return "–"
+    place = 0
+    while abs(value) >= base and place < len(names) - 1:
+        value, place = value / base, place + 1
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{text} {names[place]}"
+
+
 def seeds(n: int) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{n} seed" + "s" * (n != 1)
@@ -91,11 +134,12 @@ def plain_interval(score: dict[str, Any]) -> str:
 
 
 def corruption(done: dict[str, dict[str, Any]]) -> str:
-    """`noise: 3 000 rows, 2 010 changed`; `none`."""
+    """`3 000 labels drawn anew, 2 010 of them changed`; `none`."""
+    said = {"noise": "{} labels drawn anew", "imbalance": "{} rows removed", "leak": "{} test examples added"}
     parts = []
     for kind, found in done.items():
-        changed = f", {count(found['changed'])} labels changed" if found.get("changed") else ""
-        parts.append(f"{kind}: {count(found['rows'])} rows{changed}")
+        rows = said.get(kind, kind + ": {} rows").format(count(found["rows"]))
+        parts.append(rows + (f", {count(found['changed'])} of them changed" if kind == "noise" else ""))
     return "; ".join(parts) or "none"
 
 

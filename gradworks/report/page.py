@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import figures, form, read, words
+from gradworks.report import cost, form, pictures, words
+from gradworks.report.pictures import method_names
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -15,16 +18,19 @@ if TYPE_CHECKING:
 
 
 def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
-    """File name -> text of report.html and report.md."""
+    """File name -> text of report.html and report.md, from what `gradworks.report.build` made."""
     about = {
         "results": results,
         "conditions": conditions(results),
         "breakdown": _breakdown(results),
         "stale": len(inputs.stale),
         "training": inputs.values.get("train") or {},
-        "methods": {name: inputs.values["methods"][name] or {} for name in _methods(results)},
+        "methods": {name: inputs.values["methods"][name] or {} for name in method_names(results)},
     }
-    html = _templates().get_template("report.html.j2").render(**about, pictures=_pictures(results, inputs))
+    script = _templates().get_template("script.js.j2").render()
+    seal = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    shown = {"pictures": pictures.pictures(results, inputs), "script": pictures.markup(script), "seal": seal}
+    html = _templates().get_template("report.html.j2").render(**about, **shown)
     return {"report.html": html, "report.md": _templates().get_template("report.md.j2").render(**about)}
 
 
@@ -49,9 +55,16 @@ def conditions(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "control": any(row["control"]["primary"] for row in rows),
                 "leaked": any(row["without_leaked"]["values"] for row in rows),
                 "states": form.marked(rows),
+                "hardware": [h for h in results["cost"]["hardware"] if any(_on(results, row, h) for row in rows)],
             }
         )
     return made
+
+
+def _on(results: dict[str, Any], summary: dict[str, Any], hardware: str) -> dict[str, Any] | None:
+    """The cost of a summary's method, where it was measured on this hardware."""
+    row = cost.of(results, summary["encoder"], summary["method"])
+    return row if row and row["hardware"] == hardware else None
 
 
 def escaped(text: str) -> str:
@@ -68,67 +81,14 @@ def _templates() -> Environment:
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    made.globals |= {"form": form}
-    made.filters["md"] = escaped
+    made.globals |= {"form": form, "on": _on}
+    made.filters |= {
+        "md": escaped,
+        "places": lambda names: {name: place for place, name in enumerate(names)},
+        "swapped": lambda pairs: [(value, key) for key, value in pairs],
+        "doubled": lambda values: [(value, value) for value in values],
+    }
     return made
-
-
-def _methods(results: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(summary["method"] for summary in results["summaries"]))
-
-
-def _pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """SVG texts: our own markup around names that are escaped, so safe to stand in the page as they are."""
-    from markupsafe import Markup
-
-    methods, name = _methods(results), results["primary"]["name"]
-    made: dict[str, Any] = {"dots": [], "curves": [], "style": Markup(_style())}
-    made["legend"] = [(method, Markup(figures.swatch(i, method))) for i, method in enumerate(methods)]
-    limits = _limits(results)
-    for (condition, encoder), rows in words.families(results).items():
-        title = f"{condition} · {encoder}"
-        histories = _histories(results, inputs, condition, encoder)
-        if len(rows) > 1:
-            references = [r for r in results["references"] if r["condition"] == condition]
-            alt = f"{title}: {name} by method. " + "; ".join(
-                f"{row['method']} {form.over_seeds(row['primary'])}" for row in rows
-            )
-            made["dots"].append((title, Markup(figures.dots(rows, references, limits, methods, name, alt))))
-        if histories:
-            last = {m: [h["score"][-1] for h in runs] for m, runs in histories.items()}
-            alt = f"{title}: score on the selection split against examples seen. At the end: " + "; ".join(
-                f"{m} {', '.join(map(form.number, ends))}" for m, ends in last.items()
-            )
-            svg = figures.curves(histories, methods, "selection score", alt)
-            made["curves"].append((title, Markup(svg)))
-    return made
-
-
-def _limits(results: dict[str, Any]) -> tuple[float, float]:
-    """Of every value and reference line, with a margin."""
-    values = [v for summary in results["summaries"] for v in summary["primary"]["values"]]
-    values += [one["primary"]["value"] for one in results["references"]]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = 0.05 * (high - low) or 0.05
-    return low - margin, high + margin
-
-
-def _histories(
-    results: dict[str, Any], inputs: Inputs, condition: str, encoder: str
-) -> dict[str, list[dict[str, list[float]]]]:
-    found: dict[str, list[dict[str, list[float]]]] = {}
-    for cell in results["cells"]:
-        if (cell["condition"], cell["encoder"]) == (condition, encoder):
-            history = read.history(inputs, cell["key"])
-            if history and history["examples"]:
-                found.setdefault(cell["method"], []).append(history)
-    return found
-
-
-def _style() -> str:
-    from importlib.resources import files
-
-    return files("gradworks.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
 
 
 def _breakdown(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -144,5 +104,6 @@ def _breakdown(results: dict[str, Any]) -> list[dict[str, Any]]:
                 means = [one["mean"] if one else None for one in found]
                 rows.append({"value": value, "n": first["n"], "small": first["small"], "means": means})
             methods = [row["method"] for row in there]
-            made.append({"title": f"{condition} · {encoder}", "column": column, "methods": methods, "rows": rows})
+            about = {"condition": condition, "encoder": encoder, "column": column}
+            made.append(about | {"methods": methods, "rows": rows})
     return made

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradworks import metrics, stage
+from gradworks.report import cost
 from gradworks.report.settings import Report, Target
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
@@ -26,6 +27,8 @@ class Inputs:
         ensembles: key -> item of cells.yaml and what `ensemble` wrote, under `metrics`.
         references: condition -> name -> score of the primary and of the secondary target.
         data: condition -> what `corrupt` says of its first seed.
+        costs: (encoder, method) -> what `measure` wrote, where it has.
+        versions: library -> release, of versions.json; empty without that file.
         stale: metrics files that no cell names.
     """
 
@@ -38,6 +41,8 @@ class Inputs:
     ensembles: dict[str, dict[str, Any]]
     references: dict[str, dict[str, list[metrics.Score | None]]] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
     stale: tuple[Path, ...] = ()
 
 
@@ -74,8 +79,10 @@ def read(params: Path, cells: Path, runs: Path) -> Inputs:
         if folders:
             data[condition] = artefacts.read_json(folders[0] / artefacts.MANIFEST)
             references[condition] = _references(folders[0] / "test.parquet", task, settings)
+    versions = params.parent / values.get("root", ".") / "versions.json"
     return Inputs(
         settings, task, values, runs, each["train"], found, ensembles, references, data,
+        cost.read(runs, each["train"]), artefacts.read_json(versions) if versions.exists() else {},
         tuple(sorted(set(folder.rglob("*.json")) - named_files)),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from gradworks import metrics, statistics
-from gradworks.report import words
+from gradworks.report import cost, words
 from gradworks.report.read import Inputs, adversarial_share, figure
 from gradworks.report.settings import Report, Target
 
@@ -34,8 +34,10 @@ def results(inputs: Inputs) -> dict[str, Any]:
         ],
         "ensembles": [_ensemble(settings, key, item) for key, item in inputs.ensembles.items()],
         "data": _data(inputs),
+        "cost": cost.costs(inputs),
     }
-    return made | {"answer": words.answer(made), "checks": words.checks(made, inputs)}
+    said = {"answer": words.answer(made), "headline": words.headline(made), "checks": words.checks(made, inputs)}
+    return made | said
 
 
 def _target(target: Target) -> dict[str, Any]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradworks.report import form
+from gradworks.report import cost, form
 from gradworks.report.words import families
 
 WIDTH = 100
 
 
 def table(results: dict[str, Any]) -> str:
-    """Methods under each condition: seeds, value, difference to the baseline, the other figure, steps."""
-    two = results["secondary"]
+    """Methods under each condition: seeds, value, difference to the baseline, time, the other figure, steps."""
+    two, machines = results["secondary"], results["cost"]["hardware"]
     heads = ["method", "seeds", "value", f"against {results['baseline']}"]
+    heads += ["time"] if machines else []
     heads += [_short(two["subset"] or two["name"])] if two else []
     heads += ["steps", "skipped"]
     said = f"{results['primary']['name']}: mean ± standard error, or the value of each seed; [95 % interval]"
@@ -23,6 +24,7 @@ def table(results: dict[str, Any]) -> str:
         for one in family:
             cells = [one["method"], _states(one), _close(form.over_seeds(one["primary"]))]
             cells.append(_close(form.gap(one["difference"]["primary"])))
+            cells += [_time(results, one, machines[0])] if machines else []
             cells += [_close(form.over_seeds(one["secondary"]))] if two else []
             rows.append([*cells, form.count(one["steps"]), form.count(one["skipped"])])
         blocks.append((f"{condition} · {encoder}", rows))
@@ -34,6 +36,9 @@ def table(results: dict[str, Any]) -> str:
         condition = name.split(" · ")[0]
         lines += [name, *(_line(row, widths) for row in rows)]
         lines += _references(results, condition) if last[condition] == name else []
+    if machines:
+        more = f"; others elsewhere, see the report: {len(machines) - 1}" if len(machines) > 1 else ""
+        lines.append(f"time: × plain training, on {machines[0]}{more}"[:WIDTH])
     lines += [f"{form.MARKS[state]} {state}: {form.MEANINGS[state]}" for state in form.marked(results["summaries"])]
     return "\n".join(lines)
 
@@ -50,6 +55,12 @@ def cell_line(results: dict[str, Any], path: str) -> str:
 def _references(results: dict[str, Any], condition: str) -> list[str]:
     rows = [r for r in results["references"] if r["condition"] == condition]
     return ["  " + ", ".join(f"{r['name']} {form.number(r['primary']['value'])}" for r in rows)] if rows else []
+
+
+def _time(results: dict[str, Any], summary: dict[str, Any], machine: str) -> str:
+    """`×1.61` where it was measured on this machine: a column never mixes two."""
+    row = cost.of(results, summary["encoder"], summary["method"])
+    return form.ratio(row["total"]).replace(" ", "") if row and row["hardware"] == machine else "–"
 
 
 def _states(row: dict[str, Any]) -> str:

@@ -25,7 +25,9 @@ def results_of(values, others=(), baseline="erm"):
             }
         )  # fmt: skip
     _correct([row["difference"]["primary"] for row in rows])
-    return {"baseline": baseline, "primary": {"name": "accuracy", "better": 1}, "summaries": [*rows, *others]}
+    return {"baseline": baseline, "primary": {"name": "accuracy", "better": 1}, "summaries": [*rows, *others]} | {
+        "cost": {"rows": []}
+    }
 
 
 def by_seed(*values):

@@ -1,0 +1,92 @@
+"""What each method costs, as the stage `measure` found it: one row per encoder and method, each with its hardware.
+
+A ratio means something on its own machine only, so hardware is part of every row and no column mixes two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+
+if TYPE_CHECKING:
+    from gradworks.report.read import Inputs
+
+PARTS = ("time", "memory", "operations", "energy", "throughput")
+_MISSING = {"state": "not measured", "reason": "", "hardware": {}}
+
+
+def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(encoder, method) -> what `measure` wrote, of the cells' encoders and methods that have been measured.
+
+    Raises:
+        InputError: a file is damaged or says "ok" and holds no ratio of times.
+    """
+    found = {}
+    for encoder, method in dict.fromkeys((cell["encoder"], cell["method"]) for cell in cells.values()):
+        file = runs / "measure" / encoder / f"{method}.json"
+        if not file.exists():
+            continue
+        made = artefacts.read_json(file)
+        if made.get("state") == "ok" and not isinstance((made.get("time") or {}).get("ratio"), int | float):
+            raise InputError(f"{file}: time.ratio is missing\nexpected: what the stage `measure` writes")
+        found[encoder, method] = made
+    return found
+
+
+def costs(inputs: Inputs) -> dict[str, Any]:
+    """Rows of all encoders and methods of the cells, and the hardware that occurs, as words."""
+    pairs = dict.fromkeys((cell["encoder"], cell["method"]) for cell in inputs.cells.values())
+    rows = [_row(inputs, encoder, method) for encoder, method in pairs]
+    named = dict.fromkeys(row["hardware"] for row in rows if row["hardware"])
+    return {"rows": rows, "hardware": list(named), "measured": bool(named)}
+
+
+def of(results: dict[str, Any], encoder: str, method: str) -> dict[str, Any] | None:
+    """The row of an encoder and method that has a time."""
+    for row in results["cost"]["rows"]:
+        if (row["encoder"], row["method"]) == (encoder, method) and row["total"] is not None:
+            return row
+    return None
+
+
+def hardware(about: dict[str, Any]) -> str:
+    """`AMD EPYC 7763, 2 cores, 1 thread, torch 2.13.0`: what sets the speed; of torch the release, not the build."""
+    said = [about["device"]] if about.get("device") else []
+    for key, one in (("cores", "core"), ("threads", "thread")):
+        said += [f"{about[key]} {one}{'s' * (about[key] != 1)}"] if about.get(key) else []
+    return ", ".join([*said, *([f"torch {about['torch'].partition('+')[0]}"] if about.get("torch") else [])])
+
+
+def _row(inputs: Inputs, encoder: str, method: str) -> dict[str, Any]:
+    point = inputs.values["methods"].get(method) or {}
+    found = inputs.costs.get((encoder, method), _MISSING)
+    other = inputs.costs.get((encoder, point.get("as_long_as")), _MISSING)
+    made: dict[str, Any] = {"encoder": encoder, "method": method, "state": found["state"]}
+    made |= {"reason": found.get("reason", ""), "note": found.get("note", "")}
+    made["hardware"] = hardware((found if "as_long_as" not in point else other).get("hardware") or {})
+    ok = found["state"] == "ok"
+    made |= {part: found.get(part) if ok else None for part in (*PARTS, "passes", "pairs", "batches")}
+    made |= {"after": point.get("from"), "as_long_as": point.get("as_long_as")}
+    return made | {"total": _total(inputs, encoder, method)}
+
+
+def _total(inputs: Inputs, encoder: str, method: str) -> float | None:
+    """The time of a whole run in runs of plain training.
+
+    A method that starts from another's model takes that one's time too; its own is in steps of plain training of the
+    whole model, because the plain side of its measurement trains as few parameters as itself. Both were measured apart.
+    """
+    point = inputs.values["methods"].get(method) or {}
+    if "as_long_as" in point:
+        other = _total(inputs, encoder, point["as_long_as"])
+        return None if other is None else round(other, 1)
+    found = inputs.costs.get((encoder, method), _MISSING)
+    if found["state"] != "ok" or not point.get("from"):
+        return found["time"]["ratio"] if found["state"] == "ok" else None
+    first, earlier = inputs.costs.get((encoder, point["from"]), _MISSING), _total(inputs, encoder, point["from"])
+    if earlier is None or first["state"] != "ok" or first.get("hardware") != found.get("hardware"):
+        return None
+    return earlier + found["time"]["method_seconds"] / first["time"]["plain_seconds"]

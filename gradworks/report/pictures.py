@@ -1,0 +1,164 @@
+"""The pictures of the page, each with the words that tell it to those who do not see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gradworks.report import cost, figures, form, plots, read, words
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from gradworks.report.read import Inputs
+
+KINDS = {"noise": ("label changed", "label as it was"), "leak": ("leaked test example", "own training example")}
+
+
+def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """Name of a section -> its figures: title, condition, encoder, SVG. Also `legend` and `style`."""
+    methods = method_names(results)
+    made: dict[str, Any] = {"style": markup(_style())}
+    made["legend"] = [(i, method, markup(figures.swatch(i, method))) for i, method in enumerate(methods)]
+    made["dots"] = _dots(results, methods)
+    made["costs"] = _costs(results, methods)
+    made["curves"] = _curves(results, inputs, methods)
+    made["gradients"] = _gradients(results, methods)
+    made["detection"] = [_detection(row) for row in results["detection"]]
+    made["calibration"] = _calibration(results)
+    made["ensembles"] = {one["name"]: _members(results, one) for one in results["ensembles"] if one["rows"]}
+    alt = "The stages and how often each runs: " + ", ".join(f"{s['stage']} {s['asked']}" for s in results["pipeline"])
+    made["pipeline"] = markup(plots.graph(results["pipeline"], alt))
+    return made
+
+
+def method_names(results: dict[str, Any]) -> list[str]:
+    """All methods in the order of the cells: the place is the identity of a method in all figures."""
+    return list(dict.fromkeys(summary["method"] for summary in results["summaries"]))
+
+
+def markup(text: str) -> Markup:
+    """Our own markup around names that are escaped, so safe to stand in the page as it is."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _figure(condition: str, encoder: str, svg: str, more: str = "", **about: Any) -> dict[str, Any]:
+    title = " · ".join(filter(None, [condition, encoder, more]))
+    return {"title": title, "condition": condition, "encoder": encoder, "svg": markup(svg), **about}
+
+
+def _dots(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
+    limits, name, made = _limits(results), results["primary"]["name"], []
+    for (condition, encoder), rows in words.families(results).items():
+        if len(rows) < 2:
+            continue
+        references = [r for r in results["references"] if r["condition"] == condition]
+        told = "; ".join(f"{row['method']} {form.over_seeds(row['primary'])}" for row in rows)
+        alt = f"{condition} · {encoder}: {name} by method. {told}"
+        made.append(_figure(condition, encoder, figures.dots(rows, references, limits, methods, name, alt)))
+    return made
+
+
+def _costs(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
+    """One picture per condition, encoder and machine; none where only plain training has a time."""
+    made, name = [], results["primary"]["name"]
+    for (condition, encoder), family in words.families(results).items():
+        for hardware in results["cost"]["hardware"]:
+            points = []
+            for summary in family:
+                row, mean = cost.of(results, encoder, summary["method"]), summary["primary"]
+                if row is None or row["hardware"] != hardware or mean["value"] is None:
+                    continue
+                low, high = ((row["time"] or {}).get(k) if row["after"] is None else None for k in ("low", "high"))
+                point = {"method": summary["method"], "x": row["total"], "low": low, "high": high}
+                points.append(point | {"y": mean["value"], "se": mean["se"]})
+            if len(points) > 1:
+                told = "; ".join(f"{p['method']} {form.number(p['y'])} at {form.ratio(p['x'])}" for p in points)
+                alt = f"{condition} · {encoder}: {name} against time. {told}. Measured on {hardware}"
+                svg = plots.scatter(points, methods, name, alt)
+                made.append(_figure(condition, encoder, svg, hardware=hardware))
+    return made
+
+
+def _curves(results: dict[str, Any], inputs: Inputs, methods: list[str]) -> list[dict[str, Any]]:
+    made = []
+    for condition, encoder in words.families(results):
+        histories = _histories(results, inputs, condition, encoder)
+        if not histories:
+            continue
+        last = {m: [h["score"][-1] for h in runs] for m, runs in histories.items()}
+        told = "; ".join(f"{m} {', '.join(map(form.number, ends))}" for m, ends in last.items())
+        alt = f"{condition} · {encoder}: score on the selection split against examples seen. At the end: {told}"
+        made.append(_figure(condition, encoder, figures.curves(histories, methods, "selection score", alt)))
+    return made
+
+
+def _gradients(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
+    made = []
+    for condition, encoder in words.families(results):
+        rows = [r for r in results["gradients"] if (r["condition"], r["encoder"]) == (condition, encoder)]
+        if rows:
+            told = "; ".join(f"{row['method']} {row['dot']['value']:.3g}" for row in rows)
+            alt = f"{condition} · {encoder}: gradient dot product over training. Mean over the run: {told}"
+            made.append(_figure(condition, encoder, plots.products(rows, methods, alt)))
+    return made
+
+
+def _detection(row: dict[str, Any]) -> dict[str, Any]:
+    names, found = KINDS[row["kind"]], row[f"auroc_{row['shown']}"]
+    area = form.number(found["value"])
+    about = f"{row['condition']} · {row['encoder']} · {row['method']}"
+    alt = f"{about}: mean {row['shown']} of examples, {names[0]} against {names[1]}. AUROC {area}"
+    label = "mean signed score over training" if row["shown"] == "score" else "mean weight over training"
+    svg = plots.densities(row, names, label, alt)
+    return _figure(row["condition"], row["encoder"], svg, f"{row['method']}, AUROC {area}", method=row["method"])
+
+
+def _calibration(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The baseline and the highest method of each family, and ensembles."""
+    best = {(h["condition"], h["encoder"]): h["method"] for h in results["headline"] if h["highest"]}
+    families, made = words.families(results), []
+    for row in results["calibration"]:
+        key = row["condition"], row["encoder"]
+        if key in families and row["method"] not in (results["baseline"], best.get(key)):
+            continue
+        numbers = f"before {form.number(row['ece']['value'])}, after {form.number(row['ece_scaled']['value'])}"
+        alt = f"{row['condition']} · {row['encoder']} · {row['method']}: accuracy against confidence. ECE {numbers}"
+        svg = plots.reliability(row, alt)
+        made.append(_figure(row["condition"], row["encoder"], svg, row["method"], method=row["method"]))
+    return made
+
+
+def _members(results: dict[str, Any], one: dict[str, Any]) -> Markup:
+    name = results["primary"]["name"]
+    told = "; ".join(f"{row['name']} {form.number(row['primary']['value'])}" for row in one["rows"])
+    alt = f"Ensemble {one['name']}: {name} of members, mean and oracle. {told}"
+    return markup(plots.members(one["rows"], name, alt))
+
+
+def _limits(results: dict[str, Any]) -> tuple[float, float]:
+    """Of every value and reference line, with a margin."""
+    values = [v for summary in results["summaries"] for v in summary["primary"]["values"]]
+    values += [one["primary"]["value"] for one in results["references"]]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = 0.05 * (high - low) or 0.05
+    return low - margin, high + margin
+
+
+def _histories(
+    results: dict[str, Any], inputs: Inputs, condition: str, encoder: str
+) -> dict[str, list[dict[str, list[float]]]]:
+    found: dict[str, list[dict[str, list[float]]]] = {}
+    for cell in results["cells"]:
+        if (cell["condition"], cell["encoder"]) == (condition, encoder):
+            history = read.history(inputs, cell["key"])
+            if history and history["examples"]:
+                found.setdefault(cell["method"], []).append(history)
+    return found
+
+
+def _style() -> str:
+    from importlib.resources import files
+
+    return files("gradworks.report").joinpath("templates", "style.css").read_text(encoding="utf-8")

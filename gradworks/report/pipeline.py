@@ -1,0 +1,59 @@
+"""The stages of dvc.yaml with how often each runs, and what else says where the figures come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradworks.report.read import Inputs
+
+# stage -> the stages whose outputs it reads
+STAGES = {
+    "fetch": (),
+    "corrupt": ("fetch",),
+    "pretrain": ("fetch",),
+    "train": ("corrupt", "pretrain"),
+    "measure": ("corrupt", "pretrain"),
+    "evaluate": ("corrupt", "train"),
+    "ensemble": ("evaluate",),
+    "report": ("corrupt", "train", "measure", "evaluate", "ensemble"),
+}
+# sections of params.yaml that the digest is of: what makes a result
+SECTIONS = (
+    "task", "threads", "device", "fetch", "corrupt", "pretrain", "methods", "train", "evaluate", "report", "cells",
+    "ensemble",
+)  # fmt: skip
+
+
+def stages(inputs: Inputs) -> list[dict[str, Any]]:
+    """Name, how many are asked for, how many of them have left something (of those that the report reads; a pod has no
+    others), and what it reads.
+    """
+    cells, runs = inputs.cells.values(), inputs.runs
+    pairs = dict.fromkeys((cell["encoder"], cell["method"]) for cell in cells)
+    timed = [pair for pair in pairs if "as_long_as" not in (inputs.values["methods"].get(pair[1]) or {})]
+    draws = dict.fromkeys((cell["condition"], cell["seed"]) for cell in cells)
+    files = {
+        "fetch": [None for _ in inputs.values.get("fetch") or {}],
+        "corrupt": [runs / "corrupt" / condition / str(seed) for condition, seed in draws],
+        "pretrain": [None for _ in dict.fromkeys(encoder for encoder, _ in pairs)],
+        "train": [runs / "train" / cell["path"] for cell in cells],
+        "measure": [runs / "measure" / encoder / f"{method}.json" for encoder, method in timed],
+        "evaluate": [runs / "metrics" / f"{cell['path']}.json" for cell in cells],
+        "ensemble": [runs / "metrics" / "ensemble" / f"{name}.json" for name in inputs.ensembles],
+        "report": [None],
+    }
+    made = []
+    for name, reads in STAGES.items():
+        done = sum(file is None or file.exists() for file in files[name])
+        made.append({"stage": name, "asked": len(files[name]), "done": done, "reads": list(reads)})
+    return made
+
+
+def provenance(inputs: Inputs) -> dict[str, Any]:
+    """Digest of the parameters and releases of the libraries; digests of the data stand with the data."""
+    chosen = {name: inputs.values.get(name) for name in SECTIONS}
+    text = json.dumps(chosen, sort_keys=True, default=str, ensure_ascii=False)
+    return {"parameters": hashlib.sha256(text.encode()).hexdigest(), "versions": inputs.versions}

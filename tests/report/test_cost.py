@@ -1,0 +1,151 @@
+"""Costs in results, answer, tables and pictures: each beside its hardware, and no column of two machines."""
+
+import re
+
+import pytest
+
+from gradworks import report
+from gradworks.report import cost
+from gradworks.stage import artefacts
+from gradworks.stage.errors import InputError
+from tests import runs_tree
+from tests.report import full_tree
+
+OTHER = {**full_tree.MACHINE, "device": "Accelerator 1", "accelerator": "Accelerator 1", "torch": "2.13.0+cu130"}
+NAME, OTHER_NAME = ("Processor <9>, 2 cores, 1 thread, torch 2.13.0", "Accelerator 1, 2 cores, 1 thread, torch 2.13.0")
+
+
+def built(folder, tree):
+    results = report.build(*tree, folder / "report")
+    return results, (folder / "report/report.html").read_text(), (folder / "report/report.md").read_text()
+
+
+def test_the_answer_has_cost_and_hardware(tmp_path):
+    results, html, text = built(tmp_path, full_tree.write(tmp_path))
+    line = next(one for one in results["answer"] if one.startswith("noise: reweight"))
+    assert f"it takes × 1.61 the time of plain training on {NAME}" in line
+    row = next(h for h in results["headline"] if h["condition"] == "noise" and h["highest"])
+    assert (row["time"], row["hardware"], row["method"]) == ("× 1.61 [1.59, 1.64]", NAME, "reweight")
+    assert "× 1.61 [1.59, 1.64]" in html and "Times measured on Processor &lt;9&gt;" in html and "<9>" not in html
+    assert re.search(r"\| gru \| reweight \| × 1\.61 \\\[1\.59, 1\.64\\\] \| × 1\.20 \| × 1\.61 \| 994 \|", text)
+    assert "×1.61" in report.table(results) and f"time: × plain training, on {NAME}" in report.table(results)
+
+
+def test_nothing_measured_is_said(tmp_path):
+    results, html, text = built(tmp_path, runs_tree.write(tmp_path, (0,)))
+    assert results["cost"]["measured"] is False
+    assert {row["state"] for row in results["cost"]["rows"]} == {"not measured"}
+    assert "Not measured: no result of the stage" in html and "No time was measured" in html and "Not measured." in text
+    assert "it takes" not in " ".join(results["answer"]) and "time" not in report.table(results).splitlines()[2]
+
+
+def columns(html, condition):
+    """Heads and rows of the table of a condition."""
+    table = next(t for t in re.findall(r"<table.*?</table>", html, re.S) if f"<b>{condition}</b>" in t)
+    heads = re.findall(r"<th scope=\"col\"[^>]*>(.*?)</th>", table.partition("</thead>")[0], re.S)
+    rows = re.findall(r"<tr data-method[^>]*><th scope=\"row\">(.*?)</th>(.*?)</tr>", table, re.S)
+    return heads, {name: re.findall(r"<td.*?</td>", cells, re.S) for name, cells in rows}
+
+
+def test_two_machines_never_stand_in_one_column(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path)
+    full_tree.cost(runs, "gru", "reweight", 2.5, OTHER)
+    results, html, text = built(tmp_path, tree)
+    assert results["cost"]["hardware"] == [NAME, OTHER_NAME]
+    heads, rows = columns(html, "noise")
+    first, second = (next(i for i, head in enumerate(heads) if name in head) - 1 for name in ("Processor", OTHER_NAME))
+    assert "× 1.02" in rows["erm+clean"][first] and "–" in rows["erm+clean"][second]
+    assert "–" in rows["reweight"][first] and "× 2.50" in rows["reweight"][second]
+    captions = re.findall(r"<caption><b>Cost</b> on (.*?):", html)
+    assert captions == ["Processor &lt;9&gt;, 2 cores, 1 thread, torch 2.13.0", OTHER_NAME]
+    assert "2.50" not in report.table(results) and text.count("| Model | Method | Time |") == 2
+    scatters = re.findall(r'aria-label="([^"]*against time[^"]*)"', html)
+    assert scatters and all("2.50" not in one for one in scatters)
+
+
+def test_a_method_that_starts_from_another_carries_its_time(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path)
+    text = tree[0].read_text().replace("reweight: {weighting: reweight}", "reweight: {from: erm, weighting: reweight}")
+    tree[0].write_text(text)
+    full_tree.cost(runs, "gru", "erm", 1.1)
+    more = {"time": {"ratio": 1.5, "low": 1.4, "high": 1.6, "plain_seconds": 0.004, "method_seconds": 0.006}}
+    full_tree.cost(runs, "gru", "reweight", 1.5, note="the second phase alone", **more)
+    results, html, _ = built(tmp_path, tree)
+    row = cost.of(results, "gru", "reweight")
+    assert row["total"] == pytest.approx(1.1 + 0.006 / 0.02) and row["after"] == "erm"
+    assert "× 1.40, erm included" in html and "the second phase alone" in html
+    assert "the erm run that it starts from included" in " ".join(results["answer"])
+    full_tree.cost(runs, "gru", "erm", 1.1, OTHER)  # times of two machines are not added
+    assert cost.of(report.collect(*tree), "gru", "reweight") is None
+
+
+def test_a_run_as_long_as_another_takes_its_time(tmp_path):
+    tree = full_tree.write(tmp_path)
+    (tree[2] / "measure/gru/erm+clean.json").unlink()
+    tree[0].write_text(tree[0].read_text().replace("train_on: [train, clean]", "as_long_as: reweight"))
+    results, html, text = built(tmp_path, tree)
+    row = cost.of(results, "gru", "erm+clean")
+    assert (row["total"], row["hardware"], row["state"]) == (1.6, NAME, "not measured")
+    measure = next(one for one in results["pipeline"] if one["stage"] == "measure")
+    assert (measure["done"], measure["asked"]) == (3, 4)  # cased has none
+    assert "× 1.60, as long as reweight" in html and "× 1.60, as long as reweight" in text
+
+
+def test_what_could_not_be_measured_says_why(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path)
+    about = {"method": "reweight", "encoder": "gru", "hardware": full_tree.MACHINE}
+    artefacts.write_json(runs / "measure/gru/reweight.json", {**about, "state": "OOM", "reason": "1 <GiB> asked"})
+    (runs / "measure/gru/random.json").unlink()
+    results, html, _ = built(tmp_path, tree)
+    assert cost.of(results, "gru", "reweight") is None
+    assert "1 &lt;GiB&gt; asked" in html and "Not measured: gru random, cased erm." in html
+
+
+def test_operations_that_were_not_counted_have_no_ratio(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path)
+    operations = {"ratio": None, "plain": 1, "method": 2, "not_counted": ["a<b"]}
+    full_tree.cost(runs, "gru", "reweight", 1.6, operations=operations)
+    html = built(tmp_path, tree)[1]
+    assert "not counted: a&lt;b" in html and 'data-value=""' in html
+
+
+def test_energy_where_it_was_read(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path)
+    energy = {"ratio": 1.7, "plain_joules": 0.001, "method_joules": 0.0017, "source": "RAPL"}
+    full_tree.cost(runs, "gru", "reweight", 1.6, energy=energy)
+    html = built(tmp_path, tree)[1]
+    assert "× 1.70" in html and "RAPL" in html and html.count("not read") == 3
+
+
+@pytest.mark.parametrize("text", ['{"state": ', '{"state": "ok", "time": {}}'])
+def test_a_damaged_file_is_named(tmp_path, text):
+    tree = full_tree.write(tmp_path, (0,))
+    (tree[2] / "measure/gru/reweight.json").write_text(text)
+    with pytest.raises(InputError, match=r"measure/gru/reweight\.json") as error:
+        report.collect(*tree)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_significance_in_words():
+    from gradworks.report import words
+    from gradworks.report.summary import difference
+
+    def said(values, better=1):
+        ours, theirs = dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0)
+        return words.significant(difference("erm", ours, theirs, better), better)
+
+    assert said([0.1, 0.2]) == "not tested: 2 seeds, 3 are needed"
+    assert said([0.1, 0.11, 0.12]) == "yes: the interval excludes 0"
+    assert said([0.1, -0.1, 0.05]) == "no: the interval holds 0"
+    assert said([-0.1, -0.11, -0.12]) == "yes, it loses: the interval excludes 0"
+    assert said([0.1, 0.11, 0.12], -1).startswith("yes, it loses")
+
+
+def test_a_significant_gain_below_the_highest_is_told():
+    from gradworks.report import words
+    from tests.report.test_words import by_seed, results_of
+
+    erm = by_seed(0.5, 0.5, 0.5)
+    results = results_of({"erm": erm, "wild": by_seed(0.9, 0.5, 0.6), "sure": by_seed(0.55, 0.56, 0.57)})
+    assert "; sure gains +0.060" in " ".join(words.answer(results))
+    assert [(h["method"], h["highest"]) for h in words.headline(results)] == [("wild", True), ("sure", False)]

@@ -1,0 +1,150 @@
+"""Dot products, scores of corrupted examples and calibration against what stands in the files, by hand or sklearn."""
+
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gradworks import report
+from gradworks.report import calibration, traces
+from gradworks.stage import artefacts
+from tests import runs_tree
+from tests.report import full_tree
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("traces")
+    tree = full_tree.write(folder)
+    return tree, report.build(*tree, folder / "report"), (folder / "report/report.html").read_text()
+
+
+def row(rows, **keys):
+    return next(one for one in rows if keys.items() <= one.items())
+
+
+def test_auroc_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    found, positive = rng.integers(5, size=200).astype(float), rng.random(200) < 0.3  # with ties
+    assert traces.auroc(found, positive) == pytest.approx(roc_auc_score(positive, found))
+
+
+def test_corrupted_examples_are_those_whose_label_changed(full):
+    (_, _, runs), results, html = full
+    found = row(results["detection"], method="reweight", kind="noise")
+    assert (found["corrupted"], found["others"]) == (3 * 30, 3 * 50)  # every fourth draw gave the old label back
+    for seed, value in enumerate(found["auroc_score"]["values"]):
+        table = artefacts.read_parquet(runs / f"train/noise/reweight/gru/{seed}/weights.parquet").to_pydict()
+        bad = np.array([int(i[1:]) < 40 and int(i[1:]) % 4 > 0 for i in table["id"]])
+        assert value == pytest.approx(traces.auroc(-np.array(table["score"]), bad)) and value > 0.6
+    assert sum(found["histogram"]["corrupted"]) == pytest.approx(1) and found["shown"] == "score"
+    assert f"AUROC {found['auroc_score']['value']:.3f}" in html and "label changed" in html
+
+
+def test_a_leaked_example_should_weigh_more(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, (0,))
+    full_tree.changes(runs, "noise", 0, [(f"t{i}", "leak", None, None) for i in range(10)])
+    full_tree.traces(runs, "noise/reweight/gru/0", scores={f"t{i}": float(i < 10) + i / 100 for i in range(40)})
+    found = report.build(*tree, tmp_path / "report")["detection"]
+    assert row(found, kind="leak")["auroc_score"]["value"] == 1 and len(found) == 1
+
+
+def test_scores_of_several_visits_are_averaged(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, (0,))
+    file = runs / "train/noise/reweight/gru/0/weights.parquet"
+    visits = {"step": [1, 1, 2, 3], "id": ["a", "t1", "t1", "t1"], "weight": [1.0] * 4, "score": [1.0, 0.5, 0.5, 0.5]}
+    table = pa.table(visits)
+    artefacts.write_parquet(file, table)
+    found = row(report.build(*tree, tmp_path / "report")["detection"], kind="noise")
+    assert found["auroc_score"]["value"] == 1 and found["auroc_weight"]["value"] == 0.5
+
+
+def test_weights_without_scores_are_judged_by_weight(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, (0,))
+    scores = pa.array([None, None], pa.float32())
+    table = pa.table({"step": [1, 1], "id": ["a", "t1"], "weight": [2.0, 0.5], "score": scores})
+    artefacts.write_parquet(runs / "train/noise/reweight/gru/0/weights.parquet", table)
+    found = row(report.build(*tree, tmp_path / "report")["detection"], kind="noise")
+    assert (found["shown"], found["auroc_weight"]["value"], found["auroc_score"]["value"]) == ("weight", 1, None)
+
+
+def test_the_dot_product_is_a_moving_mean_without_outliers(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, (0,))
+    dots = [1.0, 2.0] * 200
+    full_tree.traces(runs, "noise/erm+clean/gru/0", dots=[*dots[:250], 1e6, *dots[250:]], each=2)
+    found = row(report.build(*tree, tmp_path / "report")["gradients"], condition="noise", method="erm+clean")
+    line = found["lines"][0]
+    assert line["batches"] == 100 and len(line["dot"]) == traces.POINTS  # two batches a step, 50 steps
+    assert line["dot"] == pytest.approx([1.5] * traces.POINTS, abs=0.02) and found["dot"]["value"] == pytest.approx(1.5)
+    assert line["examples"][0] == 4 * 2 * 50 and line["examples"][-1] == 4 * 2 * 401
+    assert found["conflict"]["value"] == 0
+
+
+def test_the_dot_product_over_its_controls(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, (0,))
+    full_tree.traces(runs, "noise/reweight/gru/0", dots=[3.0] * 20)
+    full_tree.traces(runs, "noise/erm+clean/gru/0", dots=[2.0] * 20)
+    found = report.build(*tree, tmp_path / "report")["gradients"]
+    assert row(found, method="reweight")["against"] == {"to": "erm+clean", "ratio": pytest.approx(1.5)}
+
+
+def sure(n=4000, by=0.4):
+    """Labels drawn from probabilities, and the same probabilities made too sure by a temperature."""
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet(np.ones(3), size=n)
+    labels = np.array([rng.choice(3, p=p) for p in true])
+    return calibration.scaled(true, by), labels, true
+
+
+def test_the_temperature_is_found():
+    given, labels, true = sure()
+    assert calibration.temperature(given, labels) == pytest.approx(1 / 0.4, rel=0.1)
+    assert calibration.scaled(given, 1 / 0.4) == pytest.approx(true, abs=1e-6)
+
+
+def test_calibration_error_by_hand():
+    given, labels = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7]]), np.array([0, 1, 1])
+    assert calibration.ece(calibration.bins(given, labels)) == pytest.approx((2 * abs(0.9 - 0.5) + abs(0.7 - 1)) / 3)
+    given, labels, _ = sure()
+    assert calibration.ece(calibration.bins(given, labels)) > 0.1
+
+
+def test_the_temperature_is_not_judged_on_what_it_was_fitted_on(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path, (0,))
+    given, labels, _ = sure()
+    ids = [f"x{i}" for i in range(len(labels))]
+    fitted = np.array([zlib.crc32(i.encode()) % 2 == 0 for i in ids])
+    given[~fitted] = calibration.scaled(given[~fitted], 0.4**-2)  # the other half is too unsure: scaling makes it worse
+    table = {"id": ids, "label": [runs_tree.CLASSES[i] for i in labels]}
+    table |= {f"p_{name}": given[:, i] for i, name in enumerate(runs_tree.CLASSES)}
+    artefacts.write_parquet(runs / "evaluate/noise/erm/gru/0/predictions.parquet", pa.table(table))
+    results = report.build(params, cells, runs, tmp_path / "report")
+    found = row(results["calibration"], condition="noise", method="erm")
+    assert found["temperature"]["value"] == pytest.approx(2.5, rel=0.15)
+    assert found["ece_scaled"]["value"] > found["ece"]["value"] + 0.05
+    assert found["log_loss_scaled"]["value"] > found["log_loss"]["value"]
+    assert (found["fitted"], found["judged"]) == (int(fitted.sum()), int((~fitted).sum()))
+    assert "fitted on one half of the test examples" in (tmp_path / "report/report.html").read_text()
+
+
+def test_half_of_it_there(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, skip=("noise/reweight/gru/2", "noise/erm/gru/0"))
+    for path in ("noise/reweight/gru/1", "noise/erm+clean/gru/1"):
+        for name in ("weights", "statistics", "history"):
+            (runs / "train" / path / f"{name}.parquet").unlink(missing_ok=True)
+    (runs / "evaluate/noise/random/gru/0/predictions.parquet").unlink()
+    results = report.build(*tree, tmp_path / "report")
+    assert len(row(results["detection"], method="reweight")["auroc_score"]["values"]) == 2
+    assert len(row(results["gradients"], method="erm+clean")["lines"]) == 2
+    assert len(row(results["calibration"], method="random")["ece"]["values"]) == 2
+
+
+def test_an_empty_page_has_its_sections(tmp_path):
+    params = runs_tree.params(tmp_path)
+    results = report.build(params, tmp_path / "cells.yaml", tmp_path / "runs", tmp_path / "report")
+    assert results["gradients"] == results["detection"] == results["calibration"] == results["headline"] == []
+    html = (tmp_path / "report/report.html").read_text()
+    assert "Quality against cost" in html and "0 of " in html

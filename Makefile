@@ -9,6 +9,7 @@ HERE = PATH="$(CURDIR)/$(BIN):$$PATH"
 
 setup: ## make .venv (PYTHON=python3.12, TORCH=auto|cpu|cu130|pypi); nothing to do when it is up to date
 	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' sh ./setup.sh
+	@test -f hardware.yaml || $(BIN)/gradworks cells >/dev/null
 
 demo: setup ## run the default benchmark and say what it found; goes on where it was stopped
 	@$(HERE) $(BIN)/gradworks run

@@ -164,11 +164,12 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
         shared = [alone(f"{stage}@{key}") for stage in ("pretrain", "corrupt") for key in each[stage]]
         _together(shared, jobs, log, watch)
         # a cell that starts from another cell's model comes after all that do not; one that trains for as long as was
-        # measured comes last, with `measure`, which nothing should disturb
+        # measured comes last
         plain = [name for name in names if each["train"][name]["schedule"] == cells.NONE]
         for later in (False, True):
             some = [name for name in plain if each["train"][name]["start"].startswith("models/") == later]
             _together([alone(f"train@{name}", f"evaluate@{name}") for name in some], jobs, log, watch)
+        _together([alone(f"measure@{key}") for key in each["measure"]], jobs, log, watch)
     _together([[pipeline]], 1, log, watch)
 
 

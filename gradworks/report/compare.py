@@ -176,7 +176,7 @@ def markdown(found: list[Change], after: dict[str, Any], base: str) -> str:
         cells = [escaped(c.condition), escaped(c.encoder), escaped(c.method), str(c.seeds), form.number(c.before)]
         cells += [form.number(c.after), gap, p, form.number(c.detectable), f"**{c.verdict}**" if c.fails else c.verdict]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n\n"
 
 
 def _sentence(found: list[Change]) -> str:

@@ -121,6 +121,7 @@ def test_what_a_pull_request_is_told():
     row = next(line for line in said.splitlines() if line.startswith("| noise | gru | dotprod"))
     change = next(c for c in found if (c.condition, c.method) == ("noise", "dotprod"))
     assert f"| 2 | {change.before:.3f} | {change.after:.3f} | −{-change.mean:.3f} [" in row and "**worse**" in row
+    assert said.endswith(" |\n\n")  # the report follows
     assert compare.markdown([], results({}), "x") == "### Against `x`: nothing to compare\n\n"
 
 

@@ -1,7 +1,7 @@
 """A compiled pipeline in containers on this machine, through kfp's own DockerRunner.
 
 Credentials and the endpoint reach the containers as the files that boto3 looks for in the home folder, so they stand
-neither in the pipeline nor in what `docker inspect` shows.
+neither in the pipeline nor in what `docker inspect` shows. The Pushgateway of PROMETHEUS_PUSHGATEWAY is theirs too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gradworks.kubeflow import code, follow
 from gradworks.kubeflow import submit as submission
 from gradworks.kubeflow.places import Places
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import push
 
 _HOME = "/tmp"  # HOME of the image
 _LABEL = "gradworks.run"
@@ -164,6 +165,9 @@ def _options(home: Path) -> dict[str, Any]:
     user = f"{os.getuid() or _USER}:0"  # what the image lets be written belongs to group 0
     mounts = [Mount(f"{_HOME}/.aws", str(home), type="bind", read_only=True)]
     options = {"user": user, "mounts": mounts, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    gateway = push.configured()
+    if gateway and gateway.user is None:  # a password would stand in what `docker inspect` shows
+        options["environment"] = {push.VARIABLE: seen_from_container(gateway.url)}
     if sys.platform == "linux":
         options["network_mode"] = "host"  # a store on this machine's loopback is reached as it is
     return options

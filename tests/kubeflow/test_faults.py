@@ -157,6 +157,20 @@ def test_what_the_runner_needs_is_said_in_a_line(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("gateway", "seen"),
+    [
+        ("http://gateway.example.org:9091", {"PROMETHEUS_PUSHGATEWAY": "http://gateway.example.org:9091"}),
+        ("http://me:secret@gateway.example.org:9091", None),
+        ("", None),
+    ],
+)
+def test_containers_push_where_this_process_would_but_get_no_password(gateway, seen, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROMETHEUS_PUSHGATEWAY", gateway)
+    options = local._options(tmp_path)
+    assert options.get("environment") == seen and "secret" not in str(options)
+
+
+@pytest.mark.parametrize(
     ("endpoint", "platform", "seen"),
     [
         ("http://127.0.0.1:28333", "linux", "http://127.0.0.1:28333"),

@@ -23,6 +23,8 @@ from gradworks.stage.errors import InputError
 from gradworks.telemetry import hardware
 
 _LOG = Path(".gradworks/run.log")
+_CELL = ("train", "evaluate")
+_AT_A_TIME = 6  # stages: three cells
 _REPORT_EVERY = 20.0  # seconds; drawing the figures takes about one
 _NEXT = """next:
   your data       cp -R pipelines/reweighting pipelines/mine, edit pipelines/mine/params.yaml, then
@@ -149,6 +151,11 @@ def _together(todo: Sequence[Sequence[str]], jobs: int, log: IO[str], watch: _Wa
         raise InputError("\n".join([f"dvc repro failed; its whole output: {_LOG}", *said[:2]]))
 
 
+def _parts(stages: list[str]) -> list[list[str]]:
+    """What one `dvc repro` is asked for at a time: DVC takes seconds to begin, and both sides should end together."""
+    return [stages[i : i + _AT_A_TIME] for i in range(0, len(stages), _AT_A_TIME)]
+
+
 def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
     each = read_yaml(params.parent / "cells.yaml")["each"]
     pipeline = params.with_name("dvc.yaml").as_posix()
@@ -168,8 +175,10 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
         plain = [name for name in names if each["train"][name]["schedule"] == cells.NONE]
         for later in (False, True):
             some = [name for name in plain if each["train"][name]["start"].startswith("models/") == later]
-            _together([alone(f"train@{name}", f"evaluate@{name}") for name in some], jobs, log, watch)
-        _together([alone(f"measure@{key}") for key in each["measure"]], jobs, log, watch)
+            _together(
+                [alone(*part) for part in _parts([f"{s}@{name}" for name in some for s in _CELL])], jobs, log, watch
+            )
+        _together([alone(*part) for part in _parts([f"measure@{key}" for key in each["measure"]])], jobs, log, watch)
     _together([[pipeline]], 1, log, watch)
 
 

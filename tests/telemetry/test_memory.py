@@ -48,8 +48,9 @@ def test_the_peak_is_what_was_there_at_once(start, mib):
     if start == "fork" and sys.platform != "linux":
         pytest.skip("forks are for Linux")
     before = torch.ones(100 * MIB // 4)  # of the caller: not counted
-    found = memory.peak(allocate, nothing, (mib,), "cpu", start)
-    assert len(before) and 2 * mib <= found / MIB < 2 * mib + 8
+    # first the same: a forked process counts the pages of libraries that it touches anew
+    found = memory.peak(allocate, allocate, (mib,), "cpu", start)
+    assert len(before) and 2 * mib - 1 <= found / MIB < 2 * mib + 8
 
 
 def test_what_the_first_piece_took_is_not_counted():

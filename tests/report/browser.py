@@ -23,7 +23,7 @@ class Tab:
 
     def __init__(self, socket):
         self._socket, self._last = socket, 0
-        self.complaints, self.asked = [], []
+        self.complaints, self.asked, self._loaded = [], [], False
         for domain in ("Page", "Runtime", "Log", "Network"):
             self(f"{domain}.enable")
 
@@ -39,6 +39,7 @@ class Tab:
 
     def _note(self, said):
         params = said.get("params", {})
+        self._loaded |= said["method"] == "Page.loadEventFired"
         if said["method"] == "Runtime.exceptionThrown":
             self.complaints.append(params["exceptionDetails"])
         elif said["method"] == "Log.entryAdded" and params["entry"]["level"] in ("warning", "error"):
@@ -53,17 +54,15 @@ class Tab:
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self("Emulation.setScriptExecutionDisabled", value=not script)
-        self.complaints, self.asked = [], []
-        self("Page.navigate", url=file.as_uri())
-        until = time.monotonic() + 60
-        while self.ask("document.readyState + location.href") != f"complete{file.as_uri()}":
-            assert time.monotonic() < until, "the page did not load"
-            time.sleep(0.05)
+        self.complaints, self.asked, self._loaded = [], [], False
+        assert "errorText" not in self("Page.navigate", url=file.as_uri())
+        while not self._loaded:  # asking the page meanwhile could meet one that goes away
+            self._note(json.loads(self._socket.recv()))
         return self
 
     def ask(self, expression):
         """The value of an expression in the page."""
-        found = self("Runtime.evaluate", expression=expression, returnByValue=True)
+        found = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 

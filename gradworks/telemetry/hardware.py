@@ -50,7 +50,7 @@ def facts() -> dict[str, Any]:
     """What the cost of a step depends on beside the parameters: processor, cores, accelerator and build of torch."""
     build = importlib.metadata.version("torch")
     accelerator = None
-    if not build.endswith("+cpu"):  # else importing torch would cost two seconds and find nothing
+    if build.partition("+")[2] != "cpu":  # else importing torch would cost two seconds and find nothing
         import torch
 
         accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None

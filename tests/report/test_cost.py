@@ -11,7 +11,7 @@ from gradworks.stage.errors import InputError
 from tests import runs_tree
 from tests.report import full_tree
 
-OTHER = {**full_tree.MACHINE, "device": "Accelerator 1", "accelerator": "Accelerator 1", "torch": "2.13.0+cu130"}
+OTHER = {**full_tree.MACHINE, "device": "Accelerator 1", "accelerator": "Accelerator 1", "torch": "2.13.0+build"}
 NAME, OTHER_NAME = ("Processor <9>, 2 cores, 1 thread, torch 2.13.0", "Accelerator 1, 2 cores, 1 thread, torch 2.13.0")
 
 

@@ -9,7 +9,7 @@ ROWS = (
     ('gradworks/kubeflow/stages.py', 'for path in (*stage.deps, *stage.params):', 'for path in stage.params:',
      'tests/kubeflow/test_stages.py::test_the_default_benchmark_is_what_dvc_itself_finds'),
     ('gradworks/kubeflow/stages.py', 'folder = pipeline.absolute().parent.relative_to(root)', 'folder = pipeline.resolve().parent.relative_to(root)',
-     'tests/kubeflow/test_stages.py::test_a_linked_pipeline_is_read_from_its_own_folder'),
+     'tests/kubeflow/test_compile.py::test_a_linked_pipeline_has_its_own_name_and_path'),
     ('gradworks/kubeflow/stages.py', 'elif options.get("type") == "model":', 'elif options.get("type") == "none":',
      'tests/kubeflow/test_stages.py::test_names_paths_and_types'),
     ('gradworks/kubeflow/stages.py', '    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA\n', '    import dvc.repo\n    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA\n',

@@ -95,7 +95,7 @@ def test_the_default_benchmark_is_what_dvc_itself_finds():
         seen.add(name)
 
 
-def test_a_linked_pipeline_is_read_from_its_own_folder(monkeypatch):
+def test_a_pipeline_is_read_from_its_own_folder(monkeypatch):
     monkeypatch.chdir(ROOT / "pipelines")
     found = stages.load(Path("sst5/dvc.yaml"))
     cells = found["cells"]

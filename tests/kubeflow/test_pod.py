@@ -105,8 +105,8 @@ def test_a_secret_of_the_environment_stands_in_no_log(world):
 
 
 def test_a_stage_reads_only_what_it_needs(world):
-    # of `double` its model and metrics, one folder list each: not `made`, which only `double` reads
-    assert world.record("first", "join")["objects_read"] == 6
+    # of each `double` its model, a folder's list and a file: not the metrics, nor `made`, which only `double` reads
+    assert world.record("first", "join")["objects_read"] == 4
     assert world.record("first", "make")["objects_read"] == 0
 
 

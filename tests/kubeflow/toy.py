@@ -37,7 +37,7 @@ stages:
       metrics: ["metrics/${key}.json"]
   join:
     cmd: python work.py join out page.html page.md
-    deps: [work.py, out, metrics]
+    deps: [work.py, out]
     outs: [page.html, page.md]
 """
 WORK = """

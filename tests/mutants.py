@@ -147,7 +147,8 @@ def run(root: Path, mutants: Sequence[Mutant], green: bool = False) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-k", metavar="WORD", default="", help="only rows whose file or test contains WORD")
-    parser.add_argument("--green", action="store_true", help="`make test` says whether the tests pass as they are: no look at that first")
+    said = "`make test` says whether the tests pass as they are: no look at that first"
+    parser.add_argument("--green", action="store_true", help=said)
     args = parser.parse_args()
     word = args.k
     chosen = [mutant for mutant in MUTANTS if word in mutant.file or word in mutant.test]

@@ -1,4 +1,16 @@
-"""The smallest parameters with which every stage has something to do."""
+"""The smallest parameters with which every stage has something to do, and a stage's program run here."""
+
+import importlib
+
+import pytest
+
+
+def run(name, *args):
+    """The program components/NAME.py in this process, with these arguments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [name, *map(str, args)])
+        importlib.import_module(f"components.{name}").main()
+
 
 SMALL = {
     "root": ".", "here": "", "threads": 1, "device": "cpu", "gpu": {"kind": "a100", "count": 0}, "task": "nli",

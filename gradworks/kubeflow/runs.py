@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from gradworks.kubeflow.artifacts.words import columns
 from gradworks.kubeflow.places import Places, encoded
 from gradworks.stage.errors import InputError
 
@@ -69,7 +70,7 @@ def listing(found: Places, limit: int = 20) -> str:
         lines.append((run, told["pipeline"], told["base"][:12], fared, told.get("url") or told.get("where", "")))
     if len(lines) == 1:
         return f"{found.remote}: no runs yet; begin one: gradworks submit"
-    return _columns(lines)
+    return columns(lines)
 
 
 def shown(found: Places, run: str, stage: str | None = None) -> str:
@@ -85,7 +86,7 @@ def shown(found: Places, run: str, stage: str | None = None) -> str:
             lines.append((name, what, str(state.get("attempt", "")), _seconds(state), state.get("error", "")))
         about = f"run {run} of {told['pipeline']} at {told['base'][:12]}  {' '.join(told['sets'])}".rstrip()
         head = "\n".join(filter(None, [about, told.get("url", ""), _spent(told, fared)]))
-        return f"{head}\n\n{_columns(lines)}"
+        return f"{head}\n\n{columns(lines)}"
     if stage not in told["stages"]:
         raise InputError(f"run {run}: no stage {stage!r}\nfound: {', '.join(told['stages'][:5])} ...")
     state = states(found, run, [stage])[stage]
@@ -130,8 +131,3 @@ def _seconds(state: dict[str, Any]) -> str:
     if seconds is None and state["state"] == "running":
         return f"{time.time() - state['begun']:.0f} so far"
     return "" if seconds is None else f"{seconds:.0f}"
-
-
-def _columns(lines: list[tuple[str, ...]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import importlib
 import os
 from pathlib import Path
 
@@ -14,15 +13,9 @@ from components import measure
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.telemetry import hardware
-from tests.small import SMALL
+from tests.small import SMALL, run
 
 DATA, START = "runs/corrupt/noise/0", "runs/pretrain/gru"
-
-
-def run(name, *args):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [name, *map(str, args)])
-        importlib.import_module(f"components.{name}").main()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The stage that trains a cell: what it writes, what it refuses, and that all methods of a seed get the same."""
 
 import copy
-import importlib
 import math
 import os
 
@@ -12,14 +11,7 @@ import yaml
 from gradworks import loop
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
-from tests.small import SMALL
-
-
-def run(name, *args):
-    module = importlib.import_module(f"components.{name}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [name, *map(str, args)])
-        module.main()
+from tests.small import SMALL, run
 
 
 @pytest.fixture(scope="module")

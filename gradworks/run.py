@@ -108,7 +108,7 @@ class _Watch:
 def _dvc(targets: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
     # the stages say `python`: it must be this one, whether or not the environment is activated
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
+    command = [sys.executable, "-m", "gradworks.fast_dvc", "--wait-for-lock", "repro", *targets]
     env = {**os.environ, "PATH": path}
     # a session of its own, so that Ctrl-C does not reach DVC: see `_stop`
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True)

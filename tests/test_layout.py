@@ -22,7 +22,7 @@ LAYERS = [
     ["tests"],  # the toy pipeline, the engine
     ["components", "gradworks/cli", "gradworks/run"],
     ["gradworks/kubeflow", "gradworks/storage", "gradworks/report", "gradworks/telemetry"],
-    ["gradworks/s3", "gradworks/telemetry/live", "gradworks/telemetry/hardware"],
+    ["gradworks/s3", "gradworks/telemetry/live", "gradworks/telemetry/hardware", "gradworks/fast_dvc"],
     ["gradworks/telemetry/push"],
     ["gradworks/loop", "gradworks/pretraining"],
     ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradworks.report.read import Inputs
 
 PARTS = ("time", "memory", "operations", "energy", "throughput")
+_MILLION, _HOUR = 1e6, 3600  # examples, seconds
 _MISSING = {"state": "not measured", "reason": "", "hardware": {}}
 
 
@@ -66,10 +67,14 @@ def _row(inputs: Inputs, encoder: str, method: str) -> dict[str, Any]:
     other = inputs.costs.get((encoder, point.get("as_long_as")), _MISSING)
     made: dict[str, Any] = {"encoder": encoder, "method": method, "state": found["state"]}
     made |= {"reason": found.get("reason", ""), "note": found.get("note", "")}
-    made["hardware"] = hardware((found if "as_long_as" not in point else other).get("hardware") or {})
+    about = (found if "as_long_as" not in point else other).get("hardware") or {}
+    made["hardware"] = hardware(about)
     ok = found["state"] == "ok"
     made |= {part: found.get(part) if ok else None for part in (*PARTS, "passes", "pairs", "batches")}
     made |= {"after": point.get("from"), "as_long_as": point.get("as_long_as")}
+    price, rate = inputs.settings.price_per_hour.get(about.get("device", "")), made["throughput"]
+    # of training on a million examples, in the money of the price
+    made["money"] = None if price is None or not rate else _MILLION / rate["method_examples"] / _HOUR * price
     return made | {"total": _total(inputs, encoder, method)}
 
 

@@ -97,6 +97,11 @@ def amount(value: float | None, unit: str = "") -> str:
     return scaled(value, 1000, ("", "k", "M", "G", "T", "P", "E")).strip() + unit
 
 
+def money(value: float) -> str:
+    """`12.34`; three digits where it is less than one."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
 def scaled(value: float | None, base: int, names: tuple[str, ...]) -> str:
     """`value` with the prefix by which it has one to three digits before the point."""
     if value is None:

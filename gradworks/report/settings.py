@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from gradworks import metrics
@@ -42,6 +44,7 @@ class Report(Section):
         baseline: the method that all others are compared with.
         controls: method -> the method that has the same means without its idea (as many batches a step, the clean
         labels).
+        price_per_hour: device, as the report names it -> money for an hour of a machine that has it.
     """
 
     title: str = "Which gradient method helps?"
@@ -49,3 +52,4 @@ class Report(Section):
     secondary: Target | None = None
     baseline: str = "erm"
     controls: dict[str, str] = Field(default_factory=dict)
+    price_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)

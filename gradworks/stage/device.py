@@ -23,7 +23,8 @@ def set_up(threads: int, device: Device) -> torch.device:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), which also imports the compiler: four seconds
+    torch.set_deterministic_debug_mode("warn")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("params.yaml: device: found cuda, but torch sees no GPU\nexpected: cpu or auto")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -2,6 +2,8 @@
 
 # fmt: off
 ROWS = (
+    ('gradworks/report/cost.py', '_MILLION / rate["method_examples"]', '_MILLION / rate["plain_examples"]',
+     'tests/report/test_cost.py::test_money_where_the_device_has_a_price'),
     ('gradworks/report/cost.py', 'first.get("hardware") != found.get("hardware")', 'False',
      'tests/report/test_cost.py::test_a_method_that_starts_from_another_carries_its_time'),
     ('gradworks/report/cost.py', 'found["time"]["method_seconds"] / first["time"]["plain_seconds"]', 'found["time"]["ratio"]',

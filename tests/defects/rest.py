@@ -2,6 +2,12 @@
 
 # fmt: off
 ROWS = (
+    ('gradworks/fast_dvc.py', '_yaml.parse_yaml_for_update = parse_for_update', 'pass',
+     'tests/test_fast_dvc.py::test_the_same_lock_file_without_the_slow_parser'),
+    ('gradworks/stage/device.py', 'torch.set_deterministic_debug_mode("warn")', 'torch.use_deterministic_algorithms(True, warn_only=True)',
+     'tests/stage/test_device.py::test_the_compiler_is_not_imported'),
+    ('gradworks/stage/device.py', 'torch.set_deterministic_debug_mode("warn")', 'pass',
+     'tests/stage/test_device.py::test_threads_and_deterministic_kernels'),
     ('setup.sh', '${again:+--reinstall-package torch}', '',
      'tests/test_setup.py::test_another_build_of_torch_replaces_it_and_stays_chosen'),
     ('setup.sh', '(3, 11) <=', '(3, 10) <=',

@@ -31,6 +31,22 @@ def test_the_answer_has_cost_and_hardware(tmp_path):
     assert "×1.61" in report.table(results) and f"time: × plain training, on {NAME}" in report.table(results)
 
 
+def test_money_where_the_device_has_a_price(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path)
+    full_tree.cost(runs, "gru", "erm+clean", 1.1, OTHER)
+    assert "for a million" not in built(tmp_path, tree)[1]
+    text = tree[0].read_text()
+    assert text.count("\nreport:") == 1
+    tree[0].write_text(text.replace("\nreport:", "\nreport:\n  price_per_hour: {Processor <9>: 36.0}"))
+    results, html, markdown = built(tmp_path, tree)
+    rows = {row["method"]: row for row in results["cost"]["rows"]}
+    rate = rows["reweight"]["throughput"]["method_examples"]
+    assert rows["reweight"]["money"] == pytest.approx(36 * (1e6 / rate / 3600))  # an example takes 1 / rate seconds
+    assert rows["erm+clean"]["money"] is None  # of a machine without a price
+    said = f"{36 * 1e6 / rate / 3600:.2f} for a million"
+    assert html.count(said) == markdown.count(said) == 1 and html.count("at the price of an hour") == 1
+
+
 def test_nothing_measured_is_said(tmp_path):
     results, html, text = built(tmp_path, runs_tree.write(tmp_path, (0,)))
     assert results["cost"]["measured"] is False

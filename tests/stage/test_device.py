@@ -1,5 +1,8 @@
 """Threads and device are what params.yaml says, or an error in words."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -19,6 +22,13 @@ def test_threads_and_deterministic_kernels():
     assert set_up(2, "cpu") == torch.device("cpu")
     assert torch.get_num_threads() == 2
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_compiler_is_not_imported():
+    """Which takes longer than a small stage does."""
+    program = "import sys; from gradworks.stage.device import set_up; set_up(1, 'cpu'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in modules and "torch._dynamo" not in modules
 
 
 def test_auto_takes_cuda_where_there_is_one_and_never_mps(monkeypatch):

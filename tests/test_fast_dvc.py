@@ -1,0 +1,68 @@
+"""`python -m gradworks.fast_dvc` writes what `dvc` writes, and does not read dvc.lock with the slow parser."""
+
+import subprocess
+import sys
+
+import pytest
+
+PIPELINE = """\
+# a comment
+vars:
+  - key: {a: 1, "b: c": 2}
+stages:
+  each:
+    foreach: ${key}
+    do:
+      cmd: python -c "open('${key}.txt', 'w').write('${item}')"
+      outs:
+        - ${key}.txt
+  all:
+    cmd: python -c "import pathlib; [path.read_text() for path in pathlib.Path('.').glob('*.txt')]; print('a rather long command, which the lock file folds over lines')"
+    deps:
+      - a.txt
+"""  # noqa: E501
+# runs DVC and prints which parsers read a dvc.lock
+RECORD = """
+import sys, runpy
+from dvc.utils.serialize import _yaml
+plain, seen = _yaml.parse_yaml, set()
+def recorded(text, path, typ="safe"):
+    if str(path).endswith("dvc.lock"):
+        seen.add(typ)
+    return plain(text, path, typ)
+_yaml.parse_yaml = recorded
+try:
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+except SystemExit as ended:
+    print("parsers", *sorted(seen))
+    raise
+"""
+
+
+@pytest.fixture
+def repro(tmp_path):
+    def run(module: str) -> tuple[set[str], bytes]:
+        folder = tmp_path / module
+        folder.mkdir()
+
+        def call(*command: str) -> str:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        call("git", "init", "-q")
+        call(sys.executable, "-m", "dvc", "init", "-q")
+        (folder / "dvc.yaml").write_text(PIPELINE)
+        for stage in ("each@a", "all", "each@b: c"):
+            said = call(sys.executable, "-c", RECORD, module, "repro", "-s", stage)
+        assert (folder / "dvc.yaml").read_text() == PIPELINE
+        parsers = set(said.splitlines()[-1].split()[1:])
+        return parsers, (folder / "dvc.lock").read_bytes()
+
+    return run
+
+
+def test_the_same_lock_file_without_the_slow_parser(repro):
+    (slow, plain), (fast, ours) = repro("dvc"), repro("gradworks.fast_dvc")
+    assert ours == plain
+    assert slow == {"rt"} and fast == {"safe"}

@@ -24,7 +24,6 @@ from gradworks.telemetry import hardware
 
 _LOG = Path(".gradworks/run.log")
 _CELL = ("train", "evaluate")
-_AT_A_TIME = 6  # stages: three cells
 _REPORT_EVERY = 20.0  # seconds; drawing the figures takes about one
 _NEXT = """next:
   your data       cp -R pipelines/reweighting pipelines/mine, edit pipelines/mine/params.yaml, then
@@ -151,9 +150,15 @@ def _together(todo: Sequence[Sequence[str]], jobs: int, log: IO[str], watch: _Wa
         raise InputError("\n".join([f"dvc repro failed; its whole output: {_LOG}", *said[:2]]))
 
 
-def _parts(stages: list[str]) -> list[list[str]]:
-    """What one `dvc repro` is asked for at a time: DVC takes seconds to begin, and both sides should end together."""
-    return [stages[i : i + _AT_A_TIME] for i in range(0, len(stages), _AT_A_TIME)]
+def _parts(units: Sequence[Sequence[str]], jobs: int) -> list[list[str]]:
+    """Stages that one `dvc repro` is asked for: many units at first, as DVC takes seconds to begin, then ever fewer, so
+    that all sides end together."""
+    parts, left = [], list(units)
+    while left:
+        many = max(1, len(left) // (2 * jobs))
+        parts.append([stage for unit in left[:many] for stage in unit])
+        left = left[many:]
+    return parts
 
 
 def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
@@ -170,15 +175,14 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
         _together([[f"{pipeline}:evaluate@{names[0]}"]], 1, log, watch)
         shared = [alone(f"{stage}@{key}") for stage in ("pretrain", "corrupt") for key in each[stage]]
         _together(shared, jobs, log, watch)
-        # a cell that starts from another cell's model comes after all that do not; one that trains for as long as was
-        # measured comes last
+        # what starts from another cell's model comes after all that do not; one that trains for as long as was measured
+        # comes last
         plain = [name for name in names if each["train"][name]["schedule"] == cells.NONE]
-        for later in (False, True):
-            some = [name for name in plain if each["train"][name]["start"].startswith("models/") == later]
-            _together(
-                [alone(*part) for part in _parts([f"{s}@{name}" for name in some for s in _CELL])], jobs, log, watch
-            )
-        _together([alone(*part) for part in _parts([f"measure@{key}" for key in each["measure"]])], jobs, log, watch)
+        first = [name for name in plain if not each["train"][name]["start"].startswith("models/")]
+        then = [name for name in plain if name not in first]
+        for some, measured in ((first, []), (then, each["measure"])):
+            units = [[f"{stage}@{name}" for stage in _CELL] for name in some] + [[f"measure@{key}"] for key in measured]
+            _together([alone(*part) for part in _parts(units, jobs)], jobs, log, watch)
     _together([[pipeline]], 1, log, watch)
 
 

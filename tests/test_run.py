@@ -40,6 +40,16 @@ def test_a_long_table_keeps_its_end(monkeypatch):
     assert "status" in out.getvalue()
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 38])
+def test_parts_hold_each_stage_once_and_shrink(n):
+    parts = run._parts([[f"train@{i}", f"evaluate@{i}"] for i in range(n)], 2)
+    assert [stage for part in parts for stage in part] == [f"{s}@{i}" for i in range(n) for s in ("train", "evaluate")]
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-3:] == [2] * min(n, 3)  # the last ones are one cell each
+    assert len(parts) <= max(n, 2) / 2 + 4
+
+
 def test_results_are_shown_before_a_push_that_fails(monkeypatch, tmp_path, capsys):
     class Watch:
         screen = run._Screen()

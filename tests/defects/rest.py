@@ -2,7 +2,9 @@
 
 # fmt: off
 ROWS = (
-    ('gradworks/fast_dvc.py', '_yaml.parse_yaml_for_update = parse_for_update', 'pass',
+    ('gradworks/fast_dvc.py', 'i == 0 or before is not stage', 'i == 0 or not text',
+     'tests/test_fast_dvc.py::test_the_same_lock_file_without_the_slow_parser'),
+    ('gradworks/fast_dvc.py', '_yaml.parse_yaml_for_update, _yaml._dump = parse_for_update, dump', 'pass',
      'tests/test_fast_dvc.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/stage/device.py', 'torch.set_deterministic_debug_mode("warn")', 'torch.use_deterministic_algorithms(True, warn_only=True)',
      'tests/stage/test_device.py::test_the_compiler_is_not_imported'),

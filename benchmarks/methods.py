@@ -119,7 +119,7 @@ def _time(case: Case, k: int, quick: bool) -> dict[str, Any]:
     for i in range(3):  # measures what a method measures first
         plain(i), method(i)
     promised = case.row.targets.of(case.model, case.fraction)["time"] is not None
-    seconds, least = (4, 8) if quick else (15, 12) if promised else (5, 8)
+    seconds, least = (4, 8) if quick else (40, 12) if promised else (5, 8)
     pairs = compare(plain, method, case.device, seconds, (least, 200))
     found, base = pairs.ratio, pairs.seconds[0]
     return {"time_ratio": found.value, "low": found.low, "high": found.high, "n": found.n, "plain_seconds": base}

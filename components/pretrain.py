@@ -78,7 +78,7 @@ def make_tokenizer(options: Any, texts: list[tuple[str, ...]], where: str) -> tu
 
 
 def train(
-    kind: Any, options: Any, texts: list[tuple[str, ...]], folder: Path, params: Path, name: str, saved: Any
+    kind: Any, options: Any, texts: list[tuple[str, ...]], folder: Path, params: Path, name: str, saved: Any, watch: Any
 ) -> list[dict[str, Any]]:
     """Masked-language-model training of the encoder in `folder`; returns the history."""
     from gradworks import pretraining
@@ -98,7 +98,7 @@ def train(
     model = kind.language_model(options, folder, where)
     with stage.Stopping() as stop:
         try:
-            history = pretraining.train(model, sequences, made, settings, device, saved, stop, name)
+            history = pretraining.train(model, sequences, made, settings, device, saved, stop, name, watch)
         except pretraining.Stopped as reason:
             print(reason, flush=True)
             raise SystemExit(128 + stop.signal) from None
@@ -121,9 +121,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
-    live.begin("pretrain", args)
-
     task = row(stage.value(args.params, "task"))
+    told = live.begin("pretrain", args, task=task.name)
     where = f"{args.params}: pretrain.{args.encoder}"
 
     from gradworks import models
@@ -148,7 +147,7 @@ def main() -> None:
             made, vectors = make_tokenizer(options, texts, where)
             kind.prepare(options, made, folder, texts=min(2, len(task.texts)), vectors=vectors)
         if settings:
-            write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved))
+            write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved, told.step))
         artefacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))
     saved.remove()
 

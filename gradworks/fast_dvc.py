@@ -18,6 +18,7 @@ from dvc.cli import main
 from dvc.utils.serialize import _yaml
 
 _STAGES = "stages:\n"
+_ANCHOR = re.compile(r" [&*]id\d")
 _plain_dump = _yaml._dump
 
 
@@ -25,9 +26,11 @@ class _Lock(dict[str, Any]):
     """The data of a dvc.lock.
 
     Attributes:
+        head: the text before the first stage.
         texts: stage -> its data as it was read, and its text.
     """
 
+    head: str
     texts: dict[str, tuple[Any, str]]
 
 
@@ -37,8 +40,9 @@ def parse_for_update(text: Any, path: Any) -> dict[str, Any]:
         return _yaml.parse_yaml(text, path, typ="rt")
     lock = _Lock(_yaml.parse_yaml(text, path))
     stages = lock.get("stages") or {}
-    texts = re.split(r"^(?=  \S)", text.partition(_STAGES)[2], flags=re.M)[1:]  # a stage begins at two spaces
-    lock.texts = {}
+    head, begin, rest = text.partition(_STAGES)
+    texts = re.split(r"^(?=  \S)", rest, flags=re.M)[1:]  # a stage begins at two spaces
+    lock.head, lock.texts = head + begin, {}
     if list(lock) == ["schema", "stages"] and len(texts) == len(stages):
         lock.texts = {name: (stage, one) for (name, stage), one in zip(stages.items(), texts, strict=True)}
     return lock
@@ -46,18 +50,27 @@ def parse_for_update(text: Any, path: Any) -> dict[str, Any]:
 
 def dump(data: dict[str, Any], stream: TextIO) -> None:
     """Write as DVC does; a stage whose data is still the object that was read keeps its text."""
-    if not isinstance(data, _Lock) or not data.texts:
+    texts = _texts(data) if isinstance(data, _Lock) and data.texts else None
+    if texts is None:
         _plain_dump(dict(data) if isinstance(data, _Lock) else data, stream)
-        return
-    for i, (name, stage) in enumerate(data["stages"].items()):
-        before, text = data.texts.get(name, (None, ""))
-        if i == 0 or before is not stage:
+    else:
+        stream.writelines(texts)
+
+
+def _texts(lock: _Lock) -> list[str] | None:
+    """The parts of the file; None where a stage that changed has or had anchors, which are numbered over the file."""
+    made = [lock.head]
+    for name, stage in lock["stages"].items():
+        before, text = lock.texts.get(name, (None, ""))
+        if before is not stage:
             alone = StringIO()
-            _plain_dump({**data, "stages": {name: stage}}, alone)
-            head, begin, text = alone.getvalue().partition(_STAGES)
-            if i == 0:
-                stream.write(head + begin)
-        stream.write(text)
+            _plain_dump({"stages": {name: stage}}, alone)
+            new = alone.getvalue().removeprefix(_STAGES)
+            if _ANCHOR.search(text + new):
+                return None
+            text = new
+        made.append(text)
+    return made
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def train(
     checkpoint: Checkpoint,
     stop: Callable[[], bool],
     name: str,
+    watch: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a masked language model in place.
 
@@ -76,6 +77,7 @@ def train(
         checkpoint: where to resume from and to save to; the caller removes it when its outputs stand.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
         name: of the encoder, for what is said.
+        watch: told of every step, also of one that is not finite, as in `loop.fit`; the report is None.
 
     Returns:
         One row a step: step, sequences, loss, learning_rate and, where it was measured, held_out_loss.
@@ -128,6 +130,7 @@ def train(
     last = time.monotonic()
     with Progress(f"pretrain {name}", settings.steps, "step", start=history[-1]["step"]) as bar:
         for step in range(history[-1]["step"], settings.steps):
+            began = time.perf_counter()
             epoch, position = divmod(step, per_epoch)
             if batches[0] != epoch:
                 batches = (epoch, order(lengths, settings.batch, settings.seed, epoch))
@@ -141,14 +144,19 @@ def train(
             row = {"step": step + 1, "sequences": history[-1]["sequences"] + len(chosen), "loss": words.item()}
             if settings.next_sentence:
                 row["next_sentence_loss"] = sentences.item()
-            if not (math.isfinite(row["loss"]) and math.isfinite(float(norm))):
+            rate, finite = optimizer.param_groups[0]["lr"], math.isfinite(row["loss"]) and math.isfinite(float(norm))
+            if finite:
+                optimizer.step()
+                optimizer.zero_grad()
+            if watch:
+                figures = {"loss": row["loss"], "learning_rate": rate, "gradient_norm": float(norm)}
+                watch(None, examples=len(chosen), seconds=time.perf_counter() - began, **figures)
+            if not finite:
                 raise InputError(
                     f"pretrain.{name}.pretrain: diverged in step {step + 1}: loss {row['loss']:.3g}, gradient norm "
                     f"{float(norm):.3g}\nexpected: finite; a learning_rate below {settings.learning_rate:g} may help"
                 )
-            optimizer.step()
-            optimizer.zero_grad()
-            row["learning_rate"] = optimizer.param_groups[0]["lr"]
+            row["learning_rate"] = rate
             look = (step + 1) % every == 0 or step + 1 == settings.steps
             history.append(row | (measure() if look else {}))
             bar.advance(loss=row["loss"])

@@ -20,6 +20,11 @@ stages:
     cmd: python -c "import pathlib; [path.read_text() for path in pathlib.Path('.').glob('*.txt')]; print('a rather long command, which the lock file folds over lines')"
     deps:
       - a.txt
+    params: &anchors
+      - p.yaml: [one, two]
+  more:
+    cmd: python -c "pass"
+    params: *anchors
 """  # noqa: E501
 # runs DVC and prints which parsers read a dvc.lock
 RECORD = """
@@ -50,9 +55,10 @@ def repro(tmp_path):
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
+        (folder / "p.yaml").write_text("one: &one {a: 1}\ntwo: {x: *one, y: *one}\n")  # the same in dvc.lock
         call("git", "init", "-q")
         call(sys.executable, "-m", "dvc", "init", "-q")
-        for value, stages in ((1, ["each@a", "all", "each@b: c"]), (3, ["each@a"])):
+        for value, stages in ((1, ["each@a", "all", "each@b: c"]), (3, ["each@a", "more"])):
             made = PIPELINE.replace("a: 1", f"a: {value}")
             (folder / "dvc.yaml").write_text(made)
             said = call(sys.executable, "-c", RECORD, module, "repro", "-s", *stages)
@@ -66,4 +72,5 @@ def repro(tmp_path):
 def test_the_same_lock_file_without_the_slow_parser(repro):
     (slow, plain), (fast, ours) = repro("dvc"), repro("gradworks.fast_dvc")
     assert ours == plain
+    assert b"&id002" in plain and b"&id003" not in plain
     assert slow == {"rt"} and fast == {"safe"}

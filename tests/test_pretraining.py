@@ -1,5 +1,7 @@
 """Masked-language-model training: it learns, and stopped and resumed it ends bit-identical."""
 
+import math
+
 import pytest
 import torch
 
@@ -40,7 +42,7 @@ class Run:
         self.checkpoint = Checkpoint("k", folder)
         transformer.prepare(self.options, made, folder)
 
-    def __call__(self, stop=lambda: False):
+    def __call__(self, stop=lambda: False, watch=None):
         self.model = transformer.language_model(self.options, self.folder, "params.yaml: pretrain.bert")
         return pretraining.train(
             self.model,
@@ -51,6 +53,7 @@ class Run:
             self.checkpoint,
             stop,
             "bert",
+            watch,
         )
 
 
@@ -105,6 +108,21 @@ def test_the_seed_decides_the_weights_at_the_start(tmp_path, made):
     assert torch.equal(models[0][first], models[1][first]) and not torch.equal(models[0][first], models[2][first])
 
 
-def test_divergence_is_said(tmp_path, made):
+def test_divergence_is_said_and_told(tmp_path, made):
+    told = []
     with pytest.raises(InputError, match=r"pretrain\.bert\.pretrain: diverged in step"):
-        Run(tmp_path / "a", made, learning_rate=1e30, warmup=0.0)()
+        Run(tmp_path / "a", made, learning_rate=1e30, warmup=0.0)(watch=lambda report, **figures: told.append(figures))
+    assert not math.isfinite(told[-1]["loss"] + told[-1]["gradient_norm"])
+
+
+def test_every_step_is_told_and_none_is_changed(tmp_path, made):
+    told = []
+    watched, plain = Run(tmp_path / "a", made), Run(tmp_path / "b", made)
+    history = watched(watch=lambda report, **figures: told.append((report, figures)))
+    assert history == plain()
+    assert all(torch.equal(a, b) for a, b in zip(watched.model.parameters(), plain.model.parameters(), strict=True))
+    assert {report for report, _ in told} == {None}
+    for name in ("loss", "learning_rate"):
+        assert [figures[name] for _, figures in told] == [row[name] for row in history[1:]]
+    assert sum(figures["examples"] for _, figures in told) == history[-1]["sequences"]
+    assert all(figures["seconds"] > 0 and figures["gradient_norm"] > 0 for _, figures in told)

@@ -93,13 +93,13 @@ class Live:
         return tuple(one.labels(**self._labels) for one in made)
 
     def step(
-        self, report: StepReport, *, examples: int, seconds: float, loss: float, learning_rate: float,
+        self, report: StepReport | None, *, examples: int, seconds: float, loss: float, learning_rate: float,
         gradient_norm: float,
     ) -> None:  # fmt: skip
         """One optimizer step, as the loop tells it.
 
         Args:
-            report: what the method said of it.
+            report: what the method said of it; None without a method.
             examples: that it consumed; seconds: of the wall that it took.
             loss: mean over its examples; gradient_norm: before clipping.
         """
@@ -109,7 +109,8 @@ class Live:
         duration.observe(seconds)
         steps.inc()
         total.inc(examples)
-        if report.skipped:
+        log = report.log if report else {}
+        if report and report.skipped:
             skipped.inc()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             bad.inc()
@@ -121,11 +122,11 @@ class Live:
         self._show("gradient_norm", "Norm of the gradient before clipping", gradient_norm)
         self._show("last_step_timestamp_seconds", "When the last step ended, seconds since 1970", time.time())
         for key, (name, said) in _FIGURES.items():
-            if key in report.log:
-                self._show(name, said, report.log[key])
-        if "conflict" in report.log:
+            if key in log:
+                self._show(name, said, log[key])
+        if "conflict" in log:
             self._conflicts[0] += 1
-            self._conflicts[1] += report.log["conflict"]
+            self._conflicts[1] += log["conflict"]
             said = "Share of pairs of gradients with a negative dot product, mean over the steps"
             self._show("conflict_ratio", said, self._conflicts[1] / self._conflicts[0])
 

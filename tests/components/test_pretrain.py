@@ -20,6 +20,7 @@ from gradworks.data import splits
 from gradworks.models._core import files
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
+from gradworks.telemetry import live
 
 NOUNS = ("pilot", "doctor", "lawyer", "judge", "artist")
 TRAIN = [(f"the {a} met the {b} {i}", f"the {b} met the {a}") for i, a in enumerate(NOUNS) for b in NOUNS]
@@ -126,6 +127,15 @@ def test_case_and_vectors(project):
     assert model.embedding.weight.shape == (8, 2) and not model.embedding.weight.requires_grad
     manifest = artefacts.read_json(project("bow") / "manifest.json")
     assert list(manifest["given"]) == ["vectors.txt"]
+
+
+def test_steps_are_told(project, monkeypatch):
+    told = []
+    silent = live.Silent()
+    silent.step = lambda report, **figures: told.append(figures["loss"])
+    monkeypatch.setattr(live, "begin", lambda *args, **labels: silent)
+    folder = project("bert")
+    assert told == artefacts.read_parquet(folder / "history.parquet", ["loss"])["loss"].to_pylist()[1:]
 
 
 def test_the_loss_falls_and_is_written(project, capsys):

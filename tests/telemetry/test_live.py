@@ -70,6 +70,8 @@ def test_steps(told):
     assert after["last_step_timestamp_seconds",] > 1.7e9
     found.overhead(1.625)
     assert read()["overhead_ratio",] == 1.625
+    found.step(None, **STEP)  # without a method: pretraining
+    assert (read()["steps_total",], read()["skipped_steps_total",]) == (3, 1)
 
 
 def test_a_gpu_says_how_busy_it_is_where_it_can(told, monkeypatch):

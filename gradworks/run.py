@@ -24,7 +24,7 @@ from gradworks.telemetry import hardware
 
 _LOG = Path(".gradworks/run.log")
 _CELL = ("train", "evaluate")
-_REPORT_EVERY = 20.0  # seconds; drawing the figures takes about one
+_REPORT_EVERY, _REPORT_SHARE = 20.0, 0.03  # seconds between drawings at least; of the time, at most
 _NEXT = """next:
   your data       cp -R pipelines/reweighting pipelines/mine, edit pipelines/mine/params.yaml, then
                   gradworks cells pipelines/mine/params.yaml && dvc repro pipelines/mine/dvc.yaml
@@ -65,7 +65,7 @@ class _Watch:
         self._args = (params, here / "cells.yaml", here / "runs", here / "report")
         self._paths = [cell["path"] for cell in read_yaml(self._args[1])["each"]["train"].values()]
         self._seen = self._stamps()
-        self._begun, self._first, self._built = time.monotonic(), len(self._seen), 0.0
+        self._begun, self._first, self._again = time.monotonic(), len(self._seen), 0.0
         self.screen = _Screen()
 
     def _stamps(self) -> dict[str, bytes]:
@@ -94,9 +94,11 @@ class _Watch:
         status = f"{done} of {len(self._paths)} cells, about {left / 60:.0f} min left; Ctrl-C keeps what is there"
         lines = [f"{report.cell_line(results, path)}   [{done}/{len(self._paths)}, {seconds:.0f} s]" for path in new]
         self.screen.show(report.table(results), status, lines)
-        if time.monotonic() - self._built > _REPORT_EVERY:
+        began = time.monotonic()
+        if began > self._again:
             report.build(*self._args)
-            self._built = time.monotonic()
+            took = time.monotonic() - began
+            self._again = began + took + max(_REPORT_EVERY, took / _REPORT_SHARE)
 
     def finish(self) -> Any:
         """The report of what is there; returns the results."""
@@ -151,8 +153,10 @@ def _together(todo: Sequence[Sequence[str]], jobs: int, log: IO[str], watch: _Wa
 
 
 def _parts(units: Sequence[Sequence[str]], jobs: int) -> list[list[str]]:
-    """Stages that one `dvc repro` is asked for: many units at first, as DVC takes seconds to begin, then ever fewer, so
-    that all sides end together."""
+    """What one `dvc repro` is asked for at a time.
+
+    Many units at first, as DVC takes seconds to begin, then ever fewer, so that all sides end together.
+    """
     parts, left = [], list(units)
     while left:
         many = max(1, len(left) // (2 * jobs))

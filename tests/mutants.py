@@ -27,7 +27,6 @@ SECONDS = 300  # a defect that makes its test hang is found as well
 OURS = ("gradworks", "components", "benchmarks", "tests")
 # where there is no fork server every process imports anew, which takes seconds
 FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-LARGE = ["pytest", "torch", "transformers", "pyarrow.parquet", "pydantic", "sklearn.metrics", "boto3", "dvc.repo"]
 
 
 class Mutant(NamedTuple):
@@ -113,7 +112,7 @@ def verdict(tree: Path, mutant: Mutant) -> str:
 def run(root: Path, mutants: Sequence[Mutant], green: bool = False) -> bool:
     """Plants every mutant, prints a table, and says whether all were killed; `green`: as they are, the tests pass."""
     if hasattr(FORKS, "set_forkserver_preload"):
-        FORKS.set_forkserver_preload(LARGE)
+        FORKS.set_forkserver_preload(["tests.large"])
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
         trees: queue.Queue[Path] = queue.Queue()
         for number in range(min(AT_ONCE, len(mutants))):

@@ -70,7 +70,7 @@ ROWS = (
      'tests/telemetry/test_watch.py::test_looks_at_the_selection_split_are_no_part_of_a_step'),
     ('gradworks/loop.py', 'watch(report, examples=count,', 'watch(report, examples=len(drawn[0][0].ids),',
      'tests/telemetry/test_watch.py::test_every_step_is_told_and_none_is_changed[dotprod]'),
-    ('gradworks/telemetry/live.py', '        if report.skipped:\n', '        if not report.skipped and seconds > 1:\n',
+    ('gradworks/telemetry/live.py', '        if report and report.skipped:\n', '        if not report.skipped and seconds > 1:\n',
      'tests/telemetry/test_live.py::test_steps'),
     ('gradworks/telemetry/live.py', '        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):\n', '        if not math.isfinite(gradient_norm):\n',
      'tests/telemetry/test_live.py::test_steps'),

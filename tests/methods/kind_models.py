@@ -126,6 +126,16 @@ class Past(Model):
         return h if real.all() else F.linear(h, self.a.weight)
 
 
+class PastUnseen(Model):
+    """The same, between operations that follow each other elsewhere too."""
+
+    def inside(self, h, real):
+        h = super().inside(h, real)
+        if not real.all():
+            h = torch.tanh(F.linear(h, self.a.weight, self.a.bias))
+        return torch.tanh(torch.tanh(h.flatten(0, 1)).view_as(h))
+
+
 class TiedLate(Model):
     """The table of words as output weights where there is padding."""
 
@@ -173,7 +183,7 @@ def batches(lengths, seed=100):
 FULL, RAGGED, EVEN = [L] * 8, [6, 2, 5, 1, 4, 3, 2, 1], [6, 4, 4, 2, 3, 5, 4, 4]  # 24 and 32 of 48 tokens: 3, 4 of each
 
 LEAVES = [
-    Unpadded, UnpaddedFlat, UnpaddedScatter, Segments, Split, Joined, Sorted, SortedIds, Flipped, Past, TiedLate,
-    Coupled,
+    Unpadded, UnpaddedFlat, UnpaddedScatter, Segments, Split, Joined, Sorted, SortedIds, Flipped, Past, PastUnseen,
+    TiedLate, Coupled,
 ]  # fmt: skip
 STAYS = [TimeMajor, StackedLate, LateModule, LateConvolution, Model]

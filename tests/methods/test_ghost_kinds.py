@@ -8,7 +8,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods.weightings import reweight
-from tests.methods.kind_models import EVEN, FULL, LEAVES, RAGGED, STAYS, L, LateModule, Model, Unpadded, batches
+from tests.methods.kind_models import (
+    EVEN,
+    FULL,
+    LEAVES,
+    RAGGED,
+    STAYS,
+    L,
+    LateModule,
+    Model,
+    StackedLate,
+    Unpadded,
+    batches,
+)
 from tests.methods.test_ghost import filled, loop_oracle, method, off, scores
 from tests.methods.toys import build, draw, same, split
 
@@ -191,8 +203,9 @@ def test_micro_batches_of_two_kinds():
         whole, clean = batches(FULL[:4] + RAGGED[:4])
         return [split(whole[0][0], 4)], clean
 
-    model, keyed = build(LateModule), Keyed("ghost")
-    right(model, step(), keyed.step(model, step()))
+    for make in (LateModule, StackedLate):
+        model, keyed = build(make), Keyed("ghost")
+        right(model, step(), keyed.step(model, step()))
     model, keyed = build(Unpadded), Keyed("auto")
     right(model, step(), keyed.step(model, step()))
     assert keyed.one.weighting.taken == "logit_fd"

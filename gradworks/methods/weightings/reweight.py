@@ -27,10 +27,11 @@ from torch import Tensor
 
 from gradworks.methods._core.bases import BaseWeighting
 from gradworks.methods._core.options import integer, number, one_of
-from gradworks.methods.weightings._backends.agreement import confirm, examine
+from gradworks.methods.weightings._backends.agreement import Changed, admitted, again, confirm, examine
 from gradworks.methods.weightings._backends.ghost import Ghost
 from gradworks.methods.weightings._backends.layers import NotCovered
 from gradworks.methods.weightings._backends.logit_fd import LogitFd
+from gradworks.methods.weightings._backends.per_example import PerExample
 from gradworks.spec import Batch, Outputs, Pass, Reduce, Sum, Visit
 
 __all__ = ["Reweight"]
@@ -42,6 +43,7 @@ _BACKENDS = {
     "per_example": "PerExample",
     "second_order": "SecondOrder",
 }
+_KINDS = 64  # so many are examined before `auto` takes what needs no examination
 _logger = logging.getLogger("gradworks")
 
 
@@ -71,8 +73,10 @@ class Reweight(BaseWeighting):
             raise ValueError(f"tau: found with backend {backend}, expected with logit_fd or auto")
         self._every = integer("every", every, low=1)
         self._steps = 0
-        self._checked: list[str] = []  # tasks whose first batch ghost was checked on, with so many trained parameters
-        self._trained = 0
+        self._checked: list[str] = []  # tasks, and what was trained, whose first batch ghost was checked on
+        self._again: Pass | None = None  # to be examined again in this step
+        self._instead: PerExample | None = None  # serves a pass that ghost cannot
+        self._failed: NotCovered | None = None
         self.taken, self.why = "", ""
         if backend == "auto":
             self._backend: Any = None
@@ -82,19 +86,16 @@ class Reweight(BaseWeighting):
     def prepare(self, visit: Visit) -> None:
         if self._resting:
             return
-        task, trained = visit.passes[0].batch.task, len(visit.passes[0].parameters)
-        if self._trained != trained:
-            self._trained, self._checked = trained, []
         if self._backend is None:
             self._take("ghost", "")
-        if self.taken == "ghost" and task not in self._checked:
-            self._examine(visit, task)
+        if self.taken == "ghost":
+            self._examine(visit)
         self._backend.prepare(visit)
 
     def weights(self, here: Pass, outputs: Outputs, losses: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._resting:
             return super().weights(here, outputs, losses)
-        score = self._backend.scores(here, outputs, losses)
+        score = (self._instead or self._backend).scores(here, outputs, losses)
         return self.rectified(score) * here.batch.mass.to(score), score
 
     def rectified(self, score: Tensor) -> Tensor:
@@ -104,7 +105,10 @@ class Reweight(BaseWeighting):
     def gradient(self, here: Pass) -> Sum:
         if self.taken != "ghost" or self._resting or "weights" in here.held:
             return super().gradient(here)
-        recorded = self._backend.record(here)
+        try:
+            recorded = admitted(self._backend, here, here is self._again)
+        except NotCovered as error:
+            return self._other(here, error)
         score = self._backend.scores(recorded)
         weights = self.rectified(score) * here.batch.mass.to(score)
         here.held["weights"], here.held["score"] = weights, score
@@ -113,10 +117,44 @@ class Reweight(BaseWeighting):
         gradient = self._backend.gradient(recorded, shares)
         return Sum(gradient, weight, recorded.losses.detach(), weights, score, divided=here.alone)
 
+    def _other(self, here: Pass, error: NotCovered) -> Sum:
+        """A pass that ghost cannot serve though it served others: right all the same, at a backward pass an example."""
+        self._failed = self._failed or error
+        self._instead = PerExample(self._backend.direction())
+        try:
+            return super().gradient(here)
+        finally:
+            self._instead = None
+
     def end(self, done: Sequence[Sequence[tuple[Batch, Sum]]], reduce: Reduce) -> None:
         if not self._resting:
             self._backend.end(reduce)
+            if self.taken == "ghost":
+                self._leave(reduce)
+        self._again = None
         self._steps += 1
+
+    def _leave(self, reduce: Reduce) -> None:
+        """On all ranks alike, after a step in which ghost could not serve a pass of some rank."""
+        if self._asked == "auto" and len(self._backend.layouts) > _KINDS:
+            self._failed = NotCovered("", f"its batches are of more than {_KINDS} kinds, and each is examined")
+        found, self._failed = self._failed, None
+        counts = torch.tensor([float(found is not None), float(isinstance(found, Changed))], device=self._device)
+        reduce([counts])
+        failed, changed = counts.tolist()
+        if not failed:
+            return
+        found = found or NotCovered("", "it cannot on another rank")
+        if changed:
+            raise ValueError(
+                f"reweight: step {self._steps + 1}, looked at again: {str(found).splitlines()[0]}\n"
+                "batches of this kind were right before, so scores since the last look may be wrong\n"
+                "use backend: logit_fd, which serves any model"
+            )
+        if self._asked == "ghost":
+            raise ValueError(f"reweight: {found}")
+        self._take("logit_fd", str(found).splitlines()[0])
+        self._say()
 
     @property
     def once(self) -> bool:
@@ -126,9 +164,15 @@ class Reweight(BaseWeighting):
     def _resting(self) -> bool:
         return self._steps % self._every > 0
 
-    def _examine(self, visit: Visit, task: str) -> None:
-        """May this model's batches of this task be scored by ghost?"""
+    def _examine(self, visit: Visit) -> None:
+        """May batches of this task, with these parameters trained, be scored by ghost?"""
+        self._device = visit.passes[0].parameters[0].device
         try:
+            kind = f"{visit.passes[0].batch.task} {self._backend.trained(visit.passes[0])}"
+            if kind in self._checked:
+                if again(self._steps) and self._again is None:
+                    self._again = visit.passes[self._steps % len(visit.passes)]
+                return
             examine(self._backend, visit)
         except NotCovered as error:
             if self._asked == "ghost":
@@ -140,7 +184,7 @@ class Reweight(BaseWeighting):
             self.why = "every trained parameter belongs to a layer with a rule"
             self._say()
         if any(len(here.batch.mass) > 1 for here in visit.passes):  # one example says nothing about rows
-            self._checked.append(task)
+            self._checked.append(kind)
         confirm(self._backend, visit)
 
     def _take(self, name: str, why: str) -> None:
@@ -158,11 +202,10 @@ class Reweight(BaseWeighting):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"steps": self._steps, "taken": self.taken, "why": self.why}
-        state |= {"checked": list(self._checked), "trained": self._trained}
-        return state | {"backend": self._backend.state_dict() if self._backend else {}}
+        return state | {"checked": list(self._checked), "backend": self._backend.state_dict() if self._backend else {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._steps, self._checked, self._trained = state["steps"], list(state["checked"]), state["trained"]
+        self._steps, self._checked = state["steps"], list(state["checked"])
         if state["taken"]:
             self._take(state["taken"], state["why"])
             self._backend.load_state_dict(state["backend"])

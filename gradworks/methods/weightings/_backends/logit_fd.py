@@ -1,7 +1,8 @@
 """Inner products of gradients from a finite difference of the outputs.
 
 With z the outputs, v the clean gradient and c_i = d l_i / d z_i:  u_i = <v, grad l_i> = <c_i, J_i v>, and J_i v is
-(z(theta + a v) - z(theta)) / a under the same dropout masks. The difference is taken of the outputs, not of the losses:
+(z(theta + a v) - z(theta)) / a under the same dropout masks; losses that read the outputs of other examples too are
+differentiated whole (`losses.py`). The difference is taken of the outputs, not of the losses:
 the loss would add its own curvature to the error. Works for every architecture, since it needs forward passes only.
 
 The step moves the parameters by a distance that changes the outputs by tau (root mean square): small steps drown in
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._core.tensors import move, norm, precision
+from gradworks.methods.weightings._backends.losses import Coupling, along
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 # about the square root of the rounding of each type: there rounding and curvature err alike
@@ -38,6 +40,7 @@ class LogitFd:
         self._step = 0.0  # a
         self._target = 0.0
         self._point: list[Tensor] | None = None
+        self._coupled = Coupling()
         # per batch of the step: sums of squares of change and of outputs, and how many outputs there are
         self._seen: dict[int, Tensor] = {}
 
@@ -60,6 +63,7 @@ class LogitFd:
         """(n,) u, up to one positive factor for all."""
         cotangents = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
         moved = here.held.pop("moved") if self._point is None else here.moved(self._point)
+        coupled, changes = self._coupled(outputs, losses, cotangents), []
         score = torch.zeros_like(losses)
         seen = torch.zeros(3, dtype=torch.float64, device=losses.device)
         for c, z, m in zip(cotangents, outputs, moved, strict=True):
@@ -67,9 +71,14 @@ class LogitFd:
                 continue
             z = z.detach().to(losses.dtype)
             change = m.to(losses.dtype) - z
-            score = score + (c * change).flatten(1).sum(1)
+            changes.append(change)
+            if not coupled:
+                score = score + (c * change).flatten(1).sum(1)
             seen += torch.stack([change.square().sum(), z.square().sum(), z.new_tensor(z.numel())])
         self._seen[here.index] = self._seen.get(here.index, 0) + seen
+        if coupled:
+            read = [z for z, c in zip(outputs, cotangents, strict=True) if c is not None]
+            score = along(read, losses, changes)
         return score.detach() / self._step
 
     def end(self, reduce: Reduce) -> None:
@@ -105,7 +114,8 @@ class LogitFd:
                 break
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._distance is None else {"distance": self._distance}
+        state = {} if self._distance is None else {"distance": self._distance}
+        return state | ({"coupled": list(self._coupled.found)} if self._coupled.found else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._distance = state.get("distance")
+        self._distance, self._coupled.found = state.get("distance"), list(state.get("coupled", []))

@@ -66,7 +66,8 @@ def test_a_folder_becomes_splits(project):
     manifest = artefacts.check(out)
     assert sorted(manifest["files"]) == ["bad_rows.json", "dev.parquet", "train.parquet"]
     assert manifest["splits"]["dev"] == {
-        "rows": 6, "bad": 0, "unlabelled": 0, "labels": {"contradiction": 2, "entailment": 2, "neutral": 2}
+        "rows": 6, "bad": 0, "unlabelled": 0, "labels": {"contradiction": 2, "entailment": 2, "neutral": 2},
+        "lines": 6, "continued": 0, "header": 1, "blank": 0,
     }  # fmt: skip
     table = artefacts.read_parquet(out / "train.parquet")
     assert table.column_names == ["id", "premise", "hypothesis", "label"]
@@ -107,7 +108,7 @@ def test_rows_without_a_gold_label_are_no_fault(project, capsys):
         file.write("P\tH\t-\n" * 20)
     out = project({"from": "file:data/mine"})
     assert artefacts.check(out)["splits"]["train"]["unlabelled"] == 20
-    assert "train: 20 rows without a gold label left out" in capsys.readouterr().err
+    assert "train: 20 rows without a gold label left out, the first at line 32" in capsys.readouterr().err
 
 
 def test_too_many_bad_rows_stop_the_stage(project, capsys):

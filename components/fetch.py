@@ -69,7 +69,7 @@ class Source(stage.Section):
 
     from_: str = Field(alias="from", min_length=1)
     task: str | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     rows: dict[str, Annotated[int, Field(ge=1)]] | None = None
     files: dict[_Name, str] | None = None
     layout: layouts.Layout | None = None

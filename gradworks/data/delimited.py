@@ -100,13 +100,14 @@ def _quoted(
         except csv.Error as error:
             unclosed = len(feed.taken) > 1 or "unexpected end" in str(error)
             found = "a quotation mark is not closed" if unclosed else f"broken quotation: {error}"
-            feed.give_back()
-        if len(feed.taken) > 1 and not fits(found):
-            found = f"a quotation mark is not closed: found {len(found)} fields up to line {feed.taken[-1][0]}"
-            feed.give_back()
-        elif len(feed.taken) > 1 and all(whole(_alone(text, delimiter)) for _, text in feed.taken):
-            found = f"a quotation mark is not closed: the lines up to {feed.taken[-1][0]} are rows of their own"
-            feed.give_back()
+        if len(feed.taken) > 1:
+            last = feed.taken[-1][0]
+            if isinstance(found, list) and not fits(found):
+                found = f"a quotation mark is not closed: found {len(found)} fields up to line {last}"
+            elif isinstance(found, list) and all(whole(_alone(text, delimiter)) for _, text in feed.taken):
+                found = f"a quotation mark is not closed: the lines up to {last} are rows of their own"
+            if isinstance(found, str):
+                feed.give_back()
         yield feed.taken[0][0], feed.taken[-1][0], found
 
 

@@ -82,8 +82,9 @@ def test_a_field_of_several_lines_is_one_row_and_its_extent_is_kept(tmp_path):
 
 
 def test_a_row_of_several_lines_that_has_too_few_fields_gives_them_back(tmp_path):
-    rows, account = read(tmp_path / "a.csv", 'x,text,label\n1,"one,a\n2,two,b\n3,"three",a\n')
-    assert [number for number, found in rows if isinstance(found, str)] == [2] and not account.continued
+    rows, account = read(tmp_path / "a.csv", 'x,text,label\n1,"one,a\n2,two,b\n3,b,by 5"\n4,four,a\n')
+    assert rows[0] == (2, "a quotation mark is not closed: found 2 fields up to line 4") and not account.continued
+    assert [fields["x"] for fields in good(rows)] == ["2", "3", "4"]
 
 
 def test_a_byte_that_is_no_text_costs_the_row_that_it_is_in(tmp_path):

@@ -1,7 +1,8 @@
 """Make the train, clean, selection and test splits of one condition and seed.
 
 `corrupt.splits` says where each comes from, `corrupt.conditions.NAME` what is done to the training split: imbalance,
-label noise, leaked test examples. corruptions.parquet lists every change (id, kind, old_label, new_label), to undo and
+label noise, leaked test examples. Examples whose texts another split has, too, are counted, and left out with
+`corrupt.splits.duplicates: drop`. corruptions.parquet lists every change (id, kind, old_label, new_label), to undo and
 score it. The draws depend on seed and example id only: all conditions of a seed draw the same rows.
 
 examples:
@@ -10,6 +11,7 @@ examples:
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def _tables(asked: splits.Splits, data: Path, task: Row, where: str) -> dict[str, pa.Table]:
-    """The source splits that are asked for, checked against their manifests."""
+def _tables(
+    asked: splits.Splits, data: Path, task: Row, where: str
+) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]]]:
+    """The source splits that are asked for, checked against their manifests; and what their labels were read from."""
     found: dict[str, pa.Table] = {}
+    values: dict[str, dict[str, Any]] = {}
     for name in splits.NAMES:
         path = getattr(asked, name).from_
         source, split = path.split("/")
@@ -41,13 +46,20 @@ def _tables(asked: splits.Splits, data: Path, task: Row, where: str) -> dict[str
             )
         manifest = artefacts.check(data / source)
         if file.name not in manifest["files"]:
-            raise InputError(f"{where}.{name}.from: found {path!r}\n{source} has: {', '.join(manifest['splits'])}")
+            why = manifest.get("left_out", {}).get(split)
+            raise InputError(
+                f"{where}.{name}.from: found {path!r}\n{source} has: {', '.join(manifest['splits'])}"
+                + (f"\n{split} was left out: {why}" if why else "")
+            )
+        read_as = manifest["splits"].get(split, {}).get("label_values")
+        if read_as:
+            values[path] = read_as
         table = found[path] = artefacts.read_parquet(file, ["id", *task.texts, "label"])
         known = (*(task.classes or ()), *task.collapse)
         for key, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
             if task.classes and label not in known:
                 raise InputError(f"{file}: row {key}: found label {label!r}\nexpected one of: {', '.join(known)}")
-    return found
+    return found, values
 
 
 def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], task: Row) -> dict[str, Any]:
@@ -63,7 +75,15 @@ def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], tas
         if kind == "noise":
             of = made["train"].num_rows - sum(change[1] == "leak" for change in changes)  # leaked rows come after it
             done[kind] |= {"share": len(own) / of, "changed_share": done[kind]["changed"] / of}
-    return {"splits": rows, "corruptions": done, "test_texts_in": splits.common_texts(made, task.texts)}
+    return {"splits": rows, "corruptions": done}
+
+
+def _say(found: dict[str, dict[str, dict[str, int]]], made: dict[str, pa.Table]) -> None:
+    for name, others in found.items():
+        for other, count in others.items():
+            if count["alike"]:
+                print(f"{name}: {count['alike']} of {made[name].num_rows} examples have the texts of one of {other}, "
+                      f"{count['same']} of them letter by letter", file=sys.stderr)  # fmt: skip
 
 
 def main() -> None:
@@ -73,15 +93,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what `fetch` wrote: a folder of sources")
     parser.add_argument("--out", type=Path, required=True, help="folder of the four splits")
     args = parser.parse_args()
+    if args.seed < 0:
+        raise InputError(f"--seed: found {args.seed}\nexpected 0 or more")
     live.begin("corrupt", args)
     task = row(stage.value(args.params, "task"))
     asked = stage.section(args.params, "corrupt.splits", splits.Splits)
     key = f"corrupt.conditions.{args.condition}"
     condition = stage.section(args.params, key, corruptions.Condition)
     where = f"{args.params}: corrupt.splits"
-    made = splits.draw(asked, _tables(asked, args.data, task, where), args.seed, where)
+    tables, values = _tables(asked, args.data, task, where)
+    made, dropped = splits.draw(asked, tables, args.seed, where, task.texts)
     made, changes = corruptions.corrupt(made, task, condition, args.seed, f"{args.params}: {key}")
-    splits.check_disjoint(made, {i for i, kind, *_ in changes if kind == "leak"})
+    leaked = {i for i, kind, *_ in changes if kind == "leak"}
+    splits.check_disjoint(made, leaked)
+    duplicates = splits.duplicates(made, task.texts, leaked)
+    splits.check_not_all_known(asked, made, duplicates, where)
+    _say(duplicates, made)
     with artefacts.atomic_folder(args.out) as folder:
         for name, table in made.items():
             artefacts.write_parquet(folder / f"{name}.parquet", table)
@@ -91,7 +118,11 @@ def main() -> None:
             "condition": condition.model_dump(exclude_none=True),
             "splits": asked.model_dump(by_alias=True, exclude_none=True),
         }
-        artefacts.write_manifest(folder, "corrupt", parameters, seed=args.seed, **_described(made, changes, task))
+        more: dict[str, Any] = {"duplicates": duplicates}
+        more |= {"duplicates_dropped": dropped} if dropped else {}
+        more |= {"label_values": values} if values else {}
+        described = _described(made, changes, task)
+        artefacts.write_manifest(folder, "corrupt", parameters, seed=args.seed, **described, **more)
 
 
 if __name__ == "__main__":

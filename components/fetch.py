@@ -12,6 +12,8 @@ sources (section `fetch` of the parameter file):
   mnli:      {from: "file:data/mnli"}                        # one file per split
   sst:       {from: "file:data/minbert", task: sst5, files: {train: ids-sst-train.csv, dev: ids-sst-dev.csv}}
   mine:      {from: "file:data/mine", columns: {premise: text_a, hypothesis: text_b, label: class}}
+  coded:     {from: "file:data/coded", labels: {0: not_entailment, 1: entailment}}   # what the file's labels stand for
+  bare:      {from: "file:data/bare", header: [label, premise, hypothesis]}          # files whose first line is a row
   rte:       {from: "https://HOST/RTE.zip", sha256: …, files: {train: train.tsv}}    # or s3://BUCKET/KEY
   mrpc:      {from: "hub:nyu-mll/glue@COMMIT", config: mrpc, task: mrpc}             # Parquet repositories only
 """
@@ -25,23 +27,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gradworks import stage
-from gradworks.data import layouts, records
+from gradworks.data import labels, layouts, records
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
-_FILES = {"files", "layout", "columns"}
+_FILES = {"files", "layout", "columns", "labels", "header"}
 _KEYS = {  # which keys go with which kind of source, besides task, seed and bad_rows
     "synthetic": {"rows"},
     "file": _FILES,
     "http": {"sha256", *_FILES},
     "https": {"sha256", *_FILES},
     "s3": {"sha256", *_FILES},
-    "hub": {"config", "columns"},
+    "hub": {"config", "columns", "labels"},
 }
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a split: it becomes a file
 _SHOWN = 5  # bad rows on the screen; bad_rows.json has them all
@@ -57,6 +59,9 @@ class Source(stage.Section):
         files: which file is which split; without it every file is the split of its name.
         layout: of the files, where it is not found out rightly.
         columns: a text column of the task, `label` or `id`, and the name that the file has for it.
+        labels: a value of the file's label column, and the label that it stands for. Without it class names stand for
+            themselves and whole numbers for the task's classes in their order, which is then said.
+        header: the names of the columns, of files whose first line is a row.
         config: of a hub repository that has several.
         sha256: of what lies behind a URL or in S3.
         bad_rows: the share of malformed rows above which the stage stops.
@@ -64,11 +69,13 @@ class Source(stage.Section):
 
     from_: str = Field(alias="from", min_length=1)
     task: str | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     rows: dict[str, Annotated[int, Field(ge=1)]] | None = None
     files: dict[_Name, str] | None = None
     layout: layouts.Layout | None = None
     columns: dict[str, str] | None = None
+    labels: dict[str, str | float] | None = None
+    header: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
     config: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     bad_rows: float = Field(default=0.001, ge=0, le=1)
@@ -77,16 +84,28 @@ class Source(stage.Section):
     def kind(self) -> str:
         return self.from_.partition(":")[0]
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _forms(cls, given: Any) -> Any:
+        """Keys and values as YAML gives them: 0, true and null are no text."""
+        if not isinstance(given, dict):
+            return given
+        if len({labels.form(key) for key in given}) < len(given):
+            raise ValueError("expected each value once: 0, 0.0 and '0' are the same")
+        return {labels.form(k): labels.form(v) if isinstance(v, bool) else v for k, v in given.items()}
+
     @model_validator(mode="after")
     def _fits(self) -> Source:
         if self.kind not in _KEYS:
             raise ValueError("from: expected synthetic:nli, file:FOLDER, https://…, s3://… or hub:…")
-        for key in ("rows", "files", "layout", "columns", "config", "sha256"):
+        for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256"):
             if getattr(self, key) is not None and key not in _KEYS[self.kind]:
                 raise ValueError(f"{key}: not for a source from {self.kind}:")
         for key in {"rows", "sha256"} & _KEYS[self.kind]:
             if getattr(self, key) is None:
                 raise ValueError(f"{key}: missing; a source from {self.kind}: needs it")
+        if self.header and len(set(self.header)) < len(self.header):
+            raise ValueError("header: expected each name once")
         if self.kind == "synthetic" and self.from_ != "synthetic:nli":
             raise ValueError(f"from: expected synthetic:nli, not {self.from_!r}")
         if self.kind == "hub" and not re.fullmatch(r"hub:[^@]+@[0-9a-f]{40}", self.from_):
@@ -96,10 +115,20 @@ class Source(stage.Section):
         return self
 
 
-def _splits(source: Source, task: Row, name: str, where: str) -> dict[str, records.Split]:
-    """Read a source. Raises InputError when it is not what the section says."""
+def _asked(source: Source, task: Row, where: str) -> records.Asked:
+    """Raises InputError when `labels` names what is no label of the task."""
+    for key, label in (source.labels or {}).items():
+        known = (*(task.classes or ()), *task.collapse)
+        if (label not in known) if task.classes else isinstance(label, str):
+            raise InputError(f"{where}.labels.{key}: found {label!r}\nexpected {labels.expected(task)}")
+    return records.Asked(source.columns or {}, source.labels or {}, source.header)
+
+
+def _splits(source: Source, task: Row, name: str, where: str) -> tuple[dict[str, records.Split], dict[str, str]]:
+    """Read a source: its splits, and those left out with the reason. InputError when it is not as its section says."""
     from gradworks.data import files
 
+    asked = _asked(source, task, where)
     rest = source.from_.partition(":")[2]
     if source.kind == "synthetic":
         from gradworks.data import synthetic
@@ -111,31 +140,51 @@ def _splits(source: Source, task: Row, name: str, where: str) -> dict[str, recor
         return {
             split: records.Split([{"id": f"{name}/{split}-{i}", **one} for i, one in enumerate(rows)])
             for split, rows in made.items()
-        }
+        }, {}
     if source.kind == "file":
         folder = Path(rest)
         paths = files.splits_of(folder, source.files, where)
-        return files.read(task, paths, name, folder, rest.rstrip("/"), source.layout, source.columns)
+        return files.read(task, paths, name, folder, rest.rstrip("/"), source.layout, asked, bool(source.files))
     from gradworks.data import remote
 
     if source.kind == "hub":
         repository, _, revision = rest.rpartition("@")
-        return remote.hub(task, repository, revision, source.config, name, source.columns)
+        return remote.hub(task, repository, revision, source.config, name, asked)
     with tempfile.TemporaryDirectory() as temporary:
         folder = remote.unpack(remote.download(source.from_, source.sha256, Path(temporary)), source.from_)
         paths = files.splits_of(folder, source.files, where)
-        return files.read(task, paths, name, folder, source.from_, source.layout, source.columns)
+        return files.read(task, paths, name, folder, source.from_, source.layout, asked, bool(source.files))
 
 
-def _report(splits: dict[str, records.Split], limit: float, where: str) -> None:
-    """Say which rows were left out; stop when they are too many."""
+def _report(splits: dict[str, records.Split], limit: float, given: bool, where: str) -> None:
+    """Say which rows were left out and how labels were read; stop when too many rows are bad.
+
+    Args:
+        splits: what was read.
+        limit: the share of bad rows above which to stop.
+        given: the source says itself what its labels stand for.
+        where: params file and section, for messages.
+
+    Raises:
+        InputError: too many rows are bad, or a split has none that is good.
+    """
     for split, read in splits.items():
         for bad in read.bad[:_SHOWN]:
             print(f"{bad['file']}: line {bad['line']}: {bad['reason']}; left out", file=sys.stderr)
         if len(read.bad) > _SHOWN:
             print(f"{split}: {len(read.bad) - _SHOWN} more bad rows left out: see bad_rows.json", file=sys.stderr)
         if read.unlabelled:
-            print(f"{split}: {len(read.unlabelled)} rows without a gold label left out", file=sys.stderr)
+            first = read.unlabelled[0]["line"]
+            print(f"{split}: {len(read.unlabelled)} rows without a gold label left out, the first at line {first}",
+                  file=sys.stderr)  # fmt: skip
+        if read.values and not given:
+            said = ", ".join(f"{value} = {label}" for value, label in sorted(read.values.items()))
+            print(f"{split}: labels read as {said}; `labels` of the source changes that", file=sys.stderr)
+        if read.account and read.account.continued:
+            account = read.account
+            first, last = account.continued[0]
+            print(f"{split}: {len(account.continued)} rows of several lines, {account.further} further lines, "
+                  f"the first from line {first} to {last}: see bad_rows.json", file=sys.stderr)  # fmt: skip
     bad = [one for read in splits.values() for one in read.bad]
     rows = len(bad) + sum(len(read.records) for read in splits.values())
     if len(bad) > limit * rows:
@@ -149,6 +198,32 @@ def _report(splits: dict[str, records.Split], limit: float, where: str) -> None:
             raise InputError(f"{where}: the split {split} is empty: expected at least one good row")
 
 
+def _extents(read: records.Split) -> dict[str, Any]:
+    """First and last line of every row of several lines."""
+    continued = read.account.continued if read.account else []
+    return {"continued": [{"line": first, "to": last} for first, last in continued]} if continued else {}
+
+
+def _counts(read: records.Split, task: Row, where: str) -> dict[str, Any]:
+    """What a split has, for the manifest: where lines are rows, rows + bad + unlabelled + continued = lines.
+
+    Raises:
+        InputError: they are not; a fault of the reader.
+    """
+    made: dict[str, Any] = {"rows": len(read.records), "bad": len(read.bad), "unlabelled": len(read.unlabelled)}
+    made["labels"] = dict(Counter(record["label"] for record in read.records)) if task.classes else {}
+    if read.values:
+        made["label_values"] = read.values
+    if read.account:
+        account = read.account
+        lines = account.lines - account.header - account.blank  # of rows
+        made |= {"continued": account.further, "lines": lines, "header": account.header, "blank": account.blank}
+        found = made["rows"] + made["bad"] + made["unlabelled"] + made["continued"]
+        if found != lines:
+            raise InputError(f"{where}: {lines} lines of rows, {found} accounted for: a fault of this reader")
+    return made
+
+
 def main() -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--source", required=True, help="a key of the section `fetch`")
@@ -159,24 +234,20 @@ def main() -> None:
     source = stage.section(args.params, key, Source)
     where = f"{args.params}: {key}"
     task = row(source.task or stage.value(args.params, "task"))
-    splits = _splits(source, task, args.source, where)
-    _report(splits, source.bad_rows, where)
+    splits, left_out = _splits(source, task, args.source, where)
+    for split, reason in left_out.items():
+        print(f"{split}: left out: {reason}", file=sys.stderr)
+    _report(splits, source.bad_rows, bool(source.labels), where)
     counts: dict[str, Any] = {}
     with artefacts.atomic_folder(args.out) as folder:
         for split, read in splits.items():
             artefacts.write_parquet(folder / f"{split}.parquet", records.to_table(task, read.records))
-            labels = Counter(record["label"] for record in read.records) if task.classes else {}
-            counts[split] = {
-                "rows": len(read.records),
-                "bad": len(read.bad),
-                "unlabelled": len(read.unlabelled),
-                "labels": dict(labels),
-            }
-        artefacts.write_json(
-            folder / "bad_rows.json", {s: {"bad": r.bad, "unlabelled": r.unlabelled} for s, r in splits.items()}
-        )
+            counts[split] = _counts(read, task, f"{where}: the split {split}")
+        listed = {s: {"bad": r.bad, "unlabelled": r.unlabelled, **_extents(r)} for s, r in splits.items()}
+        artefacts.write_json(folder / "bad_rows.json", listed)
         parameters = source.model_dump(by_alias=True, exclude_none=True)
-        artefacts.write_manifest(folder, "fetch", {"task": task.name, **parameters}, splits=counts)
+        more = {"left_out": left_out} if left_out else {}
+        artefacts.write_manifest(folder, "fetch", {"task": task.name, **parameters}, splits=counts, **more)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
         return {split: folder / name for split, name in files.items()}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix in layouts.SUFFIXES and path.is_file() and path.stem.lower() not in _NO_DATA:
+        hidden = path.name.startswith((".", "~"))  # macOS and editors leave such files beside those they stand for
+        if path.suffix in layouts.SUFFIXES and path.is_file() and not hidden and path.stem.lower() not in _NO_DATA:
             if path.stem in found:
                 raise InputError(
                     f"{folder}: {found[path.stem].name} and {path.name} are both the split {path.stem!r}\n"
@@ -42,7 +44,11 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
                 )
             found[path.stem] = path
     if not found:
-        raise InputError(f"{folder}: no data file\nexpected one of {', '.join(layouts.SUFFIXES)}, a file per split")
+        there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        raise InputError(
+            f"{folder}: no data file\nexpected one of {', '.join(layouts.SUFFIXES)}, a file per split\n"
+            f"found: {', '.join(there[:8]) or 'none'}; `files` of the source chooses what is read"
+        )
     return found
 
 
@@ -53,8 +59,9 @@ def read(
     root: Path,
     shown: str,
     layout: layouts.Layout | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> dict[str, records.Split]:
+    asked: records.Asked | None = None,
+    chosen: bool = False,
+) -> tuple[dict[str, records.Split], dict[str, str]]:
     """Read the splits of a source.
 
     Args:
@@ -63,18 +70,49 @@ def read(
         name: of the source; ids begin with NAME/SPLIT.
         root: the folder of the files; `shown` stands in its place in messages and reports (it may be temporary).
         layout: of all files; found out file by file when it is not given.
-        columns: our columns and the files' names for them.
+        asked: what the source says of its columns and labels.
+        chosen: the source names its files: each must have labels.
+
+    Returns:
+        The splits that have labels, and the others with the reason.
 
     Raises:
-        InputError: see `layouts.read` and `records.read`.
+        InputError: see `layouts.read` and `records.read`; no split has labels.
     """
-    made = {}
+    asked = asked or records.Asked()
+
+    def one(split: str, path: Path) -> records.Split:
+        whole = partial(records.is_whole, row, asked=asked)
+        table = layouts.read(path, layout, asked.header, bar.advance, whole)
+        file = f"{shown}/{path.relative_to(root).as_posix()}"
+        made = records.read(row, table.rows, table.names, file, f"{name}/{split}", asked)
+        made.account = table.account
+        return made
+
     try:
         with Progress(f"fetch {name}", sum(p.stat().st_size for p in paths.values()), "B") as bar:
-            for split, path in paths.items():
-                header, rows = layouts.read(path, layout, bar.advance)
-                file = f"{shown}/{path.relative_to(root).as_posix()}"
-                made[split] = records.read(row, rows, header, file, f"{name}/{split}", columns)
+            return labelled({split: partial(one, split, path) for split, path in paths.items()}, chosen)
     except InputError as error:
-        raise InputError(str(error).replace(str(root), shown)) from None
-    return made
+        raise type(error)(str(error).replace(str(root), shown)) from None
+
+
+def labelled(
+    splits: Mapping[str, Callable[[], records.Split]], chosen: bool = False
+) -> tuple[dict[str, records.Split], dict[str, str]]:
+    """Read the splits that have labels; test splits of benchmarks have none, and are left out with the reason.
+
+    Raises:
+        InputError: a split has no labels, where they were `chosen` or where none of them has.
+    """
+    made, left_out, first = {}, {}, None
+    for split, read_one in splits.items():
+        try:
+            made[split] = read_one()
+        except records.Unlabelled as error:
+            if chosen:
+                raise
+            first = first or error
+            left_out[split] = str(error).splitlines()[0]
+    if not made:
+        raise first or InputError("no split\nexpected at least one")
+    return made, left_out

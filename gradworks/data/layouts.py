@@ -1,48 +1,43 @@
-"""How published data files are laid out: rows of named fields from TSV, CSV, JSON lines and Parquet.
+"""How published data files are laid out: rows of named fields from TSV, CSV, JSON and Parquet.
 
 Every reader yields (line, fields), or (line, reason) for a row that cannot be read: one broken row costs one row.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from gradworks.data import delimited, objects
+from gradworks.data.lines import Account, Lines
 from gradworks.stage.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser"]
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet")
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
-_LONGEST = 50  # lines of one quoted record; more means that a closing quote is missing
-# a line whose every quotation mark belongs to a quoted field; others have them as plain characters
-_QUOTED = {d: re.compile(rf'(?:"(?:[^"]|"")*"|[^"{d}]*)(?:{d}(?:"(?:[^"]|"")*"|[^"{d}]*))*') for d in "\t,"}
 
 
-def lines(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[int, str]]:
-    """Number and text of each line, split at line feeds only; `advance` is told the bytes read.
+@dataclass
+class Table:
+    """What a file holds.
 
-    Raises:
-        InputError: a line is not UTF-8.
+    Attributes:
+        names: of the columns, of all rows.
+        rows: line and fields, or line and why the row cannot be read.
+        account: of the file's lines, whole when the rows have been read; None where lines are no rows (Parquet, a JSON
+            array, MultiRC).
     """
-    done = 0
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")  # MRPC begins with a byte order mark
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}: line {number}: not UTF-8: byte {raw[error.start]:#04x} at position {done + error.start}"
-                    "\nexpected a UTF-8 file; `iconv -t UTF-8` converts one"
-                ) from None
-            done += len(raw)
-            advance(len(raw))
-            yield number, text.removesuffix("\n").removesuffix("\r")
+
+    names: list[str]
+    rows: Rows
+    account: Account | None = None
 
 
 def _nothing(_: int) -> None:
@@ -53,10 +48,9 @@ def detect(path: Path) -> Layout:
     """The layout of a file, from its suffix and first line. Raises InputError when it is none of them."""
     if path.suffix == ".parquet":
         return "parquet"
-    number_and_text = next(lines(path, _nothing), None)
-    if number_and_text is None:
-        raise InputError(f"{path}: empty\nexpected a header and rows")
-    first = number_and_text[1]
+    first = next((text for _, text in Lines(path, _nothing)), None)
+    if first is None:
+        raise InputError(f"{path}: empty\nexpected a header and rows; `files` of the source chooses what is read")
     if path.suffix in (".jsonl", ".json"):
         if first.startswith("{") and '"evidences"' in first:
             return "eraser"
@@ -65,90 +59,6 @@ def detect(path: Path) -> Layout:
     if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):
         return "cola"
     return "tsv" if len(fields) > 1 or path.suffix == ".tsv" else "csv"
-
-
-def is_quoted(path: Path, delimiter: str) -> bool:
-    """Whether quotation marks enclose fields. Published TSV files come both ways; most of a file's lines decide.
-
-    Lines with an odd number of marks do not count: they may be part of a quoted field that holds a line feed.
-    """
-    quoted = plain = 0
-    with path.open("rb") as file:
-        for raw in file:
-            if raw.count(b'"') and raw.count(b'"') % 2 == 0:
-                line = raw.decode(errors="replace").rstrip("\r\n")
-                fits = _QUOTED[delimiter].fullmatch(line) is not None
-                quoted, plain = quoted + fits, plain + (not fits)
-                if quoted + plain == 1000:
-                    break
-    return quoted > plain
-
-
-def _records(
-    numbered: Iterator[tuple[int, str]], delimiter: str, quoted: bool
-) -> Iterator[tuple[int, list[str] | str]]:
-    """The line on which each record begins, and its fields; a quoted field may hold line feeds."""
-    csv.field_size_limit(sys.maxsize)
-    waiting: list[tuple[int, str]] = []
-    while True:
-        number, record = waiting.pop(0) if waiting else next(numbered, (0, ""))
-        if number == 0:
-            return
-        if not quoted:
-            yield number, record.split(delimiter)
-            continue
-        used = 0
-        while record.count('"') % 2 and used < _LONGEST:
-            if used == len(waiting):
-                more = next(numbered, None)
-                if more is None:
-                    break
-                waiting.append(more)
-            record += "\n" + waiting[used][1]
-            used += 1
-        if record.count('"') % 2:  # give the lines after it back: one missing quotation mark must not swallow them
-            yield number, "a quotation mark is not closed"
-            continue
-        del waiting[:used]
-        try:
-            yield number, next(csv.reader([record], delimiter=delimiter, strict=True), [])
-        except csv.Error as error:
-            yield number, f"broken quotation: {error}"
-
-
-def _table(path: Path, delimiter: str, header: tuple[str, ...] | None, advance) -> tuple[list[str], Rows]:
-    quoted = delimiter == "," or is_quoted(path, delimiter)
-    records = _records(lines(path, advance), delimiter, quoted)
-    names = list(header) if header else next(records, (0, []))[1]
-    if isinstance(names, str):
-        raise InputError(f"{path}: line 1: {names}")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path}: line 1: the column {twice!r} stands twice")
-
-    def rows() -> Rows:
-        for number, fields in records:
-            if isinstance(fields, str):
-                yield number, fields
-            elif len(fields) != len(names):
-                if fields not in ([""], []):  # a blank line
-                    yield number, f"found {len(fields)} fields, expected {len(names)}"
-            else:
-                yield number, dict(zip(names, fields, strict=True))
-
-    return names, rows()
-
-
-def _objects(path: Path, advance) -> Rows:
-    for number, line in lines(path, advance):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            yield number, f"not JSON: {error}"
-            continue
-        yield number, value if isinstance(value, dict) else f"found a JSON {type(value).__name__}, expected an object"
 
 
 def _multirc(rows: Rows) -> Rows:
@@ -163,9 +73,9 @@ def _multirc(rows: Rows) -> Rows:
                     group = f"{found['idx']}-{question['idx']}"
                     yield number, {
                         "id": f"{group}-{answer['idx']}", "passage": found["passage"]["text"], "group": group,
-                        "question": question["question"], "answer": answer["text"], "label": answer["label"],
+                        "question": question["question"], "answer": answer["text"], "label": answer.get("label"),
                     }  # fmt: skip
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             yield number, f"not a MultiRC passage: {error} is missing"
 
 
@@ -184,23 +94,45 @@ def _eraser(rows: Rows) -> Rows:
             yield number, f"not an ERASER annotation: {error} is missing"
 
 
-def _first(rows: Rows) -> tuple[list[str], Rows]:
-    """The names in the first row that can be read, and all rows."""
-    before = []
-    for number, found in rows:
-        before.append((number, found))
+def _names(rows: Rows) -> list[str]:
+    """The keys of all objects, as they come: the first may lack some."""
+    names: dict[str, None] = {}
+    for _, found in rows:
         if not isinstance(found, str):
-            break
-    names = [] if not before or isinstance(before[-1][1], str) else list(before[-1][1])
-
-    def again() -> Rows:
-        yield from before
-        yield from rows
-
-    return names, again()
+            names.update(dict.fromkeys(found))
+    return list(names)
 
 
-def _parquet(path: Path, advance) -> tuple[list[str], Rows]:
+def _json(path: Path, layout: Layout, advance: Callable[[int], None]) -> Table:
+    if not objects.is_a_line_each(path):
+        rows = list({"jsonl": iter, "multirc": _multirc, "eraser": _eraser}[layout](objects.whole(path, advance)))
+        return Table(_names(iter(rows)), iter(rows))
+    rows, account = objects.lines_of(path, advance)
+    if layout == "jsonl":
+        return Table(_names(objects.lines_of(path, _nothing)[0]), rows, account)
+    make = {"multirc": _multirc, "eraser": _eraser}[layout]
+    return Table(_names(make(objects.lines_of(path, _nothing)[0])), make(rows))
+
+
+def rows_of(table: pa.Table) -> Rows:
+    """The rows of an Arrow table; one whose text is not UTF-8 costs that row."""
+    number = 0
+    for batch in table.to_batches(max_chunksize=1000):
+        try:
+            rows: list[dict[str, Any] | str] = batch.to_pylist()
+        except UnicodeDecodeError:
+            rows = []
+            for i in range(batch.num_rows):
+                try:
+                    rows += batch.slice(i, 1).to_pylist()
+                except UnicodeDecodeError as error:
+                    rows.append(f"not UTF-8: byte {error.object[error.start]:#04x}")
+        for found in rows:
+            number += 1
+            yield number, found
+
+
+def _parquet(path: Path, advance: Callable[[int], None]) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -209,25 +141,35 @@ def _parquet(path: Path, advance) -> tuple[list[str], Rows]:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     advance(path.stat().st_size)
-    return table.column_names, iter(enumerate(table.to_pylist(), 1))
+    return Table(table.column_names, rows_of(table))
 
 
-def read(path: Path, layout: Layout | None = None, advance: Callable[[int], None] = _nothing) -> tuple[list[str], Rows]:
+def read(
+    path: Path,
+    layout: Layout | None = None,
+    header: tuple[str, ...] | None = None,
+    advance: Callable[[int], None] = _nothing,
+    whole: Callable[[dict[str, str]], bool] = lambda _: False,
+) -> Table:
     """Column names and rows of a file.
 
     Args:
         path: the file.
         layout: how it is laid out; found out when it is not given.
-        advance: told how many bytes were read.
+        header: names of the columns of a TSV or CSV file that has none.
+        advance: given the number of bytes read.
+        whole: whether fields are a good row, for lines that a quotation mark may have swallowed.
 
     Raises:
-        InputError: the file is empty, not UTF-8, or its header is broken.
+        InputError: the file is empty, its header is broken, or `header` is given for a file that names its fields.
     """
     layout = layout or detect(path)
     assert layout in get_args(Layout)
+    if header and layout not in ("tsv", "csv", "cola"):
+        raise InputError(f"{path}: header: found it for a file of the layout {layout}\nexpected none: its rows name their fields")  # fmt: skip  # noqa: E501
     if layout == "parquet":
         return _parquet(path, advance)
     if layout in ("tsv", "csv", "cola"):
-        return _table(path, "," if layout == "csv" else "\t", _COLA if layout == "cola" else None, advance)
-    rows = _objects(path, advance)
-    return _first({"jsonl": iter, "multirc": _multirc, "eraser": _eraser}[layout](rows))
+        header = header or (_COLA if layout == "cola" else None)
+        return Table(*delimited.read(Lines(path, advance), "," if layout == "csv" else "\t", header, whole))
+    return _json(path, layout, advance)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gradworks.data import labels
+from gradworks.data.lines import Account
 from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +28,26 @@ TEXTS = {  # our column: the names that published files have for it, the first t
 LABELS = ("gold_label", "label", "is_duplicate", "similarity", "score", "sentiment", "Quality", "classification")
 IDS = ("pairID", "id", "index", "idx", "annotation_id")
 _LEFT_OUT = {"sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse", ""}
-_SPELLINGS = {"non-entailment": "not_entailment", "non_entailment": "not_entailment"}
+_KINDS = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
+
+
+class Unlabelled(InputError):
+    """A split without a column for labels, or with nothing in it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a source says of its files.
+
+    Attributes:
+        columns: our column (a text, `label` or `id`) and the file's name for it.
+        labels: `labels.form` of a value, and the label that it stands for.
+        header: names of the columns of files that have no header.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str | float] = field(default_factory=dict)
+    header: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -36,11 +58,15 @@ class Split:
         records: one mapping per example: id, texts, label, other columns.
         bad: rows that are not what they should be: file, line, reason.
         unlabelled: rows that say themselves that they have no label (`-` in SNLI and MNLI), likewise.
+        values: of labels that are not class names: the file's value and the label it was read as.
+        account: of the file's lines, where lines are rows.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     bad: list[dict[str, Any]] = field(default_factory=list)
     unlabelled: list[dict[str, Any]] = field(default_factory=list)
+    values: dict[str, str | float] = field(default_factory=dict)
+    account: Account | None = None
 
 
 def _column(names: Iterable[str], header: Iterable[str], where: str, what: str) -> str:
@@ -48,39 +74,114 @@ def _column(names: Iterable[str], header: Iterable[str], where: str, what: str) 
     for name in names:
         if name in header:
             return name
-    raise InputError(
+    raise (Unlabelled if what == "label" else InputError)(
         f"{where}: no column for {what}: expected {' or '.join(map(repr, names))}\n"
-        f"found: {', '.join(map(repr, header))}\n`columns: {{{what}: NAME}}` of the source says which it is"
+        f"found: {', '.join(map(repr, header)) or 'none'}\n"
+        f"`columns: {{{what}: NAME}}` of the source says which it is, `files` what is read, `header: [...]` is for "
+        "files without one"
     )
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def label_of(row: Row, raw: Any) -> str | float | None:
-    """The label that a file's value stands for; None when it says that there is none.
-
-    Class names stand for themselves (so do the finer ones that the task collapses); numbers are class indices.
+def columns_of(row: Row, header: Iterable[str], file: str, asked: Asked) -> tuple[dict[str, str], list[str]]:
+    """The file's column for each text of the task, and those that may hold the label.
 
     Raises:
-        ValueError: it is no label of the task.
+        InputError: there is none, or `columns` names something else; Unlabelled where it is the label's.
     """
-    if raw == "-" or raw == -1:  # SNLI and MNLI without a majority; the hub's mark for a missing label
+    header, columns = list(header), asked.columns
+    strange = set(columns) - {*row.texts, "label", "id"}
+    if strange:
+        raise InputError(
+            f"{file}: columns: found {min(strange)!r}\nexpected one of: {', '.join((*row.texts, 'label', 'id'))}"
+        )
+    texts = {t: _column((columns[t],) if t in columns else TEXTS.get(t, (t,)), header, file, t) for t in row.texts}
+    if "label" in columns:
+        found = [_column((columns["label"],), header, file, "label")]
+    else:
+        free = [name for name in header if name not in texts.values()]
+        _column(LABELS, free, file, "label")
+        found = [name for name in LABELS if name in free]
+    twice = next((n for n, times in Counter([*texts.values(), found[0]]).items() if times > 1), None)
+    if twice is not None:
+        what = " and ".join(w for w, n in [*texts.items(), ("label", found[0])] if n == twice)
+        raise InputError(
+            f"{file}: the column {twice!r} would be {what}\n`columns: {{{what.split()[-1]}: NAME}}` of the source says "
+            "which they are"
+        )
+    return texts, found
+
+
+def is_whole(row: Row, fields: Mapping[str, Any], asked: Asked) -> bool:
+    """Whether fields are a good row: texts, and a label of the task or none."""
+    try:
+        texts, found = columns_of(row, fields, "", asked)
+        label = labels.of(row, fields[found[0]], asked.labels)[0]
+    except ValueError:
+        return False
+    return label is not None and not any(_fault(fields[name], name) for name in texts.values())
+
+
+def _fault(value: Any, column: str) -> str | None:
+    """Why a value is no text."""
+    if isinstance(value, str) and value.strip():
         return None
-    if row.classes is None:
-        value = float(raw)  # raises ValueError
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError
-        return value
-    text = _SPELLINGS.get(str(raw).strip(), str(raw).strip())
-    for known in (*row.classes, *row.collapse):
-        if text == known or text.lower() == known:
-            return known
-    number = float(raw)  # raises ValueError; True is 1
-    if number.is_integer() and 0 <= number < len(row.classes):
-        return row.classes[int(number)]
-    raise ValueError
+    if value is None or isinstance(value, str):
+        return f"no text in the column {column!r}"
+    return f"found {_KINDS.get(type(value), type(value).__name__)} in the column {column!r}, expected text"
+
+
+@dataclass
+class _Candidate:
+    """A row with texts, before it is known which column holds the label."""
+
+    line: int
+    id: Any
+    texts: dict[str, str]
+    values: tuple[Any, ...]
+    others: dict[str, Any]
+
+
+def _signed(row: Row, candidates: list[_Candidate], at: int) -> bool:
+    """Whether regression has numbers below 0 other than -1: then -1 is a value too, and no mark for nothing."""
+    if row.classes is not None:
+        return False
+    forms = {labels.form(one.values[at]) for one in candidates}
+    return any(re.fullmatch(r"-\d*[.\d]\d*", one) and one != "-1" for one in forms)
+
+
+def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, file: str, asked: Asked) -> Split:
+    """The rows with their labels, those of column `at`. InputError when it is not clear what -1 stands for."""
+    split = Split()
+    signed = _signed(row, found, at)
+    by_name = 0
+    for one in found:
+        raw = one.values[at]
+        try:
+            if signed and labels.form(raw) == "-1":
+                value, named = -1.0, True
+            else:
+                value, named = labels.of(row, raw, asked.labels)
+        except ValueError:
+            reason = f"found label {raw!r}, expected {labels.expected(row, asked.labels)}"
+            split.bad.append({"file": file, "line": one.line, "reason": reason})
+            continue
+        if value is None:
+            split.unlabelled.append({"file": file, "line": one.line, "reason": "no gold label"})
+            continue
+        by_name += named
+        if not named:
+            split.values[labels.form(raw)] = value
+        others = {name: v for name, v in one.others.items() if name != places[at]}
+        split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
+    marked = any(labels.form(one.values[at]) == "-1" for one in found)
+    if row.classes and marked and not asked.labels and not by_name and len(split.values) + 1 == len(row.classes):
+        there = ["-1", *sorted(split.values)]
+        shown = ", ".join(f"{one}: {known}" for one, known in zip(there, row.classes, strict=True))
+        raise InputError(
+            f"{file}: found labels {', '.join(there)} for {len(row.classes)} classes: is -1 one of them, or no label?\n"
+            f"`labels: {{{shown}}}` of the source, put right, says what they stand for"
+        )
+    return split
 
 
 def read(
@@ -89,9 +190,9 @@ def read(
     header: Iterable[str],
     file: str,
     prefix: str,
-    columns: Mapping[str, str] | None = None,
+    asked: Asked | None = None,
 ) -> Split:
-    """Read one split.
+    """Read one split. Which column holds its labels is decided when all rows are known.
 
     Args:
         row: the task.
@@ -99,55 +200,62 @@ def read(
         header: names of the columns.
         file: for messages.
         prefix: what ids begin with, unique to the split.
-        columns: for people's own files: our column (a text, `label` or `id`) and the file's name for it.
+        asked: for people's own files.
 
     Raises:
-        InputError: a column is missing, there are no rows at all, or every row is bad.
+        InputError: a column is missing, there are no rows at all, or -1 and 1 are all labels.
+        Unlabelled: no column for labels, or no row has one.
     """
-    columns = dict(columns or {})
+    asked = asked or Asked()
     header = list(header)
-    strange = set(columns) - {*row.texts, "label", "id"}
-    if strange:
-        raise InputError(
-            f"{file}: columns: found {min(strange)!r}\nexpected one of: {', '.join((*row.texts, 'label', 'id'))}"
-        )
-    texts = {t: _column((columns[t],) if t in columns else TEXTS.get(t, (t,)), header, file, t) for t in row.texts}
-    label = _column((columns["label"],) if "label" in columns else LABELS, header, file, "label")
+    split = Split()
+    if not header:
+        split.bad = [{"file": file, "line": line, "reason": reason} for line, reason in fields]
+        if split.bad:
+            return split
+        raise InputError(f"{file}: no rows\nexpected labelled examples; `files` of the source chooses what is read")
+    texts, places = columns_of(row, header, file, asked)
     own = next((name for name in IDS if name in header), None)
-    if "id" in columns:
-        own = _column((columns["id"],), header, file, "id")
-    more = [n for n in header if n not in {*texts.values(), label, own, "id", *_LEFT_OUT} and not n.startswith("label")]
-    split, lines = Split(), []
+    if "id" in asked.columns:
+        own = _column((asked.columns["id"],), header, file, "id")
+    left_out = {*texts.values(), *row.texts, own, "id", *_LEFT_OUT}
+    more = [n for n in header if n not in left_out and not n.startswith("label")]
+    found: list[_Candidate] = []
     for line, given in fields:
-        if isinstance(given, str):
-            split.bad.append({"file": file, "line": line, "reason": given})
-            continue
-        empty = next((t for t, name in texts.items() if not _text(given.get(name)).strip()), None)
-        if empty:
-            split.bad.append({"file": file, "line": line, "reason": f"no text in the column {texts[empty]!r}"})
-            continue
-        try:
-            value = label_of(row, given.get(label))
-        except (TypeError, ValueError):
-            expected = f"one of: {', '.join((*row.classes, *row.collapse))}" if row.classes else "a number"
-            reason = f"found label {given.get(label)!r}, expected {expected}"
+        reason = given if isinstance(given, str) else None
+        reason = reason or next(filter(None, (_fault(given.get(name), name) for name in texts.values())), None)
+        if reason:
             split.bad.append({"file": file, "line": line, "reason": reason})
             continue
-        if value is None:
-            split.unlabelled.append({"file": file, "line": line, "reason": "no gold label"})
-            continue
-        record = {t: given[name] for t, name in texts.items()}
         others = {n: given.get(n) for n in more if not isinstance(given.get(n), dict | list)}
-        split.records.append({"id": given.get(own), **record, "label": value, **others})
-        lines.append(line)
-    if not split.records and not split.bad:
-        found = f"{len(split.unlabelled)} rows, none with a label" if split.unlabelled else "no rows"
-        raise InputError(f"{file}: {found}\nexpected labelled examples; `files` of the source chooses what is read")
-    times = Counter(record["id"] for record in split.records)
-    unique = None not in times and all(count == 1 for count in times.values())
-    for record, line in zip(split.records, lines, strict=True):
-        record["id"] = f"{prefix}-{record['id'] if unique else line}"
+        kept = {t: given[name] for t, name in texts.items()}
+        found.append(_Candidate(line, given.get(own), kept, tuple(given.get(n) for n in places), others))
+    if not found and not split.bad:
+        raise InputError(f"{file}: no rows\nexpected labelled examples; `files` of the source chooses what is read")
+    broken = split.bad
+    # the first column with a label counts; where none has one, the first with something in it, which is then at fault
+    made = [_labelled(row, found, places, 0, file, asked)]
+    while not made[-1].records and len(made) < len(places):
+        made.append(_labelled(row, found, places, len(made), file, asked))
+    split = made[-1] if made[-1].records else next((one for one in made if one.bad), made[0])
+    split.bad = sorted([*broken, *split.bad], key=lambda one: one["line"])
+    if not split.records and len(split.unlabelled) > len(split.bad):
+        raise Unlabelled(
+            f"{file}: {len(split.unlabelled)} rows, none with a label in the column {' or '.join(map(repr, places))}\n"
+            "expected labelled examples; `files` of the source chooses what is read"
+        )
+    _number(split, prefix)
     return split
+
+
+def _number(split: Split, prefix: str) -> None:
+    """Ids: the source's own where each row has one of its own, else lines."""
+    plain = all(isinstance(record["id"], str | int | float) for record in split.records)
+    times = Counter(record["id"] for record in split.records) if plain else Counter()
+    unique = plain and all(count == 1 for count in times.values())
+    for record in split.records:
+        line = record.pop("")
+        record["id"] = f"{prefix}-{record['id'] if unique else line}"
 
 
 def to_table(row: Row, records: list[dict[str, Any]]) -> pa.Table:

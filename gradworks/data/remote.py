@@ -10,11 +10,12 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterable
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks.data import layouts, records
+from gradworks.data import files, labels, layouts, records
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.stage.progress import Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
+_LITTER = ("__MACOSX", ".DS_Store")  # what macOS puts into archives
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
@@ -117,14 +119,14 @@ def unpack(file: Path, address: str) -> Path:
                 archive.extractall(folder, filter="data")  # refuses links and names that lead out
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{address}: {str(error).splitlines()[0]}") from None
-    while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
+    while len(inside := [p for p in folder.iterdir() if p.name not in _LITTER]) == 1 and inside[0].is_dir():
         folder = inside[0]
     return folder
 
 
 def hub(
-    row: Row, repository: str, revision: str, config: str | None, name: str, columns: dict[str, str] | None
-) -> dict[str, records.Split]:
+    row: Row, repository: str, revision: str, config: str | None, name: str, asked: records.Asked | None = None
+) -> tuple[dict[str, records.Split], dict[str, str]]:
     """The splits of a hub repository at one commit.
 
     Args:
@@ -133,10 +135,14 @@ def hub(
         revision: a commit.
         config: of repositories that have several, for example `mrpc` of nyu-mll/glue.
         name: of the source.
-        columns: our columns and the repository's.
+        asked: what the source says of its columns and labels.
+
+    Returns:
+        As `files.read`.
 
     Raises:
-        InputError: it cannot be had, or is not stored as Parquet (a loading script would run foreign code).
+        InputError: it cannot be had, is not stored as Parquet (a loading script would run foreign code), or no split
+            has labels.
     """
     import datasets
     import pyarrow as pa
@@ -154,22 +160,27 @@ def hub(
         if isinstance(error, InputError):
             raise
         raise InputError(f"{address}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
-    made = {}
-    for split, part in loaded.items():
-        header, rows = part.column_names, _hub_rows(part)
-        if all(part[c][0] == -1 for c in records.LABELS if c in header and len(part)):
-            continue  # test splits of benchmarks have no labels
-        made[split] = records.read(row, rows, header, f"{address}/{split}", f"{name}/{split}", columns)
-    return made
+    asked = asked or records.Asked()
+
+    def one(split: str, part: Any) -> records.Split:
+        rows = _hub_rows(part, asked)
+        return records.read(row, rows, part.column_names, f"{address}/{split}", f"{name}/{split}", asked)
+
+    return files.labelled({split: partial(one, split, part) for split, part in loaded.items()})
 
 
-def _hub_rows(part: Any) -> layouts.Rows:
-    """Rows with the names of classes instead of their indices, because every repository orders them its own way."""
+def _hub_rows(part: Any, asked: records.Asked) -> layouts.Rows:
+    """Rows with the names of classes instead of their indices, because every repository orders them its own way; an
+    index that the source gives a label keeps it.
+    """
     import datasets
 
-    named = {n: f for n, f in part.features.items() if isinstance(f, datasets.ClassLabel)}
-    for number, found in enumerate(part, 1):
-        yield (
-            number,
-            {n: named[n].int2str(v) if n in named and v is not None and v >= 0 else v for n, v in found.items()},
-        )
+    named = {n: f.names for n, f in part.features.items() if isinstance(f, datasets.ClassLabel)}
+
+    def name(column: str, value: Any) -> Any:
+        names = named.get(column, ())
+        known = isinstance(value, int) and 0 <= value < len(names) and labels.form(value) not in asked.labels
+        return names[value] if known else value
+
+    for number, found in layouts.rows_of(part.with_format("arrow")[:]):
+        yield number, found if isinstance(found, str) else {n: name(n, v) for n, v in found.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gradworks.data.draws import choose
 from gradworks.stage import Section
@@ -30,14 +30,35 @@ class Take(Section):
     where: dict[str, str | list[str]] = Field(default_factory=dict)
     size: int | None = Field(default=None, ge=1)
 
+    @field_validator("where", mode="before")
+    @classmethod
+    def _texts(cls, given: Any) -> Any:
+        """Columns hold text: `year: 2012` means "2012"."""
+        if not isinstance(given, dict):
+            return given
+        simple = bool | int | float
+        return {
+            k: [str(one) if isinstance(one, simple) else one for one in v] if isinstance(v, list)
+            else str(v) if isinstance(v, simple) else v
+            for k, v in given.items()
+        }  # fmt: skip
+
 
 class Splits(Section):
-    """The section `splits`."""
+    """The section `splits`.
+
+    Attributes:
+        train, clean, selection, test: where each comes from.
+        duplicates: what becomes of an example whose texts, but for case and blanks, are those of an example of another
+            split. `drop`: of test, clean, selection and train, the first in this order keeps it. `keep`: all do.
+            Without it all do, and selection and test are refused where train has the texts of all their examples.
+    """
 
     train: Take
     clean: Take
     selection: Take
     test: Take
+    duplicates: Literal["keep", "drop"] | None = None
 
 
 def _matching(table: pa.Table, take: Take, where: str) -> list[int]:
@@ -60,7 +81,9 @@ def _matching(table: pa.Table, take: Take, where: str) -> list[int]:
     return list(chosen)
 
 
-def draw(splits: Splits, tables: dict[str, pa.Table], seed: int, where: str) -> dict[str, pa.Table]:
+def draw(
+    splits: Splits, tables: dict[str, pa.Table], seed: int, where: str, texts: tuple[str, ...] = ()
+) -> tuple[dict[str, pa.Table], dict[str, int]]:
     """The four splits, in the source's order of rows.
 
     Test and train are the same for every seed; clean and selection are drawn by seed. Where several take from the same
@@ -71,32 +94,45 @@ def draw(splits: Splits, tables: dict[str, pa.Table], seed: int, where: str) -> 
         tables: `SOURCE/SPLIT` and its table.
         seed: of the run.
         where: params file and section, for messages.
+        texts: the task's text columns, by which `duplicates: drop` knows an example again.
+
+    Returns:
+        The splits, and how many examples `duplicates: drop` left out before each was drawn.
 
     Raises:
         InputError: a column or value is not there, a split is empty or smaller than its size, or ids are not disjoint.
     """
     made: dict[str, pa.Table] = {}
+    dropped: dict[str, int] = {}
     taken: dict[str, set[str]] = {}
+    read: set[tuple[str, ...]] = set()  # texts of the splits before
     for name in _ORDER:
         take: Take = getattr(splits, name)
         table = tables[take.from_]
         ids = table["id"].to_pylist()
         before = taken.setdefault(take.from_, set())
         there = [i for i in _matching(table, take, f"{where}.{name}") if ids[i] not in before]
+        alike = _alike(table, texts) if splits.duplicates == "drop" else []
+        repeated = sum(alike[i] in read for i in there) if alike else 0
+        there = [i for i in there if not alike or alike[i] not in read]
+        if repeated:
+            dropped[name] = repeated
         if not there or len(there) < (take.size or 0):
             asked = f"{take.size} examples" if take.size else "any"
             raise InputError(
                 f"{where}.{name}: {take.from_} has {len(there)} examples for it, expected {asked}"
                 + ("\nothers take from the same split of the source: give them a `size`" if before else "")
+                + (f"\n`duplicates: drop` left {repeated} out" if repeated else "")
             )
         if take.size:
             key = (seed, name) if name in ("clean", "selection") else (name,)
             chosen = choose((ids[i] for i in there), take.size, *key)
             there = [i for i in there if ids[i] in chosen]
         before.update(ids[i] for i in there)
+        read.update(alike[i] for i in there if alike)
         made[name] = table.take(there)
     check_disjoint(made, set())
-    return {name: made[name] for name in NAMES}
+    return {name: made[name] for name in NAMES}, dropped
 
 
 def check_disjoint(made: dict[str, Any], leaked: set[str]) -> None:
@@ -114,8 +150,45 @@ def check_disjoint(made: dict[str, Any], leaked: set[str]) -> None:
                 raise InputError(f"splits {first} and {second} share {len(both)} ids, for example {min(both)}")
 
 
-def common_texts(made: dict[str, Any], texts: tuple[str, ...]) -> dict[str, int]:
-    """How many test examples have the texts of an example of another split (real data repeats itself)."""
-    rows = {name: list(zip(*(made[name][t].to_pylist() for t in texts), strict=True)) for name in NAMES}
-    others = {name: set(rows[name]) for name in NAMES if name != "test"}
-    return {name: sum(row in other for row in rows["test"]) for name, other in others.items()}
+def _rows(table: Any, texts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return list(zip(*(table[t].to_pylist() for t in texts), strict=True))
+
+
+def _alike(table: Any, texts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The texts of each row without case and blanks, which is what cleaning and tokenising change."""
+    return [tuple("".join(text.split()).casefold() for text in row) for row in _rows(table, texts)]
+
+
+def duplicates(made: dict[str, Any], texts: tuple[str, ...], leaked: set[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """How many examples of clean, selection and test have the texts of an example of another split.
+
+    Args:
+        made: the four splits.
+        texts: the task's text columns.
+        leaked: ids of test examples that were put into train on purpose; as rows of train they do not count.
+
+    Returns:
+        split -> other split -> `same`, the rows whose texts are equal, and `alike`, those that are but for case and
+        blanks (the same ones among them).
+    """
+    pairs = {"clean": ("train",), "selection": ("train", "clean"), "test": ("train", "clean", "selection")}
+    own = {name: [i not in leaked or name != "train" for i in made[name]["id"].to_pylist()] for name in NAMES}
+    found: dict[str, dict[str, dict[str, int]]] = {name: {other: {} for other in pairs[name]} for name in pairs}
+    for kind, read in (("same", _rows), ("alike", _alike)):
+        rows = {name: read(made[name], texts) for name in NAMES}
+        known = {name: {row for row, counts in zip(rows[name], own[name], strict=True) if counts} for name in NAMES}
+        for name, others in pairs.items():
+            for other in others:
+                found[name][other][kind] = sum(row in known[other] for row in rows[name])
+    return found
+
+
+def check_not_all_known(splits: Splits, made: dict[str, Any], found: dict[str, Any], where: str) -> None:
+    """Raises InputError when train has the texts of all examples of selection or test and `duplicates` is not given."""
+    for name in ("test", "selection"):
+        if splits.duplicates is None and found[name]["train"]["alike"] == made[name].num_rows:
+            raise InputError(
+                f"{where}.{name}: train has the texts of all its {made[name].num_rows} examples\n"
+                f"expected examples that are not trained on; {splits.train.from_} and {getattr(splits, name).from_} "
+                f"may be one file\n`duplicates: keep` under {where} takes them all the same"
+            )

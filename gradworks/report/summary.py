@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from gradworks import metrics, statistics
-from gradworks.report import cost, words
+from gradworks.report import caveats, cost, words
 from gradworks.report.read import Inputs, adversarial_share, figure
 from gradworks.report.settings import Report, Target
 
@@ -175,4 +175,4 @@ def _data(inputs: Inputs) -> dict[str, Any]:
             "sha256": {name: entry["sha256"] for name, entry in manifest["files"].items()},
         }
     splits = (inputs.values.get("corrupt") or {}).get("splits") or {}
-    return made | {"said": words.data(made, splits)}
+    return made | {"said": words.data(made, splits) + caveats.said(inputs.data)}

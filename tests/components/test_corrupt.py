@@ -182,3 +182,64 @@ def test_real_data(run, data, tmp_path, monkeypatch):
     assert manifest["splits"]["train"]["labels"] == {"entailment": kept, "not_entailment": 10_100 - kept}
     assert manifest["corruptions"]["collapse"]["rows"] == 3_367 + 3_394
     assert set(read(out, "clean")["heuristic"].to_pylist()) == {"subsequence"}
+
+
+def same_texts(fetched, tmp_path, letters=str):
+    """A copy of the source whose split `again` has the texts of train, under ids of its own."""
+    import shutil
+
+    import pyarrow as pa
+
+    shutil.copytree(fetched, tmp_path / "copy", dirs_exist_ok=True)
+    folder = tmp_path / "copy/synthetic"
+    train = artefacts.read_parquet(folder / "train.parquet")
+    again = train.set_column(0, "id", pa.array([f"again-{i}" for i in range(train.num_rows)]))
+    for n, name in enumerate(("premise", "hypothesis"), 1):
+        again = again.set_column(n, name, pa.array([letters(one) for one in train[name].to_pylist()]))
+    artefacts.write_parquet(folder / "again.parquet", again)
+    manifest = artefacts.read_json(folder / "manifest.json")
+    manifest["files"]["again.parquet"] = {
+        "sha256": artefacts.digest(folder / "again.parquet"), "bytes": (folder / "again.parquet").stat().st_size
+    }  # fmt: skip
+    manifest["splits"]["again"] = {"rows": train.num_rows, "label_values": {"0": "entailment"}}
+    artefacts.write_json(folder / "manifest.json", manifest)
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("split", ["test", "selection"])
+def test_a_test_or_selection_split_that_is_the_training_split_is_refused(run, fetched, tmp_path, split):
+    data = same_texts(fetched, tmp_path, lambda text: f" {text.upper()}")
+    splits = {**SPLITS, split: {"from": "synthetic/again"}}
+    with pytest.raises(InputError, match=rf"corrupt.splits.{split}: train has the texts of all its 300 examples"):
+        run(splits=splits, data=data)
+    out = run(splits={**splits, "duplicates": "keep"}, data=data)
+    manifest = artefacts.check(out)
+    assert manifest["duplicates"][split]["train"] == {"same": 0, "alike": 300}
+    assert manifest["label_values"] == {"synthetic/again": {"0": "entailment"}}
+
+
+def test_duplicates_are_counted_said_and_left_out(run, fetched, tmp_path, capsys):
+    data = same_texts(fetched, tmp_path)
+    splits = {**SPLITS, "clean": {"from": "synthetic/again", "size": 25}}
+    manifest = artefacts.check(run("leak", splits=splits, data=data))
+    assert manifest["duplicates"]["clean"]["train"] == {"same": 25, "alike": 25}
+    assert manifest["duplicates"]["test"]["train"]["alike"] < 10  # 10 are leaked on purpose
+    assert "clean: 25 of 25 examples have the texts of one of train, 25 of them letter by l" in capsys.readouterr().err
+    manifest = artefacts.check(run("leak", splits={**splits, "duplicates": "drop"}, data=data))
+    assert all(count["alike"] == 0 for others in manifest["duplicates"].values() for count in others.values())
+    assert manifest["splits"]["clean"]["rows"] == 25 and manifest["duplicates_dropped"]["train"] >= 25
+
+
+def test_a_split_that_fetch_left_out_says_why(run, fetched, tmp_path):
+    data = same_texts(fetched, tmp_path)
+    manifest = artefacts.read_json(data / "synthetic/manifest.json")
+    artefacts.write_json(
+        data / "synthetic/manifest.json", {**manifest, "left_out": {"tst": "f.tsv: no column for label"}}
+    )
+    with pytest.raises(InputError, match=r"has: again, test, train, validation\ntst was left out: f.tsv: no column"):
+        run(splits={**SPLITS, "test": {"from": "synthetic/tst"}}, data=data)
+
+
+def test_a_seed_below_zero(run):
+    with pytest.raises(InputError, match=r"--seed: found -1\nexpected 0 or more"):
+        run(seed=-1)

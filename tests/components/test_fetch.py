@@ -17,10 +17,9 @@ import yaml
 from components import fetch
 from gradworks import stage
 from gradworks.stage import artefacts
+from tests.components.conftest import HEADER, ROWS
 
 ROOT = Path(__file__).parent.parent.parent
-HEADER = "premise\thypothesis\tlabel\n"
-ROWS = [f"P{i}\tH{i}\t{('entailment', 'neutral', 'contradiction')[i % 3]}\n" for i in range(30)]
 
 
 def tree(folder):
@@ -28,23 +27,6 @@ def tree(folder):
     return {
         p.relative_to(folder).as_posix(): artefacts.digest(p) if p.is_file() else "" for p in sorted(folder.rglob("*"))
     }
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with data and a params.yaml; `run(source)` runs the stage there, in this process."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/mine").mkdir(parents=True)
-    (tmp_path / "data/mine/train.tsv").write_text(HEADER + "".join(ROWS))
-    (tmp_path / "data/mine/dev.tsv").write_text(HEADER + "".join(ROWS[:6]))
-
-    def run(source, name="mine", task="nli"):
-        Path("params.yaml").write_text(yaml.safe_dump({"task": task, "fetch": {name: source}}))
-        monkeypatch.setattr("sys.argv", ["fetch", "--source", name, "--out", f"runs/fetch/{name}"])
-        fetch.main()
-        return Path("runs/fetch") / name
-
-    return run
 
 
 def refused(run, capsys, *args, **more):
@@ -66,7 +48,8 @@ def test_a_folder_becomes_splits(project):
     manifest = artefacts.check(out)
     assert sorted(manifest["files"]) == ["bad_rows.json", "dev.parquet", "train.parquet"]
     assert manifest["splits"]["dev"] == {
-        "rows": 6, "bad": 0, "unlabelled": 0, "labels": {"contradiction": 2, "entailment": 2, "neutral": 2}
+        "rows": 6, "bad": 0, "unlabelled": 0, "labels": {"contradiction": 2, "entailment": 2, "neutral": 2},
+        "lines": 6, "continued": 0, "header": 1, "blank": 0,
     }  # fmt: skip
     table = artefacts.read_parquet(out / "train.parquet")
     assert table.column_names == ["id", "premise", "hypothesis", "label"]
@@ -107,7 +90,7 @@ def test_rows_without_a_gold_label_are_no_fault(project, capsys):
         file.write("P\tH\t-\n" * 20)
     out = project({"from": "file:data/mine"})
     assert artefacts.check(out)["splits"]["train"]["unlabelled"] == 20
-    assert "train: 20 rows without a gold label left out" in capsys.readouterr().err
+    assert "train: 20 rows without a gold label left out, the first at line 32" in capsys.readouterr().err
 
 
 def test_too_many_bad_rows_stop_the_stage(project, capsys):

@@ -9,43 +9,14 @@ from gradworks.tasks import row
 NLI = row("nli")
 
 
-def read(rows, task=NLI, columns=None):
+def read(rows, task=NLI, columns=None, labels=None, header=None):
     fields = [(n, one) for n, one in enumerate(rows, 2)]
-    header = next((list(one) for one in rows if isinstance(one, dict)), ["premise", "hypothesis", "label"])
-    return records.read(task, fields, header, "f.tsv", "s/train", columns)
+    header = header or next((list(one) for one in rows if isinstance(one, dict)), ["premise", "hypothesis", "label"])
+    return records.read(task, fields, header, "f.tsv", "s/train", records.Asked(columns or {}, labels or {}))
 
 
 def pair(label, **more):
     return {"sentence1": "P", "sentence2": "H", "gold_label": label, **more}
-
-
-@pytest.mark.parametrize(
-    "task, raw, label",
-    [
-        ("nli", "neutral", "neutral"),
-        ("nli", 2, "contradiction"),
-        ("nli-binary", "non-entailment", "not_entailment"),
-        ("nli-binary", "contradiction", "contradiction"),  # the stage corrupt collapses it
-        ("sst5", "3", "positive"),
-        ("qqp", "1.0", "duplicate"),
-        ("boolq", True, "true"),
-        ("boolq", "False", "false"),
-        ("wic", False, "false"),
-        ("stsb", "3.800", 3.8),
-        ("nli", "-", None),
-        ("nli", -1, None),
-    ],
-)
-def test_labels(task, raw, label):
-    assert records.label_of(row(task), raw) == label
-
-
-@pytest.mark.parametrize(
-    "task, raw", [("nli", "3"), ("nli", "yes"), ("nli", ""), ("nli", "0.5"), ("stsb", "nan"), ("stsb", "x")]
-)
-def test_what_is_no_label(task, raw):
-    with pytest.raises(ValueError):
-        records.label_of(row(task), raw)
 
 
 def test_the_sources_own_ids_where_they_are_unique():
@@ -87,7 +58,8 @@ def test_a_missing_column_names_what_there_is():
     assert str(caught.value).splitlines() == [
         "f.tsv: no column for hypothesis: expected 'hypothesis' or 'sentence2'",
         "found: 'premise', 'text', 'label'",
-        "`columns: {hypothesis: NAME}` of the source says which it is",
+        "`columns: {hypothesis: NAME}` of the source says which it is, `files` what is read, `header: [...]` "
+        "is for files without one",
     ]
 
 
@@ -122,3 +94,77 @@ def test_tables():
     assert table["n"].to_pylist() == ["3", None]
     number = records.to_table(row("stsb"), [{"id": "1", "sentence1": "a", "sentence2": "b", "label": 2.5}])
     assert str(number.schema.field("label").type) == "double"
+
+
+def test_the_label_column_is_decided_from_all_rows():
+    """The first row says nothing: -1 there, a label further down, and in another column than the first of the names."""
+    rows = [pair("-"), pair("-1"), pair("neutral")]
+    assert [one["label"] for one in read(rows).records] == ["neutral"]
+    rows = [{**pair(mark), "label": label, "score": "7"} for mark, label in [("-", ""), ("-", "neutral"), (None, 0)]]
+    split = read(rows)
+    assert [one["label"] for one in split.records] == ["neutral", "entailment"] and len(split.unlabelled) == 1
+    assert split.records[0]["score"] == "7" and split.records[0]["gold_label"] == "-"
+    assert split.values == {"0": "entailment"}
+
+
+def test_a_split_without_labels_is_no_fault_of_its_rows():
+    for rows in ([pair("-1"), pair("")], [pair(None), pair(None), "broken"]):
+        with pytest.raises(records.Unlabelled, match=r"f.tsv: 2 rows, none with a label in the column 'gold_label'"):
+            read(rows)
+    with pytest.raises(records.Unlabelled, match="no column for label"):
+        read([{"premise": "P", "hypothesis": "H"}])
+
+
+def test_values_that_are_no_names_are_kept_with_what_they_were_read_as():
+    split = read([pair(0), pair("1.0"), pair("contradiction")])
+    assert split.values == {"0": "entailment", "1": "neutral"}
+    split = read([pair(0), pair(1)], labels={"0": "contradiction", "1": "entailment"})
+    assert [one["label"] for one in split.records] == ["contradiction", "entailment"]
+    assert split.values == {"0": "contradiction", "1": "entailment"}
+
+
+@pytest.mark.parametrize("marks, task", [([-1, 1, 1], "rte"), (["-1", "1.0"], "rte"), ([-1, 0, 1], "nli")])
+def test_minus_one_beside_a_class_that_is_missing_is_asked_for(marks, task):
+    """-1 as the mark of a missing label would leave a whole class out."""
+    names = row(task).texts
+    rows = [{names[0]: "a", names[1]: "b", "label": mark} for mark in marks]
+    with pytest.raises(
+        InputError, match=r"f.tsv: found labels -1, .* for [23] classes: is -1 one of them, or no label"
+    ):
+        read(rows, row(task))
+    given = {"-1": row(task).classes[-1], "0": row(task).classes[1], "1": row(task).classes[0]}
+    assert len(read(rows, row(task), labels=given).records) == len(rows)
+
+
+def test_minus_one_of_a_signed_score_is_a_value():
+    rows = [{"sentence1": "a", "sentence2": "b", "score": value} for value in ("-1", "0.5", "-0.25")]
+    assert [one["label"] for one in read(rows, row("stsb")).records] == [-1.0, 0.5, -0.25]
+    assert len(read(rows[:2], row("stsb")).unlabelled) == 1
+
+
+def test_a_column_named_like_a_text_does_not_replace_it():
+    rows = [{"a": "P", "b": "H", "premise": "other", "hypothesis": "neutral", "label": "junk"}]
+    columns = {"premise": "a", "hypothesis": "b", "label": "hypothesis"}
+    assert read(rows, columns=columns).records == [
+        {"id": "s/train-2", "premise": "P", "hypothesis": "H", "label": "neutral"}
+    ]
+    with pytest.raises(
+        InputError, match=r"the column 'hypothesis' would be hypothesis and label\n`columns: {label: NAME"
+    ):
+        read(rows, columns={"label": "hypothesis"})
+    with pytest.raises(InputError, match=r"the column 'a' would be premise and hypothesis"):
+        read(rows, columns={"premise": "a", "hypothesis": "a"})
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [(["P"], "found a list in the column 'sentence1', expected text"), ({"a": 1}, "found an object in"),
+     (5, "found a number in"), (True, "found true or false in"), (None, "no text in the column")],
+)  # fmt: skip
+def test_what_is_no_text_is_named(value, said):
+    assert read([{**pair("neutral"), "sentence1": value}]).bad[0]["reason"].startswith(said)
+
+
+def test_ids_that_are_no_names_count_as_none():
+    rows = [pair("neutral", id={"paragraph": 1}), pair("neutral", id={"paragraph": 2})]
+    assert [one["id"] for one in read(rows).records] == ["s/train-2", "s/train-3"]

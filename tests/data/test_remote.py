@@ -180,8 +180,9 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_the_hub(repository):
-    made = remote.hub(row("nli"), str(repository), "0" * 40, None, "s", None)
-    assert list(made) == ["train"]  # the test split has no labels
+    made, left_out = remote.hub(row("nli"), str(repository), "0" * 40, None, "s")
+    assert list(made) == ["train"] and list(left_out) == ["test"]
+    assert left_out["test"].endswith("/test: 2 rows, none with a label in the column 'label'")
     assert [one["label"] for one in made["train"].records] == ["contradiction", "entailment", "neutral"]
     assert made["train"].records[0]["id"] == "s/train-1" and len(made["train"].unlabelled) == 1
 
@@ -191,6 +192,6 @@ def test_the_hub_refuses_what_is_not_parquet(repository, tmp_path):
     other.mkdir()
     (other / "train.csv").write_text("premise,hypothesis,label\nP,H,0\n")
     with pytest.raises(InputError, match=r"stored as 'csv'\nexpected a Parquet repository"):
-        remote.hub(row("nli"), str(other), "0" * 40, None, "s", None)
+        remote.hub(row("nli"), str(other), "0" * 40, None, "s")
     with pytest.raises(InputError, match=r"^hub:nobody/nothing@0{40}: "):
-        remote.hub(row("nli"), "nobody/nothing", "0" * 40, None, "s", None)
+        remote.hub(row("nli"), "nobody/nothing", "0" * 40, None, "s")

@@ -27,7 +27,7 @@ TABLES = {
 
 
 def draw(seed=0, tables=TABLES, **given):
-    made = splits.draw(section(**given), tables, seed, "p: corrupt.splits")
+    made, _ = splits.draw(section(**given), tables, seed, "p: corrupt.splits")
     return {name: one["id"].to_pylist() for name, one in made.items()}
 
 
@@ -99,9 +99,57 @@ def test_an_id_in_two_splits_is_found():
         splits.check_disjoint({**made, "train": pa.concat_tables([made["train"]] * 2)}, set())
 
 
-def test_common_texts():
-    made = {name: pa.table({"t": [name, "same"]}) for name in splits.NAMES}
-    assert splits.common_texts(made, ("t",)) == {"train": 1, "clean": 1, "selection": 1}
+TEXTS = {
+    "train": ["A dog runs .", "a cat", "tea", "leaked"],
+    "clean": ["A dog runs .", "milk", "tea"],
+    "selection": ["a dog runs.", "bread", "Milk"],
+    "test": ["a  dog runs .", "A CAT", "tea", "leaked", "own"],
+}
+
+
+def with_texts(texts=TEXTS):
+    return {
+        name: pa.table({"id": [f"{name}-{one}" for one in own], "label": ["a"] * len(own), "t": own})
+        for name, own in texts.items()
+    }
+
+
+def test_duplicates_are_counted_by_letter_and_without_case_and_blanks():
+    assert splits.duplicates(with_texts(), ("t",), {"train-leaked"}) == {
+        "clean": {"train": {"same": 2, "alike": 2}},
+        "selection": {"train": {"same": 0, "alike": 1}, "clean": {"same": 0, "alike": 2}},
+        "test": {
+            "train": {"same": 1, "alike": 3}, "clean": {"same": 1, "alike": 2}, "selection": {"same": 0, "alike": 1},
+        },
+    }  # fmt: skip
+
+
+def dropped(duplicates, size=None, texts=TEXTS):
+    take = {name: {"from": f"s/{name}"} for name in splits.NAMES}
+    take["clean"] |= {"size": size} if size else {}
+    asked = splits.Splits.model_validate({**take, **({"duplicates": duplicates} if duplicates else {})})
+    tables = {f"s/{name}": one for name, one in with_texts(texts).items()}
+    made, left_out = splits.draw(asked, tables, 0, "p", ("t",))
+    return {name: one["t"].to_pylist() for name, one in made.items()}, left_out
+
+
+def test_duplicates_can_be_left_out():
+    assert dropped(None) == dropped("keep") == (TEXTS, {})
+    with pytest.raises(InputError, match=r"p.train: s/train has 0 examples for it, expected any\n`dup.*: drop` left 4"):
+        dropped("drop")
+    more = {**TEXTS, "train": [*TEXTS["train"], "Bread", "water"]}
+    made, left_out = dropped("drop", texts=more)
+    assert made == {"train": ["water"], "clean": ["milk"], "selection": ["bread"], "test": TEXTS["test"]}
+    assert left_out == {"clean": 2, "selection": 2, "train": 5}
+    with pytest.raises(
+        InputError, match=r"p.clean: s/clean has 1 examples for it, expected 2 examples\n`duplicates: d"
+    ):
+        dropped("drop", 2)
+
+
+def test_where_takes_what_yaml_makes_of_a_text():
+    take = splits.Take.model_validate({"from": "s/x", "where": {"year": 2012, "kind": ["a", 1.5], "yes": True}})
+    assert take.where == {"year": "2012", "kind": ["a", "1.5"], "yes": "True"}
 
 
 def test_draws_are_uniform_keyed_and_nested():

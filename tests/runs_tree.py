@@ -120,6 +120,7 @@ def run(runs, path, state="ok", reason="", steps=15):
     with artefacts.atomic_folder(runs / "train" / path) as folder:
         score = [None if i % 3 else 0.3 + i / 40 for i in range(steps)]
         history = {"step": range(steps), "examples": [4 * i for i in range(steps)], "selection_accuracy": score}
+        history["loss"] = [1.1 - i / 40 for i in range(steps)]
         artefacts.write_parquet(folder / "history.parquet", pa.table({k: list(v) for k, v in history.items()}))
         counts = {"steps": steps, "examples": 4 * steps, "skipped": 1, "best": {"step": steps, "score": 0.7}}
         artefacts.write_json(folder / "status.json", {"state": state, "reason": reason, **counts})

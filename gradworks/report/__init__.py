@@ -14,9 +14,10 @@ def collect(params: Path, cells: Path, runs: Path) -> dict[str, Any]:
     Raises:
         InputError: a file is damaged, or the section `report` does not fit what was evaluated.
     """
-    from gradworks.report import read, summary
+    from gradworks.report import read, recorded, summary
 
-    return summary.results(read.read(params, cells, runs))
+    inputs = read.read(params, cells, runs)
+    return recorded.marked(summary.results(inputs), inputs)
 
 
 def build(params: Path, cells: Path, runs: Path, out: Path) -> dict[str, Any]:
@@ -24,10 +25,12 @@ def build(params: Path, cells: Path, runs: Path, out: Path) -> dict[str, Any]:
 
     Raises what `collect` raises.
     """
-    from gradworks.report import calibration, page, pipeline, read, summary, traces
+    from gradworks.report import calibration, details, page, pipeline, read, recorded, summary, traces
 
     inputs = read.read(params, cells, runs)
-    results = summary.results(inputs) | {
+    results = recorded.marked(summary.results(inputs), inputs) | {
+        "metrics": details.every_metric(inputs),
+        "confusions": details.confusions(inputs),
         "gradients": traces.gradients(inputs),
         "detection": traces.detection(inputs),
         "calibration": calibration.calibrations(inputs),
@@ -56,5 +59,5 @@ def cell_line(results: dict[str, Any], path: str) -> str:
 
 
 def answer(results: dict[str, Any]) -> str:
-    """The answer in words: at most six lines."""
+    """The answer in words: at most six lines, and one where cells were made with other parameters."""
     return "\n".join(results["answer"])

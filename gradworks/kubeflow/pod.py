@@ -23,6 +23,7 @@ from typing import Any
 from gradworks.kubeflow import environment, objects, outputs, stages
 from gradworks.kubeflow.places import Places, encoded
 from gradworks.kubeflow.watch import Checkpoints, Log, Watch
+from gradworks.stage import device
 from gradworks.stage.errors import InputError
 from gradworks.telemetry import hardware, push
 
@@ -178,6 +179,8 @@ def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stag
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     os.environ.setdefault("AWS_RETRY_MODE", "standard")  # of DVC's fetch: a store that has gone is given up in seconds
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
+    if stage.meta.gpu:  # `device: auto` is no leave to train on a CPU then
+        os.environ[device.ASKED] = str(stage.meta.gpu.count)
     os.environ["GRADWORKS_RUN"], os.environ["GRADWORKS_STAGE"] = task.run, task.stage  # what the stage's metrics say
     _configure(places, root)
 

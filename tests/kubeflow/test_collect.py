@@ -107,6 +107,43 @@ def test_results_that_only_this_checkout_has_are_not_lost(made, clone):
     assert yaml.safe_load((clone / "dvc.lock").read_text())["stages"] == made[1]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("schema: '2.0'\nstages:\n<<<<<<< HEAD\n  a: {}\n=======\n  b: {}\n>>>>>>> theirs\n",
+         "dvc.lock: line 3: found the marks of a merge conflict.*\nkeep one side: git checkout --ours dvc.lock"),
+        ("stages: {a: {}, a: {}}\n", "dvc.lock: line 1: not valid YAML: a key stands twice"),
+        ("stages: [", "dvc.lock: line 2: not valid YAML"),
+        ("stages: [a]\n", "dvc.lock: found no mapping of stages"),
+        ("- a\n", "dvc.lock: found no mapping of stages"),
+        ("stages: {a: 1}\n", "dvc.lock: found no mapping of stages"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("force", [False, True])
+def test_a_lock_that_cannot_be_read_is_named_and_kept(made, clone, text, said, force):
+    submitted(made, "broken")
+    (clone / "dvc.lock").write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        collect.collect("broken", force)
+    assert len(str(caught.value).splitlines()) <= 3 and (clone / "dvc.lock").read_text() == text
+    toy.git(clone, "add", "dvc.lock")
+    toy.git(clone, "commit", "-q", "-m", "damaged")
+    (clone / "dvc.lock").unlink()
+    collect.collect("broken", force)  # nothing here that could be lost
+
+
+def test_values_that_yaml_1_1_would_change_stay(made, clone):
+    submitted(made, "words")
+    kept = "stages:\n  mine:\n    cmd: x\n    params:\n      params.yaml: {a: on, b: 012, c: 1e-3}\n"
+    (clone / "dvc.lock").write_text(f"schema: '2.0'\n{kept}")
+    collect.collect("words")
+    from dvc.utils.serialize import load_yaml
+
+    assert load_yaml(str(clone / "dvc.lock"))["stages"]["mine"]["params"]["params.yaml"] == {
+        "a": "on", "b": 12, "c": 0.001,
+    }  # fmt: skip
+
+
 def test_runs_are_listed_and_shown(made, clone):
     places = submitted(made, "listed", without=["join"])
     good = {"state": "succeeded", "ran": True, "attempt": 1, "seconds": {"total": 3.2}}

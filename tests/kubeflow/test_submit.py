@@ -139,7 +139,7 @@ def test_the_pipeline_is_that_of_the_code_that_is_sent(world, api, tmp_path, cap
         changed.write_text(whole)
     told = record(run)
     assert told["stages"] == ["make", "double@c", "join", "last"] and told["dirty"] is True
-    spec = api.bodies[-1]["pipeline_spec"]
+    spec = api.bodies[-1]["pipeline_spec"]["pipeline_spec"]
     assert set(spec["root"]["dag"]["tasks"]) == {"make", "double-c", "join", "last"}
     assert api.bodies[-1]["runtime_config"]["parameters"] == {"run": run, "code": told["code"], "remote": toy.REMOTE}
     assert capsys.readouterr().out.splitlines()[2:] == [

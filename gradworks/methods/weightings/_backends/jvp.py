@@ -8,6 +8,8 @@ and one that reads the outputs of other examples too is differentiated whole (`l
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad

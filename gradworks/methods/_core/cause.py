@@ -30,7 +30,7 @@ def cause(one: Twice, graph: Evaluated | None, plain: Evaluated, off: float, bou
     """
     what = "losses of the same outputs" if graph is None else "outputs"
     said = f"replay: the same batch at the same parameters under the same dropout masks gave other {what} ({off:.1g})"
-    generators = own_generators(one.model, one.task)
+    generators = own_generators(one.model, one.task, one.task.loss, one.task.outputs)
     states = {name: state_of(g) for name, g in generators.items()}
     outside, before = Outside(one.model), torch.get_rng_state()
     first, calls = _traced(one.model, plain)

@@ -295,7 +295,9 @@ def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
     if gradient.is_sparse:
         return gradient
     rows = torch.cat([*rows, gradient.flatten(1).ne(0).any(1).nonzero().squeeze(1)]).unique()
-    return torch.sparse_coo_tensor(rows[None], gradient[rows], gradient.shape, is_coalesced=True)
+    return torch.sparse_coo_tensor(
+        rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
+    )
 
 
 def _compiled(model: nn.Module) -> bool:

@@ -91,6 +91,7 @@ class MicroBatch:
     def moved(self, at: Params) -> Outputs:
         if self._objective.holds and len(self._constants) == 1:  # nothing but the log
             raise RuntimeError("a batch was evaluated at another point before its first pass, which makes what is held")
+        self._settle_held()
         with at_point(self.parameters, at):
             return self.outputs()
 
@@ -102,8 +103,14 @@ class MicroBatch:
     @torch.no_grad()
     def raw_outputs(self, at: Params | None = None) -> Outputs:
         """The task's own outputs at `at`, without a graph and whatever the objective, under the masks of stream 0."""
+        self._settle_held()
         with at_point(self.parameters, at), self.masks(0):
             return self._task.outputs(self.model, self.batch)
+
+    def _settle_held(self) -> None:
+        """A pass beside this point reads what a plain pass at it has written."""
+        if self._held and self._first:
+            self.settle()
 
     def loss(self, outputs: Outputs) -> Tensor:
         loss = self._objective.loss(self._raw, outputs, self.batch, self._constants)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import torch
 from torch.utils import checkpoint as torch_checkpoint
 
 Run = Callable[[], Any]
@@ -48,6 +49,7 @@ def recomputed_in_place() -> Iterator[None]:
         runners = [capture() for capture in _captures()]
 
         def again(*args: Any, **kwargs: Any) -> Any:
+            torch.clear_autocast_cache()  # casts of the parameters may be those of another point
             run: Run = lambda: part(*args, **kwargs)  # noqa: E731
             for runner in reversed(runners):
                 run = lambda runner=runner, inner=run: runner(inner)  # noqa: E731

@@ -182,4 +182,8 @@ ROWS = (
      'tests/methods/test_coupled_losses.py::test_examples_that_are_coupled_by_their_labels_in_some_batches_only'),
     ('gradworks/methods/weightings/_backends/losses.py', '    if bool((score.sum() - total).abs() > 1e-2 * size):', '    if False:',
      'tests/methods/test_coupled_losses.py::test_a_loss_that_cannot_be_differentiated_twice_is_refused_in_words'),
+    ('gradworks/methods/weightings/_backends/logit_fd.py', 'with resting(self._padding):', 'with resting([]):',
+     'tests/methods/test_padding_row.py::test_tied_weights_with_a_row_for_padding'),
+    ('gradworks/methods/weightings/_backends/jvp.py', 'forward_ad.dual_level(), resting(padding):', 'forward_ad.dual_level():',
+     'tests/methods/test_padding_row.py::test_tied_weights_with_a_row_for_padding'),
 )

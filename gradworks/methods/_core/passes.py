@@ -259,8 +259,9 @@ class StepPasses:
         return total / weight if weight > 0 else total
 
     def figures(self) -> dict[str, float | Tensor]:
-        """The update's figures, and the objective's: each the mean over the micro-batches that have it."""
-        return self.log | mean_by_name([here.log for batch in self._passes for here in batch])
+        """Of update and weighting, and the objective's: each the mean over the micro-batches that have it."""
+        own = self.log | getattr(self._step.weighting, "log", {})
+        return own | mean_by_name([here.log for batch in self._passes for here in batch])
 
     def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
         index = self._first + i

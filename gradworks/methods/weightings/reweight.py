@@ -13,6 +13,11 @@ accumulation the weights are normalised over the whole batch, all micro-batches 
 normaliser is a scalar, so the division comes last. Token-level losses: w_i is times the number of labels of example i.
 
 Cost with a clean batch of share r of the batch: (4 + 3r) / 3 plain passes with `ghost` and `logit_fd`.
+
+It wants a smaller learning rate than plain training does: where a step goes too far, a class whose examples have no
+positive u_i gets no weight, is forgotten, and stays without weight. On a post-norm BERT accuracy was .61 at 3e-3 and
+.905 at 3e-4, where plain training had .88. The log of a step has the share of each class in its weights,
+`class_share_TASK_CLASS`; the loop warns of a class that got none for a whole epoch.
 """
 
 from __future__ import annotations
@@ -43,6 +48,7 @@ _BACKENDS = {
     "per_example": "PerExample",
     "second_order": "SecondOrder",
 }
+_CLASSES = 20  # whose shares are logged
 _KINDS = 64  # so many are examined before `auto` takes what needs no examination
 _logger = logging.getLogger("gradworks")
 
@@ -53,6 +59,8 @@ class Reweight(BaseWeighting):
     Attributes:
         taken: the back-end in use, "" before the first batch.
         why: one line for people.
+        log: the share of each class in the weights of the last step, `class_share_TASK_CLASS`; where labels are class
+            indices, up to 20 of them.
 
     Args:
         backend: how u is computed. `ghost`: exact, layer by layer; where every trained parameter belongs to a layer
@@ -78,6 +86,7 @@ class Reweight(BaseWeighting):
         self._instead: PerExample | None = None  # serves a pass that ghost cannot
         self._failed: NotCovered | None = None
         self.taken, self.why = "", ""
+        self.log: dict[str, Tensor] = {}
         if backend == "auto":
             self._backend: Any = None
         else:
@@ -131,6 +140,7 @@ class Reweight(BaseWeighting):
             self._backend.end(reduce)
             if self.taken == "ghost":
                 self._leave(reduce)
+        self.log = class_shares(done)
         self._again = None
         self._steps += 1
 
@@ -209,3 +219,25 @@ class Reweight(BaseWeighting):
         if state["taken"]:
             self._take(state["taken"], state["why"])
             self._backend.load_state_dict(state["backend"])
+
+
+def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tensor]:
+    """() the share of each class in the weights of a step, over the batches and micro-batches of this rank.
+
+    Of the classes that the step met, by task; nothing of tasks whose labels are no class indices.
+    """
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for batch, one in (pair for pairs in done for pair in pairs):
+        labels = batch.labels
+        if isinstance(labels, Tensor) and labels.shape == one.weights.shape and not labels.is_floating_point():
+            parts.setdefault(batch.task, []).append((labels, one.weights))
+    found = {}
+    for task, pairs in parts.items():
+        labels, weights = (torch.cat(column) for column in zip(*pairs, strict=True))
+        classes, place = labels.unique(return_inverse=True)
+        if len(classes) > _CLASSES:
+            continue
+        sums = torch.zeros(len(classes), device=weights.device).index_add(0, place.to(weights.device), weights.float())
+        shares = sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
+        found |= {f"class_share_{task}_{c}": share for c, share in zip(classes.tolist(), shares, strict=True)}
+    return found

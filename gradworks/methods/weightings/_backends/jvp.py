@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 from gradworks.methods._core import derivatives
 from gradworks.methods.weightings._backends.losses import Coupling, along
+from gradworks.methods.weightings._backends.padding import moving, resting
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 
@@ -41,7 +42,8 @@ class Jvp:
         """
         cotangents = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
         before = here.count(0)
-        with torch.no_grad(), forward_ad.dual_level():
+        padding = moving(here.model, here.parameters, self._direction)
+        with torch.no_grad(), forward_ad.dual_level(), resting(padding):
             pairs = zip(here.parameters, self._direction, strict=True)
             try:
                 duals = here.outputs([forward_ad.make_dual(p.detach(), d) for p, d in pairs])

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gradworks.methods._core.tensors import move, norm, precision
 from gradworks.methods.weightings._backends.losses import Coupling, along
+from gradworks.methods.weightings._backends.padding import Rows, moving, resting
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 # about the square root of the rounding of each type: there rounding and curvature err alike
@@ -41,6 +42,7 @@ class LogitFd:
         self._target = 0.0
         self._point: list[Tensor] | None = None
         self._coupled = Coupling()
+        self._padding: Rows = []
         # per batch of the step: sums of squares of change and of outputs, and how many outputs there are
         self._seen: dict[int, Tensor] = {}
 
@@ -53,16 +55,17 @@ class LogitFd:
         if self._distance is None and 0 < length < math.inf:
             self._calibrate(visit, theta, direction, length)
         self._step = (self._distance or 1.0) / length if length > 0 else 1.0
+        self._padding = moving(visit.passes[0].model, visit.passes[0].parameters, direction)
         move(direction, theta, direction, self._step)  # in place: the clean gradient is not needed again
         if not visit.holds:  # else the first pass must first make what is held
             for here in visit.passes:
-                here.held["moved"] = here.moved(self._point)
+                here.held["moved"] = self._moved(here)
             self._point = None
 
     def scores(self, here: Pass, outputs: Outputs, losses: Tensor) -> Tensor:
         """(n,) u, up to one positive factor for all."""
         cotangents = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
-        moved = here.held.pop("moved") if self._point is None else here.moved(self._point)
+        moved = here.held.pop("moved") if self._point is None else self._moved(here)
         coupled, changes = self._coupled(outputs, losses, cotangents), []
         score = torch.zeros_like(losses)
         seen = torch.zeros(3, dtype=torch.float64, device=losses.device)
@@ -81,9 +84,13 @@ class LogitFd:
             score = along(read, losses, changes)
         return score.detach() / self._step
 
+    def _moved(self, here: Pass) -> Outputs:
+        with resting(self._padding):
+            return here.moved(self._point)
+
     def end(self, reduce: Reduce) -> None:
         """Let the distance follow the change seen, over all batches, micro-batches and ranks of the step."""
-        self._point = None
+        self._point, self._padding = None, []
         if not self._seen:
             return
         shared = [torch.stack(list(self._seen.values()))]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradworks.tasks import Row
 
-# SNLI and MNLI without a majority; the hub's mark; what pandas and others write for nothing
-_NONE = {"-", "-1", "", "none", "null", "nan", "na", "n/a", "<na>"}
+# SNLI and MNLI without a majority; the hub's mark; what pandas and others write for nothing; test sets
+_NONE = {"-", "-1", "", "none", "null", "nan", "na", "n/a", "<na>", "hidden", "?"}
 _YAML = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # YAML reads these keys as true and false
 
 

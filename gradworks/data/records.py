@@ -31,6 +31,9 @@ _LEFT_OUT = {"sentence1_binary_parse", "sentence2_binary_parse", "sentence1_pars
 _KINDS = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
 
 
+_FEW = 10  # marks of a missing label in a file whose third class happens to be missing
+
+
 class Unlabelled(InputError):
     """A split without a column for labels, or with nothing in it."""
 
@@ -173,9 +176,11 @@ def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, fil
             split.values[labels.form(raw)] = value
         others = {name: v for name, v in one.others.items() if name != places[at]}
         split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
-    marked = any(labels.form(one.values[at]) == "-1" for one in found)
-    if row.classes and marked and not asked.labels and not by_name and len(split.values) + 1 == len(row.classes):
-        there = ["-1", *sorted(split.values)]
+    marked = sum(labels.form(one.values[at]) == "-1" for one in found)
+    there = ["-1", *sorted(split.values)]
+    signs = there == ["-1", "1"] and len(row.classes or ()) == 2
+    signs |= there == ["-1", "0", "1"] and len(row.classes or ()) == 3 and marked >= _FEW
+    if signs and marked and not asked.labels and not by_name:
         shown = ", ".join(f"{one}: {known}" for one, known in zip(there, row.classes, strict=True))
         raise InputError(
             f"{file}: found labels {', '.join(there)} for {len(row.classes)} classes: is -1 one of them, or no label?\n"
@@ -242,7 +247,7 @@ def read(
     if not split.records and len(split.unlabelled) > len(split.bad):
         raise Unlabelled(
             f"{file}: {len(split.unlabelled)} rows, none with a label in the column {' or '.join(map(repr, places))}\n"
-            "expected labelled examples; `files` of the source chooses what is read"
+            "expected labelled examples; `files` of a folder chooses what is read"
         )
     _number(split, prefix)
     return split

@@ -133,7 +133,7 @@ def _fault(value: Any, column: str) -> str | None:
     return f"found {_KINDS.get(type(value), type(value).__name__)} in the column {column!r}, expected text"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Candidate:
     """A row with texts, before it is known which column holds the label."""
 
@@ -156,27 +156,29 @@ def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, fil
     """The rows with their labels, those of column `at`. InputError when it is not clear what -1 stands for."""
     split = Split()
     signed = _signed(row, found, at)
-    by_name = 0
+    label_of = labels.reader(row, asked.labels)
+    by_name = marked = 0
     for one in found:
         raw = one.values[at]
-        try:
-            if signed and labels.form(raw) == "-1":
-                value, named = -1.0, True
-            else:
-                value, named = labels.of(row, raw, asked.labels)
-        except ValueError:
+        key, label = label_of(raw)
+        marked += key == "-1"
+        if signed and key == "-1":
+            label = (-1.0, True)
+        if label is None:
             reason = f"found label {raw!r}, expected {labels.expected(row, asked.labels)}"
             split.bad.append({"file": file, "line": one.line, "reason": reason})
             continue
+        value, named = label
         if value is None:
             split.unlabelled.append({"file": file, "line": one.line, "reason": "no gold label"})
             continue
         by_name += named
         if not named:
-            split.values[labels.form(raw)] = value
-        others = {name: v for name, v in one.others.items() if name != places[at]}
+            split.values[key] = value
+        others = one.others
+        if places[at] in others:
+            others = {name: v for name, v in others.items() if name != places[at]}
         split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
-    marked = sum(labels.form(one.values[at]) == "-1" for one in found)
     there = ["-1", *sorted(split.values)]
     signs = there == ["-1", "1"] and len(row.classes or ()) == 2
     signs |= there == ["-1", "0", "1"] and len(row.classes or ()) == 3 and marked >= _FEW
@@ -228,7 +230,8 @@ def read(
     found: list[_Candidate] = []
     for line, given in fields:
         reason = given if isinstance(given, str) else None
-        reason = reason or next(filter(None, (_fault(given.get(name), name) for name in texts.values())), None)
+        for name in texts.values() if reason is None else ():
+            reason = reason or _fault(given.get(name), name)
         if reason:
             split.bad.append({"file": file, "line": line, "reason": reason})
             continue

@@ -189,9 +189,11 @@ def _report(splits: dict[str, records.Split], limit: float, given: bool, where: 
     rows = len(bad) + sum(len(read.records) for read in splits.values())
     if len(bad) > limit * rows:
         first = bad[0]
+        labelled = first["reason"].startswith("found label")
         raise InputError(
             f"{first['file']}: line {first['line']}: {first['reason']}\n"
             f"{len(bad)} of {rows} rows are bad, more than {where}.bad_rows: {limit}"
+            + ("\n`labels: {VALUE: LABEL}` of the source says what other values stand for" if labelled else "")
         )
     for split, read in splits.items():
         if not read.records:

@@ -71,6 +71,15 @@ def _alone(text: str, delimiter: str) -> list[str]:
         return text.split(delimiter)
 
 
+def _swallowed(whole: list[bool]) -> bool:
+    """Whether a row of several lines took in other rows: one between its first and last, or all of its lines.
+
+    The last line alone proves nothing: where the text is the first of two columns, the end of a text that spans lines
+    is a row, too.
+    """
+    return any(whole[1:-1]) or all(whole)
+
+
 def _plain(lines: Lines, delimiter: str) -> Iterator[tuple[int, int, list[str] | str]]:
     for number, text in lines:
         yield number, number, text.split(delimiter)
@@ -104,8 +113,8 @@ def _quoted(
             last = feed.taken[-1][0]
             if isinstance(found, list) and not fits(found):
                 found = f"a quotation mark is not closed: found {len(found)} fields up to line {last}"
-            elif isinstance(found, list) and all(whole(_alone(text, delimiter)) for _, text in feed.taken):
-                found = f"a quotation mark is not closed: the lines up to {last} are rows of their own"
+            elif isinstance(found, list) and _swallowed([whole(_alone(text, delimiter)) for _, text in feed.taken]):
+                found = f"a quotation mark is not closed: up to line {last} there are rows of their own"
             if isinstance(found, str):
                 feed.give_back()
         yield feed.taken[0][0], feed.taken[-1][0], found

@@ -84,7 +84,8 @@ def read(
     def one(split: str, path: Path) -> records.Split:
         whole = partial(records.is_whole, row, asked=asked)
         table = layouts.read(path, layout, asked.header, bar.advance, whole)
-        file = f"{shown}/{path.relative_to(root).as_posix()}"
+        inside = path.is_relative_to(root)
+        file = f"{shown}/{path.relative_to(root).as_posix()}" if inside else str(path)
         made = records.read(row, table.rows, table.names, file, f"{name}/{split}", asked)
         made.account = table.account
         return made
@@ -94,6 +95,8 @@ def read(
             return labelled({split: partial(one, split, path) for split, path in paths.items()}, chosen)
     except InputError as error:
         raise type(error)(str(error).replace(str(root), shown)) from None
+    except OSError as error:
+        raise InputError(f"{shown}: {error.strerror}: {error.filename}") from None
 
 
 def labelled(

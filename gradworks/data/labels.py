@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradworks.tasks import Row
 
-# SNLI and MNLI without a majority; the hub's mark; what pandas and others write for nothing
-_NONE = {"-", "-1", "", "none", "null", "nan", "na", "n/a", "<na>"}
+# SNLI and MNLI without a majority; the hub's mark; what pandas and others write for nothing; test sets
+_NONE = {"-", "-1", "", "none", "null", "nan", "na", "n/a", "<na>", "hidden", "?"}
+_KEPT = 10_000  # values that are remembered
+Read = tuple[str, tuple[str | float | None, bool] | None]
 _YAML = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # YAML reads these keys as true and false
 
 
@@ -27,6 +29,27 @@ def form(raw: Any) -> str:
 def _name(text: str) -> str:
     """`Non-entailment` and `not entailment` are `not_entailment`."""
     return re.sub(r"^non_", "not_", re.sub(r"[\s_-]+", "_", text.strip().casefold()))
+
+
+def reader(row: Row, given: Mapping[str, str | float] | None = None) -> Callable[[Any], Read]:
+    """`of` with a memory, for a whole column: the key of a value, its label, whether it is one by its name; or None
+    in the place of these two where the value is no label.
+    """
+    known: dict[tuple[type, Any], Read] = {}
+
+    def read(raw: Any) -> Read:
+        kind = (type(raw), raw)
+        if isinstance(raw, str | int | None) and kind in known:
+            return known[kind]
+        try:
+            found: Read = (form(raw), of(row, raw, given))
+        except ValueError:
+            found = (form(raw), None)
+        if isinstance(raw, str | int | None) and len(known) < _KEPT:
+            known[kind] = found
+        return found
+
+    return read
 
 
 def of(row: Row, raw: Any, given: Mapping[str, str | float] | None = None) -> tuple[str | float | None, bool]:

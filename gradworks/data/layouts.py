@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser"]
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet")
+_NESTED = {
+    "multirc": ("id", "passage", "group", "question", "answer", "label"),
+    "eraser": ("id", "question", "label", "passage"),
+}
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
 
 
@@ -104,14 +108,15 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _json(path: Path, layout: Layout, advance: Callable[[int], None]) -> Table:
-    if not objects.is_a_line_each(path):
-        rows = list({"jsonl": iter, "multirc": _multirc, "eraser": _eraser}[layout](objects.whole(path, advance)))
-        return Table(_names(iter(rows)), iter(rows))
-    rows, account = objects.lines_of(path, advance)
-    if layout == "jsonl":
+    in_lines = objects.is_a_line_each(path)
+    rows, account = objects.lines_of(path, advance) if in_lines else (objects.whole(path, advance), None)
+    if layout != "jsonl":
+        make = _multirc if layout == "multirc" else _eraser
+        return Table(list(_NESTED[layout]), make(rows))
+    if in_lines:
         return Table(_names(objects.lines_of(path, _nothing)[0]), rows, account)
-    make = {"multirc": _multirc, "eraser": _eraser}[layout]
-    return Table(_names(make(objects.lines_of(path, _nothing)[0])), make(rows))
+    kept = list(rows)
+    return Table(_names(iter(kept)), iter(kept))
 
 
 def rows_of(table: pa.Table) -> Rows:

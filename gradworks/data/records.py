@@ -31,6 +31,9 @@ _LEFT_OUT = {"sentence1_binary_parse", "sentence2_binary_parse", "sentence1_pars
 _KINDS = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
 
 
+_FEW = 10  # marks of a missing label in a file whose third class happens to be missing
+
+
 class Unlabelled(InputError):
     """A split without a column for labels, or with nothing in it."""
 
@@ -130,7 +133,7 @@ def _fault(value: Any, column: str) -> str | None:
     return f"found {_KINDS.get(type(value), type(value).__name__)} in the column {column!r}, expected text"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Candidate:
     """A row with texts, before it is known which column holds the label."""
 
@@ -153,29 +156,33 @@ def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, fil
     """The rows with their labels, those of column `at`. InputError when it is not clear what -1 stands for."""
     split = Split()
     signed = _signed(row, found, at)
-    by_name = 0
+    label_of = labels.reader(row, asked.labels)
+    by_name = marked = 0
     for one in found:
         raw = one.values[at]
-        try:
-            if signed and labels.form(raw) == "-1":
-                value, named = -1.0, True
-            else:
-                value, named = labels.of(row, raw, asked.labels)
-        except ValueError:
+        key, label = label_of(raw)
+        marked += key == "-1"
+        if signed and key == "-1":
+            label = (-1.0, True)
+        if label is None:
             reason = f"found label {raw!r}, expected {labels.expected(row, asked.labels)}"
             split.bad.append({"file": file, "line": one.line, "reason": reason})
             continue
+        value, named = label
         if value is None:
             split.unlabelled.append({"file": file, "line": one.line, "reason": "no gold label"})
             continue
         by_name += named
         if not named:
-            split.values[labels.form(raw)] = value
-        others = {name: v for name, v in one.others.items() if name != places[at]}
+            split.values[key] = value
+        others = one.others
+        if places[at] in others:
+            others = {name: v for name, v in others.items() if name != places[at]}
         split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
-    marked = any(labels.form(one.values[at]) == "-1" for one in found)
-    if row.classes and marked and not asked.labels and not by_name and len(split.values) + 1 == len(row.classes):
-        there = ["-1", *sorted(split.values)]
+    there = ["-1", *sorted(split.values)]
+    signs = there == ["-1", "1"] and len(row.classes or ()) == 2
+    signs |= there == ["-1", "0", "1"] and len(row.classes or ()) == 3 and marked >= _FEW
+    if signs and marked and not asked.labels and not by_name:
         shown = ", ".join(f"{one}: {known}" for one, known in zip(there, row.classes, strict=True))
         raise InputError(
             f"{file}: found labels {', '.join(there)} for {len(row.classes)} classes: is -1 one of them, or no label?\n"
@@ -223,7 +230,8 @@ def read(
     found: list[_Candidate] = []
     for line, given in fields:
         reason = given if isinstance(given, str) else None
-        reason = reason or next(filter(None, (_fault(given.get(name), name) for name in texts.values())), None)
+        for name in texts.values() if reason is None else ():
+            reason = reason or _fault(given.get(name), name)
         if reason:
             split.bad.append({"file": file, "line": line, "reason": reason})
             continue
@@ -242,7 +250,7 @@ def read(
     if not split.records and len(split.unlabelled) > len(split.bad):
         raise Unlabelled(
             f"{file}: {len(split.unlabelled)} rows, none with a label in the column {' or '.join(map(repr, places))}\n"
-            "expected labelled examples; `files` of the source chooses what is read"
+            "expected labelled examples; `files` of a folder chooses what is read"
         )
     _number(split, prefix)
     return split

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
 import sys
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable
 from functools import partial
 from http.client import HTTPException
@@ -107,6 +109,7 @@ def unpack(file: Path, address: str) -> Path:
     if not file.name.endswith(_ARCHIVES):
         return file.parent
     folder = file.with_name(f"{file.name}.unpacked")
+    folder.mkdir()
     try:
         if file.suffix == ".zip":
             with zipfile.ZipFile(file) as archive:
@@ -117,8 +120,10 @@ def unpack(file: Path, address: str) -> Path:
         else:
             with tarfile.open(file) as archive:
                 archive.extractall(folder, filter="data")  # refuses links and names that lead out
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{address}: {str(error).splitlines()[0]}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{address}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     while len(inside := [p for p in folder.iterdir() if p.name not in _LITTER]) == 1 and inside[0].is_dir():
         folder = inside[0]
     return folder
@@ -159,7 +164,8 @@ def hub(
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError, pa.ArrowInvalid) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{address}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        cause = error.__cause__ or error  # "An error occurred while generating the dataset" says little
+        raise InputError(f"{address}: {(str(cause).splitlines() or [type(cause).__name__])[0]}") from None
     asked = asked or records.Asked()
 
     def one(split: str, part: Any) -> records.Split:

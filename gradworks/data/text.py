@@ -34,7 +34,7 @@ def lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, str]]:
         with path.open("rb") as raw, Progress(f"read {path.name}", path.stat().st_size, "B") as bar:
             unpacked = kinds[path.suffix](raw) if path.suffix in kinds else raw
             for number, line in enumerate(io.BufferedReader(unpacked), 1):
-                text = line.decode("utf-8").strip()
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
                     yield number, text
                     given += 1

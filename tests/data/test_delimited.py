@@ -2,6 +2,7 @@
 
 import csv
 import io
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,14 @@ def test_a_mark_that_is_not_closed_costs_one_row(tmp_path, broken, closing):
     rows, _ = read(tmp_path / "a.csv", "text,label\n" + "\n".join(lines) + "\n", labelled)
     assert [number for number, found in rows if isinstance(found, str)] == [5]
     assert len(good(rows)) == 19
+
+
+def test_rows_between_the_first_and_the_last_line_of_a_field_are_no_text_of_it(tmp_path):
+    lines = [f"text {n},a" for n in range(20)]
+    lines[3], lines[9] = '"two\nlines and an inch 5"",a', 'by 6",b'
+    rows, account = read(tmp_path / "a.csv", "text,label\n" + "\n".join(lines) + "\n", labelled)
+    kept = [fields["text"] for fields in good(rows)]
+    assert set(kept) >= {f"text {n}" for n in range(20) if n not in (3, 9)} | {'by 6"'} and not account.continued
 
 
 def test_a_mark_that_opens_in_the_last_line(tmp_path):
@@ -129,6 +138,32 @@ def test_what_the_csv_module_writes_is_read_as_it_was(tmp_path_factory, given_ro
     csv.writer(body, lineterminator="\n").writerows([("text", "label"), *given_rows])
     rows, _ = read(tmp_path_factory.mktemp("x") / "a.csv", body.getvalue())
     assert [tuple(fields.values()) for fields in good(rows)] == given_rows
+
+
+WORDS = ["a", "dog,", "runs", "fast;", "he", "said", "5", "nail", "long", "tea", "milk\tx"]
+
+
+@pytest.mark.parametrize("strays", [1, 3])
+@pytest.mark.parametrize("delimiter, name", [(",", "a.csv"), ("\t", "a.tsv")])
+def test_stray_marks_change_no_other_row(tmp_path, strays, delimiter, name):
+    """Rows as the csv module writes them, some over two lines, with marks set into some of them by hand."""
+    for seed in range(100):
+        draw = random.Random(f"{seed} {strays} {delimiter}")  # noqa: S311  no secret
+        rows = [(f"{n} {' '.join(draw.choices(WORDS, k=4))}", draw.choice("ab")) for n in range(30)]
+        rows = [(f"{text}\nmore {text}" if draw.random() < 0.1 else text, label) for text, label in rows]
+        body = io.StringIO()
+        written = []
+        for row in rows:
+            csv.writer(body, delimiter=delimiter, lineterminator="\n").writerow(row)
+            written.append(body.getvalue())
+            body.seek(body.truncate(0))
+        damaged = set(draw.sample(range(30), strays))
+        for n in damaged:
+            at = draw.choice([0, len(written[n]) - 4, draw.randrange(len(written[n]) - 4)])
+            written[n] = f'{written[n][:at]}"{written[n][at:]}'
+        found, _ = read(tmp_path / name, f"text{delimiter}label\n{''.join(written)}", labelled)
+        kept = {tuple(fields.values()) for fields in good(found)}
+        assert kept >= {row for n, row in enumerate(rows) if n not in damaged}
 
 
 def test_a_line_that_is_unaccounted_for_stops_the_reader(tmp_path):

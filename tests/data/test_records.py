@@ -123,7 +123,7 @@ def test_values_that_are_no_names_are_kept_with_what_they_were_read_as():
     assert split.values == {"0": "contradiction", "1": "entailment"}
 
 
-@pytest.mark.parametrize("marks, task", [([-1, 1, 1], "rte"), (["-1", "1.0"], "rte"), ([-1, 0, 1], "nli")])
+@pytest.mark.parametrize("marks, task", [([-1, 1, 1], "rte"), (["-1", "1.0"], "rte"), ([-1] * 10 + [0, 1], "nli")])
 def test_minus_one_beside_a_class_that_is_missing_is_asked_for(marks, task):
     """-1 as the mark of a missing label would leave a whole class out."""
     names = row(task).texts
@@ -132,6 +132,10 @@ def test_minus_one_beside_a_class_that_is_missing_is_asked_for(marks, task):
         InputError, match=r"f.tsv: found labels -1, .* for [23] classes: is -1 one of them, or no label"
     ):
         read(rows, row(task))
+    for other in ([-1, 0, 0], [-1, 1, 0], [-1, 0, 1, 2]):
+        if max(other) < len(row(task).classes):
+            kept = read([{names[0]: "a", names[1]: "b", "label": mark} for mark in other], row(task))
+            assert len(kept.records) == len(other) - 1
     given = {"-1": row(task).classes[-1], "0": row(task).classes[1], "1": row(task).classes[0]}
     assert len(read(rows, row(task), labels=given).records) == len(rows)
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gradworks.data import remote
+from gradworks.data import files, layouts, records, remote
 from gradworks.stage.errors import InputError
 from gradworks.tasks import row
 
@@ -132,6 +132,19 @@ def test_archives(tmp_path, name, pack):
     assert (folder / "train.tsv").read_bytes() == TSV
 
 
+def test_what_macos_puts_into_archives_is_no_data(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped({"RTE/train.tsv": TSV, "RTE/._train.tsv": b"x", "__MACOSX/._RTE": b"x"}))
+    folder = remote.unpack(tmp_path / "a.zip", "https://host/a")
+    assert list(files.splits_of(folder, None, "p")) == ["train"]
+
+
+@pytest.mark.parametrize("inside", [{}, {"README.md": b"x"}, {"a/train.tsv": TSV, "b/train.tsv": TSV}])
+def test_an_archive_of_which_nothing_is_left(tmp_path, inside):
+    (tmp_path / "a.zip").write_bytes(zipped(inside))
+    with pytest.raises(InputError, match=rf"no data file\n.*\nfound: {', '.join(inside) or 'none'};"):
+        files.splits_of(remote.unpack(tmp_path / "a.zip", "https://host/a"), None, "p")
+
+
 def test_a_single_file_is_its_own_folder(tmp_path):
     (tmp_path / "train.tsv").write_bytes(TSV)
     assert remote.unpack(tmp_path / "train.tsv", "https://host/train.tsv") == tmp_path
@@ -185,6 +198,58 @@ def test_the_hub(repository):
     assert left_out["test"].endswith("/test: 2 rows, none with a label in the column 'label'")
     assert [one["label"] for one in made["train"].records] == ["contradiction", "entailment", "neutral"]
     assert made["train"].records[0]["id"] == "s/train-1" and len(made["train"].unlabelled) == 1
+
+
+def stored(folder, **splits):
+    """A repository whose splits have these labels, in a column called `gold` (with `features`, where given)."""
+    import datasets
+
+    (folder / "data").mkdir(parents=True)
+    text, features = datasets.Value("string"), splits.pop("features", None)
+    for split, labels in splits.items():
+        texts = [f"{split} {i}" for i in range(len(labels))]
+        made = {"premise": texts, "hypothesis": texts, "gold": labels}
+        kinds = features and datasets.Features(premise=text, hypothesis=text, gold=features)
+        datasets.Dataset.from_dict(made, features=kinds).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return str(folder)
+
+
+def labels_of(folder, **asked):
+    made, left_out = remote.hub(row("nli"), folder, "0" * 40, None, "s", records.Asked({"label": "gold"}, **asked))
+    return {split: [one["label"] for one in read.records] for split, read in made.items()}, list(left_out)
+
+
+def test_the_hubs_label_column_is_read_in_all_rows_of_each_split(repository, tmp_path):
+    folder = stored(tmp_path / "a", train=[-1, 2, 0], validation_matched=[-1, 1], test_matched=[-1, -1])
+    assert labels_of(folder) == ({"train": ["contradiction", "entailment"], "validation_matched": ["neutral"]},
+                                 ["test_matched"])  # fmt: skip
+    folder = stored(tmp_path / "b", train=[None, "neutral", "-1", " ENTAILMENT"])
+    assert labels_of(folder) == ({"train": ["neutral", "entailment"]}, [])
+    with pytest.raises(InputError, match=r"/train: no column for label: expected 'gold_label' or"):
+        remote.hub(row("nli"), folder, "0" * 40, None, "s")
+    with pytest.raises(InputError, match=r"/train: 2 rows, none with a label in the column 'gold'"):
+        labels_of(stored(tmp_path / "c", train=[-1, -1]))
+
+
+def test_the_hubs_classes_and_what_the_source_says_of_them(repository, tmp_path):
+    import datasets
+
+    own = datasets.ClassLabel(names=["contradiction", "yes", "neutral"])
+    folder = stored(tmp_path / "a", train=[0, 1, 2, -1], features=own)
+    assert labels_of(folder, labels={"yes": "entailment"})[0]["train"] == ["contradiction", "entailment", "neutral"]
+    assert labels_of(folder, labels={"1": "entailment"})[0]["train"] == ["contradiction", "entailment", "neutral"]
+
+
+def test_a_parquet_row_that_is_no_text_costs_that_row(tmp_path):
+    import pyarrow as pa
+
+    ends = b"".join(n.to_bytes(4, "little") for n in (0, 1, 3, 4))
+    texts = pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(ends), pa.py_buffer(b"a\xff\xfeb")])
+    assert list(layouts.rows_of(pa.table({"t": texts}))) == [
+        (1, {"t": "a"}),
+        (2, "not UTF-8: byte 0xff"),
+        (3, {"t": "b"}),
+    ]
 
 
 def test_the_hub_refuses_what_is_not_parquet(repository, tmp_path):

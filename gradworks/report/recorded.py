@@ -34,7 +34,7 @@ def marked(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     made = results | {"cells": cells, "summaries": summaries, "ensembles": ensembles}
     old = [cell for cell in cells if cell["outdated"]]
     if old:
-        line = f"{MARK} {len(old)} of {len(cells)} cells were made with other parameters than params.yaml’s"
+        line = f"{MARK} {len(old)} of {len(cells)} cells were made with other parameters or data than now"
         made["answer"] = [*results["answer"], f"{line} ({old[0]['path']}: {old[0]['outdated'][0]})."]
     return made
 
@@ -68,6 +68,11 @@ def differences(inputs: Inputs, key: str) -> list[str]:
     for split, take in (data.get("splits") or {}).items():
         given = (corrupt.get("splits") or {}).get(split) or {}
         found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
+    file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artefacts.MANIFEST
+    if "digests" in there and file.exists():
+        files = {name: entry["sha256"] for name, entry in artefacts.read_json(file)["files"].items()}
+        other = sorted(name for name, one in there["digests"].items() if files.get(name) != one)
+        found += [f"data: other rows now in {', '.join(other)}"] if other else []
     if "by" in there:
         found += _changed(there["by"], (now.get("evaluate") or {}).get("by") or [], "evaluate.by")
     return list(dict.fromkeys(found))

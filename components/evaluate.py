@@ -68,11 +68,12 @@ def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Row, settings
 
 
 def _made_with(args: Any) -> dict[str, Any]:
-    """Parameters of the run that is scored and of its data: the run's own folder may be of a later one by the time that
+    """What the run that is scored and its data were made with: their own folders may be of a later run by the time that
     the report is written.
     """
-    run, data = (artefacts.read_json(f / artefacts.MANIFEST)["parameters"] for f in (args.run, args.data))
-    return {"run": run, "data": data}
+    run, data = (artefacts.read_json(folder / artefacts.MANIFEST) for folder in (args.run, args.data))
+    digests = {name: entry["sha256"] for name, entry in data["files"].items()}
+    return {"run": run["parameters"], "data": data["parameters"], "digests": digests}
 
 
 def main() -> None:

@@ -149,8 +149,8 @@ def _counts(above: Axes, found: dict[str, list[float]]) -> None:
     axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=8, length=3, labelleft=False, left=False)
     most = max(found["n"])
+    axes.vlines(found["confidence"], 0, found["n"], color=stand_in(OTHER), linewidth=5)
     for x, n in zip(found["confidence"], found["n"], strict=True):
-        axes.plot([x, x], [0, n], color=stand_in(OTHER), linewidth=5, solid_capstyle="butt")
         axes.text(x, n + 0.06 * most, f"{n:.0f}", size=6, ha="center", color=INK)
     axes.set_ylim(0, 1.35 * most)
     axes.set_ylabel("n", color=INK, size=8)

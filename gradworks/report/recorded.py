@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gradworks import stage
 from gradworks.report import form
 from gradworks.stage import artefacts
 from gradworks.stage.cells import MethodPoint
@@ -33,25 +34,30 @@ def marked(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     made = results | {"cells": cells, "summaries": summaries, "ensembles": ensembles}
     old = [cell for cell in cells if cell["outdated"]]
     if old:
-        line = f"{MARK} {len(old)} of {len(cells)} cells were made with other parameters than params.yaml’s"
+        line = f"{MARK} {len(old)} of {len(cells)} cells were made with other parameters or data than now"
         made["answer"] = [*results["answer"], f"{line} ({old[0]['path']}: {old[0]['outdated'][0]})."]
     return made
 
 
 def differences(inputs: Inputs, key: str) -> list[str]:
-    """`train.epochs: 1, now 3` for each parameter of a cell that differs; none where nothing has been recorded."""
+    """`train.epochs: 1, now 3` for each parameter of a cell's result that differs; none without a result, or where it
+    recorded nothing.
+    """
     cell = inputs.cells[key]
+    if inputs.metrics[key]["state"] == "not run":
+        return []
     file = inputs.runs / "evaluate" / cell["path"] / artefacts.MANIFEST
     there = artefacts.read_json(file)["parameters"] if file.exists() else {}
-    if "run" not in there:  # trained and not evaluated
+    if "run" not in there:  # scored before scores recorded it
         file = inputs.runs / "train" / cell["path"] / artefacts.MANIFEST
         there |= {"run": artefacts.read_json(file)["parameters"] if file.exists() else {}}
     now, run, data = inputs.values, there["run"], there.get("data", {})
     corrupt = now.get("corrupt") or {}
     found = list(_changed(run["train"], now.get("train") or {}, "train")) if "train" in run else []
     if "method" in run:
-        point = MethodPoint.model_validate(now["methods"].get(cell["method"]) or {}).model_dump(by_alias=True)
-        found += _changed(run["method"], point, f"methods.{cell['method']}", exact=True)
+        where = f"methods.{cell['method']}"
+        point = stage.validate(now["methods"].get(cell["method"]) or {}, MethodPoint, where).model_dump(by_alias=True)
+        found += _changed(run["method"], point, where, exact=True)
     for one in (run, data, there):
         found += _changed(one.get("task", now["task"]), now["task"], "task")
     if "condition" in data:
@@ -62,6 +68,11 @@ def differences(inputs: Inputs, key: str) -> list[str]:
     for split, take in (data.get("splits") or {}).items():
         given = (corrupt.get("splits") or {}).get(split) or {}
         found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
+    file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artefacts.MANIFEST
+    if "digests" in there and file.exists():
+        files = {name: entry["sha256"] for name, entry in artefacts.read_json(file)["files"].items()}
+        other = sorted(name for name, one in there["digests"].items() if files.get(name) != one)
+        found += [f"data: other rows now in {', '.join(other)}"] if other else []
     if "by" in there:
         found += _changed(there["by"], (now.get("evaluate") or {}).get("by") or [], "evaluate.by")
     return list(dict.fromkeys(found))

@@ -94,6 +94,7 @@ def test_the_selection_split_is_predicted_too(cell):
         assert table[f"p_{name}"].to_numpy() == pytest.approx(expected[:, i].numpy(), abs=1e-6)
     recorded = artefacts.check(cell.runs / "evaluate" / PATH)["parameters"]
     assert recorded["run"]["train"]["max_length"] == 16 and recorded["data"]["condition"] == {"noise": {"share": 0.5}}
+    assert recorded["digests"]["selection.parquet"] == artefacts.digest(folder / "selection.parquet")
 
 
 def test_by_every_column_with_small_slices_marked(cell):

@@ -59,6 +59,8 @@ def test_filters_filter(page):
     assert page.ask(f"{dim}.some(g => getComputedStyle(g).opacity == 1)")
     choose(page, "condition", "noise")
     assert page.ask(METHODS) == "reweight"
+    matrices = "[...document.querySelectorAll('.matrix')].filter(m => m.offsetParent).map(m => m.caption.textContent)"
+    assert page.ask(f"{matrices}.join()").startswith("reweight · noise · gru") and page.ask(f"{matrices}.length") == 1
     assert page.ask("[...document.querySelectorAll('figure[data-condition=clean]')].every(f => !f.offsetParent)")
     choose(page, "encoder", "cased")
     assert page.ask(METHODS) == ""

@@ -67,6 +67,25 @@ def test_a_metric_that_is_not_defined_says_why(tmp_path):
     assert "2 of 80 outputs are not finite &lt;&amp;&gt;" in (tmp_path / "report/report.html").read_text()
 
 
+def test_a_regression_has_its_metrics_and_no_classes():
+    from types import SimpleNamespace
+
+    from gradworks.report import calibration
+    from gradworks.tasks import row as task
+
+    about = {"condition": "clean", "encoder": "gru", "method": "erm", "path": "p"}
+    overall = {
+        "pearson": {"value": 0.5, "n": 40},
+        "spearman": {"value": None, "n": 40, "note": "every value is the same"},
+    }
+    inputs = SimpleNamespace(task=task("stsb"), cells={"a": about}, metrics={"a": {"state": "ok", "overall": overall}})
+    found = details.every_metric(inputs)
+    assert found["names"] == dict.fromkeys(task("stsb").metrics, 1)
+    scores = found["rows"][0]["scores"]
+    assert scores["pearson"]["value"] == 0.5 and scores["spearman"]["notes"] == ["every value is the same"]
+    assert details.confusions(inputs) == calibration.calibrations(inputs) == []
+
+
 def test_the_training_loss_is_a_mean_of_parts(built):
     from gradworks.report import read
 

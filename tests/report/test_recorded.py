@@ -89,6 +89,25 @@ def test_what_differs_is_named(tree, old, new, said):
         assert set(found) == {p for p in found if p.startswith("noise/")}
 
 
+def test_data_that_were_made_anew_since(tree):
+    """Of a source that params.yaml names otherwise now, say: the parameters of the cell itself are the same."""
+    import pyarrow.parquet as pq
+
+    file = tree.runs / "corrupt/noise/1/manifest.json"
+    digests = {name: entry["sha256"] for name, entry in json.loads(file.read_text())["files"].items()}
+    for path in ("noise/reweight/gru/1", "noise/erm/gru/1"):
+        record(tree.runs, path, {"weighting": path.split("/")[1].replace("erm", "uniform")}, digests=digests)
+    assert outdated(tree()[0]) == {}
+    with artefacts.atomic_folder(file.parent) as folder:
+        table = runs_tree.test_split()
+        for name in digests:
+            artefacts.write_parquet(folder / name, table.slice(0, 70) if name == "train.parquet" else table)
+        artefacts.write_parquet(folder / "corruptions.parquet", pq.read_table(file.parent / "corruptions.parquet"))
+        artefacts.write_manifest(folder, "corrupt", {"task": "nli"}, seed=1)
+    said = ["data: other rows now in train.parquet"]
+    assert outdated(tree()[0]) == {"noise/erm/gru/1": said, "noise/reweight/gru/1": said}
+
+
 def test_the_same_number_written_otherwise_is_the_same(tree):
     tree.params.write_text(tree.params.read_text().replace("learning_rate: 0.001", 'learning_rate: "1e-3"'))
     assert outdated(tree()[0]) == {}

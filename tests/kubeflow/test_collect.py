@@ -160,6 +160,80 @@ def test_runs_are_listed_and_shown(made, clone):
     assert runs.failed(places, "listed") == ["double@a"]
 
 
+RECORD = b'{"run": "x", "pipeline": "dvc.yaml", "base": "0", "stages": ["a"], "sets": []}'
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "damaged"), (b"not JSON", "damaged"), (b"[]", "damaged"), (b"\xff", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b"{}", "not the record of a run"), (RECORD.replace(b'["a"]', b"3"), "not the record of a run"),
+        (RECORD.replace(b'["a"]', b"[3]"), "not the record of a run"),
+        (b"2a\r\n" + RECORD + b"\r\n0\r\nx-amz-checksum-crc32:sOO8/Q==\r\n\r\n", "damaged"),
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(made, clone, body, said):
+    places = submitted(made, "sound")
+    key = places.key("runs", "bitten", "run.json")
+    places.put(key, body)
+    try:
+        lines = runs.listing(places).splitlines()
+        assert [line.split()[:2] for line in lines if line.startswith("bitten")] == [["bitten", "damaged"]]
+        assert any(line.startswith("bitten") and f"s3://gradworks/{key}: {said}" in line for line in lines)
+        assert any(line.startswith("sound ") and "4 waiting" in line for line in lines)
+        for act in (lambda: runs.shown(places, "bitten"), lambda: collect.collect("bitten")):
+            with pytest.raises(InputError, match=f"bitten/run.json: {said}\n") as caught:
+                act()
+            assert len(str(caught.value).splitlines()) <= 3
+            assert ("AWS_REQUEST_CHECKSUM_CALCULATION=when_required" in str(caught.value)) is (b"x-amz" in body)
+        assert "sound" in runs.shown(places, "sound")
+    finally:
+        places.delete([key])
+
+
+def test_what_no_run_wrote_is_skipped_and_named(made, clone):
+    places = submitted(made, "sound")
+    strange = ["readme.txt", "a/b/run.json", "sound/note", "sound/stages/a/b.json", "\x1b[2Jrun.json"]
+    keys = [f"{places.key('runs')}/{name}" for name in strange]
+    for key in keys:
+        places.put(key, b"{}")
+    try:
+        lines = runs.listing(places).splitlines()
+        assert any(line.startswith("sound ") for line in lines) and not any(line.startswith("a/b") for line in lines)
+        assert [line.partition(":")[0] for line in lines[-4:]] == ["skipped, as no run wrote it"] * 3 + ["and 2 more"]
+        assert "\x1b" not in "".join(lines) and "a/b" not in runs.names(places)
+    finally:
+        for key in keys:  # one of them is more than XML can hold
+            places.client.delete_object(Bucket=places.bucket, Key=key)
+
+
+@pytest.mark.parametrize("body", [b"x", b"[]", b"{}", b'{"state": 3}', b'{"state": "succeeded", "seconds": 3}'])
+def test_a_stages_record_that_cannot_be_read_hides_no_other(made, clone, body):
+    places = submitted(made, "partly")
+    places.put(places.key("runs", "partly", "stages/make.json"), body)
+    places.put_record("partly", "stages/double@a", {"state": "succeeded", "seconds": {"total": 3}, "attempt": 1})
+    lines = {line.split()[0]: line.split()[1] for line in runs.shown(places, "partly").splitlines() if line}
+    assert lines["make"] == "damaged" and lines["double@a"] == "succeeded" and lines["join"] == "waiting"
+    assert "1 succeeded, 2 waiting, 1 damaged" in runs.listing(places)
+
+
+def test_the_end_of_what_is_shown_of_a_failed_run_is_what_why_and_where(made, clone):
+    places = submitted(made, "fails")
+    said = "double@a: params.yaml: train.epochs: found -1\nexpected 1 or more"
+    places.put_record("fails", "stages/double@a", {"state": "failed", "attempt": 1, "error": said})
+    places.put_record("fails", "stages/double@b", {"state": "failed", "attempt": 1, "error": "double@b: x"})
+    places.put_record("fails", "stages/make", {"state": "retrying", "attempt": 1, "error": "make: y\nz"})
+    lines = runs.shown(places, "fails").splitlines()
+    assert lines[-3:] == [
+        "run fails failed: double@a: params.yaml: train.epochs: found -1", "expected 1 or more",
+        "its log: gradworks runs show fails --stage double@a --log   (failed too: double@b)",
+    ]  # fmt: skip
+    assert any(line.split()[:2] == ["make", "retrying"] and line.endswith("make: y") for line in lines)
+    assert "1 retrying" in runs.listing(places) and runs.failed(places, "fails") == ["make", "double@a", "double@b"]
+
+
 def test_what_a_run_cost_is_shown_where_the_profile_knew_a_price(made, clone):
     """By hand: 2 GPUs for 1800 s and 1 for 360 s are 1.1 hours, 2.75 at 2.5 an hour; the other kind has no price."""
     gpus = {"make": {"kind": "a100", "count": 2}, "double@a": {"kind": "a100", "count": 1}}
@@ -177,7 +251,7 @@ def test_what_is_not_there_is_said(made, clone):
         runs.record(places, "other-one")
     with pytest.raises(InputError, match="no stage 'nope'\nfound: make, double@a"):
         runs.shown(places, "there", "nope")
-    with pytest.raises(InputError, match="no log of make yet"):
+    with pytest.raises(InputError, match="no log of make: its pod has not begun; why: kubectl get events"):
         runs.log(places, "there", "make")
     with pytest.raises(InputError, match="no stage has failed"):
         runs.failed(places, "there")

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from gradworks.kubeflow.artifacts.words import plain
-from gradworks.kubeflow.places import Places
+from gradworks.kubeflow.places import Damaged, Places
 from gradworks.stage.errors import InputError
 
 AT_ONCE = 8  # requests
@@ -130,10 +130,8 @@ def intact(places: Places, run: str, stage: str) -> dict[str, Any] | None:
     """A lock entry of a run, or None where its bytes are not those of its digest. Raises InputError: the store."""
     try:
         entry = places.entry(run, stage)
-    except InputError as error:
-        if ": damaged\n" in str(error):
-            return None
-        raise
+    except Damaged:
+        return None
     return entry if isinstance(entry, dict) else None
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradworks.methods._core.twice import Twice
 from gradworks.spec import Params
 
 
@@ -46,7 +47,8 @@ class _Call(nn.Module):
 def differentiable(model: nn.Module, point: Params, run: Callable[[], Any]) -> Any:
     """`run()` with the trainable parameters of `model` replaced by `point`, differentiable in it to any order."""
     names = [f"model.{name}" for name, p in model.named_parameters() if p.requires_grad]
-    return functional_call(_Call(model), dict(zip(names, point, strict=True)), (run,))
+    with Twice():
+        return functional_call(_Call(model), dict(zip(names, point, strict=True)), (run,))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -342,5 +343,6 @@ def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: 
     figures |= mean_by_name([passes.figures() for passes in groups])
     tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
     log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
-    log["finite"] = float(log["gradient_norm"] == log["gradient_norm"] and abs(log["gradient_norm"]) != float("inf"))
+    # an update that found a term out of all bounds has said 0
+    log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
     return log

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAMES = ("train", "clean", "selection", "test")
-_ORDER = ("test", "clean", "selection", "train")  # who draws first where two take from one split of a source
+ORDER = ("test", "clean", "selection", "train")  # who draws first where two take from one split of a source
 
 
 class Take(Section):
@@ -77,7 +77,7 @@ def draw(splits: Splits, tables: dict[str, pa.Table], seed: int, where: str) -> 
     """
     made: dict[str, pa.Table] = {}
     taken: dict[str, set[str]] = {}
-    for name in _ORDER:
+    for name in ORDER:
         take: Take = getattr(splits, name)
         table = tables[take.from_]
         ids = table["id"].to_pylist()

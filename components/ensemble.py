@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     live.begin("ensemble", args)
-    settings = stage.section(args.params, "evaluate", predictions.Evaluate)
+    settings = stage.optional(args.params, "evaluate", predictions.Evaluate)
     task = row(stage.value(args.params, "task"))
     needed = ["id", "label", *([f"p_{name}" for name in task.classes] if task.classes else ["value"])]
     _once("--encoders", args.encoders)

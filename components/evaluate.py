@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     live.begin("evaluate", args)
-    settings = stage.section(args.params, "evaluate", Evaluate)
+    settings = stage.optional(args.params, "evaluate", Evaluate)
     task = row(stage.value(args.params, "task"))
     for folder in (args.run, args.model, args.data):
         artefacts.check(folder)

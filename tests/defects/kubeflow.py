@@ -112,7 +112,7 @@ ROWS = (
      'tests/kubeflow/test_submit.py::test_an_api_that_is_away_for_a_while_is_asked_again'),
     ('gradworks/kubeflow/sets.py', 'if written.is_file():', 'if False:',
      'tests/kubeflow/test_sets.py::test_cells_follow_as_if_the_file_had_been_edited'),
-    ('gradworks/kubeflow/sets.py', 'values["root"] = str((params.parent / values.get("root", ".")).absolute())', 'pass',
+    ('gradworks/kubeflow/sets.py', 'return cells.text(params, values)', 'return cells.text(params)',
      'tests/kubeflow/test_sets.py::test_cells_look_for_files_where_the_checkout_has_them'),
     ('gradworks/kubeflow/sets.py', 'if part not in known:', 'if False:',
      'tests/kubeflow/test_sets.py::test_what_is_refused'),

@@ -31,7 +31,8 @@ LAYERS = [
     ["gradworks/loop", "gradworks/pretraining"],
     ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
-     "gradworks/data", "gradworks/metrics", "gradworks/statistics", "gradworks/learning_rate"],
+     "gradworks/data", "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
+     "gradworks/learning_rate"],
     ["gradworks/spec"],
     ["gradworks/stage"],
 ]  # fmt: skip

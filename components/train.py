@@ -56,7 +56,7 @@ def method_of(params: Path, name: str, point: MethodPoint, task: Any, seed: int)
 
     try:
         return Method(point.objective, point.weighting, point.update, task=task, seed=seed)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{params}: methods.{name}: {error}") from None
 
 

@@ -20,6 +20,7 @@ from gradworks.data import corruptions, predictions, sizes, splits
 from gradworks.report.settings import Report, Target
 from gradworks.stage import Section, cells, fresh_yaml, validate, words
 from gradworks.stage.errors import InputError
+from gradworks.stage.held import at
 from gradworks.stage.place import place
 from gradworks.tasks import Row, row
 
@@ -69,16 +70,38 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
     task = _task(one.task, f"{params}: task")
     cells.check_names(params, values)
     _importable(top)
+    for key in ("fetch", "corrupt.splits", "corrupt.conditions", "pretrain"):
+        section = at(values, key)
+        for name, found in section.items() if isinstance(section, dict) else ():
+            _no_blanks(found, f"{params}: {key}.{name}")
     sources = _sources(params, values, task)
     drawn = _splits(params, values, task, sources)
     kinds = _encoders(params, values)
     _methods(params, values, task)
     _train(params, values, task, kinds, drawn)
-    validate(values.get("measure") or {}, _program("measure").Measure, f"{params}: measure")
-    _figures(params, values, task)
+    validate(_given(values, "measure"), _program("measure").Measure, f"{params}: measure")
+    _figures(params, values, task, sources[drawn.splits.test.from_.split("/")[0]].kind == "synthetic")
     made = cells.expand(params, values)
     _grid(params, values, made, kinds)
     _data(params, values, top, sources, drawn, data)
+
+
+def _given(values: Mapping[str, Any], name: str) -> Any:
+    """A section that may be left out."""
+    found = values.get(name)
+    return {} if found is None else found
+
+
+def _no_blanks(value: Any, where: str) -> None:
+    """Raises InputError at a key with nothing behind it, which would stand for the key's not being there, and at a
+    seed below zero.
+    """
+    for key, found in value.items() if isinstance(value, dict) else ():
+        if found is None:
+            raise InputError(f"{where}.{key}: found nothing\nexpected a value; leave the key out where none is meant")
+        if key == "seed" and isinstance(found, int) and found < 0:
+            raise InputError(f"{where}.seed: found {found}\nexpected a number of at least 0")
+        _no_blanks(found, f"{where}.{key}")
 
 
 def _importable(top: Path) -> None:
@@ -212,23 +235,28 @@ def _metric(name: str, task: Row, where: str) -> None:
         raise InputError(words.unknown(where, name, known))
 
 
-def _figures(params: Path, values: Mapping[str, Any], task: Row) -> None:
+def _figures(params: Path, values: Mapping[str, Any], task: Row, synthetic: bool) -> None:
     """What is evaluated, and what the report tells of it."""
-    evaluate = validate(values.get("evaluate") or {}, predictions.Evaluate, f"{params}: evaluate")
-    report = validate(values.get("report") or {}, Report, f"{params}: report")
+    evaluate = validate(_given(values, "evaluate"), predictions.Evaluate, f"{params}: evaluate")
+    report = validate(_given(values, "report"), Report, f"{params}: report")
+    if synthetic:
+        for column in evaluate.by:
+            sizes.check_column(column, (), f"{params}: evaluate.by")
     for name in ("primary", "secondary"):
         target: Target | None = getattr(report, name)
         for column in target.where if target else ():
             if column not in evaluate.by:
                 said = words.unknown(f"{params}: report.{name}.where", column, evaluate.by)
                 raise InputError(f"{said}, the columns of evaluate.by")
+            if synthetic and target:
+                sizes.check_column(column, [str(target.where[column])], f"{params}: report.{name}.where")
         if target and target.metric not in task.reported:
             raise InputError(words.unknown(f"{params}: report.{name}.metric", target.metric, task.reported))
 
 
 def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
     """What the report compares is trained."""
-    report = validate(values.get("report") or {}, Report, f"{params}: report")
+    report = validate(_given(values, "report"), Report, f"{params}: report")
     trained = list(dict.fromkeys(cell["method"] for cell in made["train"].values()))
     if report.baseline not in values["methods"]:
         raise InputError(words.unknown(f"{params}: report.baseline", report.baseline, values["methods"]))

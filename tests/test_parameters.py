@@ -93,6 +93,9 @@ MISTAKES = [
     (put("corrupt.conditions.noise", {"imbalance": {"ratios": {"neutrl": 0.1}}}), "did you mean neutral?", "expected"),
     (put("corrupt.conditions.noise", {"leak": {"count": 900}}), "leak.count: found 900", "at most 160"),
     (put("corrupt.condition", {}), "corrupt: found 'condition'; did you mean conditions?", "expected one of"),
+    (put("corrupt.conditions.noise.noise", None), "conditions.noise.noise: found nothing", "leave the key out"),
+    (put("corrupt.splits.clean.size", None), "splits.clean.size: found nothing", "leave the key out"),
+    (put("fetch.synthetic.seed", -1), "fetch.synthetic.seed: found -1", "expected a number of at least 0"),
     # encoders
     (put("pretrain.gru.model", "gur"), "pretrain.gru.model: found 'gur'; did you mean gru?", "expected one of: bow"),
     (put("pretrain.gru.hiden", 16), "pretrain.gru.hiden: unknown key; did you mean hidden?", "expected one of"),
@@ -126,6 +129,10 @@ MISTAKES = [
     # measure, evaluate, report
     (put("measure.pairs", [5, 9]), "measure.pairs: found [5, 9]", "expected a least number of 9"),
     (put("evaluate.by", "set"), "evaluate.by: found 'set'", "expected a list"),
+    (put("measure", 0), "measure: found 0", "expected keys with values"),
+    (put("evaluate.by", ["set", "heuristics"]), "did you mean heuristic?", "expected one of: set, heuristic"),
+    (put("report.primary.where", {"set": "chalenge"}), "where.set: found 'chalenge'; did you mean challenge?", ""),
+    (put("methods.dotprod.update", {"dotprod": {"weight": 10**400}}), "methods.dotprod: ", "too large"),
     (put("report.primary.metric", "acc"), "report.primary", "expected one of"),
     (put("report.primary.where", {"subset": "challenge"}), "where: found 'subset'", "columns of evaluate.by"),
     (put("report.baseline", "plain"), "report.baseline: found 'plain'", "expected one of: erm, dotprod"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,13 +101,18 @@ def drawn(asked: Splits, rows: Mapping[str, int], where: str) -> Sizes:
 def check_columns(take: Take, where: str) -> None:
     """Raises InputError when `take.where` names a column or value that no synthetic source has."""
     for column, wanted in take.where.items():
-        if column in ("premise", "hypothesis", "id"):
-            continue
-        if column not in _COLUMNS:
-            raise InputError(words.unknown(where, column, _COLUMNS))
-        for value in [wanted] if isinstance(wanted, str) else wanted:
-            if value not in _COLUMNS[column]:
-                raise InputError(words.unknown(f"{where}.{column}", value, _COLUMNS[column]))
+        check_column(column, [wanted] if isinstance(wanted, str) else wanted, where)
+
+
+def check_column(column: str, wanted: Iterable[str], where: str) -> None:
+    """Raises InputError when no synthetic source has the column, or not with one of the values `wanted`."""
+    if column in ("premise", "hypothesis", "id"):
+        return
+    if column not in _COLUMNS:
+        raise InputError(words.unknown(where, column, _COLUMNS))
+    for value in wanted:
+        if value not in _COLUMNS[column]:
+            raise InputError(words.unknown(f"{where}.{column}", value, _COLUMNS[column]))
 
 
 def check_condition(condition: Condition, task: Row, drawn: Sizes, where: str) -> None:

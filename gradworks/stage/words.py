@@ -69,7 +69,7 @@ def _along(value: Any, place: Sequence[Any]) -> list[Any]:
 def number(value: Any, error: Mapping[str, Any]) -> Any | None:
     """The value with the number that a person wrote as text, or 32.0 for 32; None where the error is another one."""
     found = error["input"]
-    if error["type"] not in _NUMERIC or isinstance(found, bool):
+    if error["type"] not in _NUMERIC:
         return None
     if isinstance(found, str) and _NUMBER.fullmatch(found.strip()):
         meant: Any = float(found)

@@ -38,7 +38,7 @@ def inputs(tmp_path):
         table["selection_accuracy"] = [looks.get(i) for i in range(steps)]
         artefacts.write_parquet(tmp_path / "train" / path / "history.parquet", pa.table(table))
 
-    history("noise/erm/gru/0", [float(i) for i in range(80)], {39: 0.5, 79: 0.75})
+    history("noise/erm/gru/0", [float(i) for i in range(80)], {38: 0.5, 79: 0.75})
     history("noise/erm/gru/1", [float(i) + 2 for i in range(80)], {39: 0.25, 79: 0.25})
     history("noise/sam/gru/0", [1.0, 3.0], {})
     paths = ["noise/erm/gru/0", "noise/erm/gru/1", "noise/sam/gru/0", "noise/gone/gru/0"]
@@ -58,6 +58,7 @@ def test_curves_by_hand(inputs):
         "condition": "noise", "encoder": "gru", "method": "erm", "examples": 16, "loss": 1.5, "score": None,
     }  # fmt: skip
     assert (erm[19]["examples"], erm[19]["loss"], erm[19]["score"]) == (320, 39.5, 0.375)
+    assert erm[30]["score"] == 0.375
     assert (erm[-1]["examples"], erm[-1]["loss"], erm[-1]["score"]) == (640, 79.5, 0.5)
     assert [(row["examples"], row["loss"]) for row in rows if row["method"] == "sam"] == [(8, 1.0), (16, 3.0)]
     assert len({tuple(row) for row in rows}) == 1  # else DVC takes none of them

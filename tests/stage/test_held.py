@@ -156,3 +156,26 @@ def test_a_file_that_is_not_there_is_no_error_of_its_own(project, monkeypatch):
     with pytest.raises(InputError, match="is new"):
         held.check()
     assert stage.read_yaml(Path("params.yaml"))["title"] == "a"
+
+
+def dvc(project, *args, **more):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    options = {"cwd": project, "env": env, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([sys.executable, "-m", "dvc", *args], **(options | more))
+
+
+def test_dvc_records_nothing_of_an_edited_run_and_all_of_the_next(project):
+    assert dvc(project, "init", "--no-scm", "-q").wait() == 0
+    process = dvc(project, "repro")
+    while process.stdout.readline().strip() != "40":
+        assert process.poll() is None
+    params("epochs: 40 -> epochs: 2")(project)
+    (project / "go").touch()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and "train.epochs: changed since the stage began: 40, now 2" in said
+    assert not (project / "dvc.lock").exists() and not list((project / ".dvc").glob("cache/runs/*"))
+    again = dvc(project, "repro")
+    assert again.communicate(timeout=60)[0].count("Running stage") == 1
+    lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["train@noise-erm"]
+    assert lock["params"]["params.yaml"]["train"] == {"epochs": 2}
+    assert (project / "out").read_text() == "2"

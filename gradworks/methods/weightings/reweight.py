@@ -238,11 +238,11 @@ def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tenso
     found = {}
     for task, pairs in parts.items():
         labels, weights = (torch.cat(column) for column in zip(*pairs, strict=True))
-        low, high = torch.stack(labels.aminmax()).tolist()
+        low, high = torch.stack(labels.long().aminmax()).tolist()
         if low < 0 or high >= _CLASSES:
             continue
-        labels = labels.to(weights.device)
-        met, sums = labels.bincount(), labels.bincount(weights.float())
+        of = labels.to(weights.device)[:, None] == torch.arange(high + 1, device=weights.device)
+        sums = weights.float() @ of.float()  # bincount with weights is not deterministic on CUDA
         shares = (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).unbind()
-        found |= {f"class_share_{task}_{c}": shares[c] for c, count in enumerate(met.tolist()) if count}
+        found |= {f"class_share_{task}_{c}": shares[c] for c, met in enumerate(of.any(0).tolist()) if met}
     return found

@@ -7,6 +7,7 @@ from tests.defects import (
     library,
     objectives,
     parameters,
+    passes,
     report,
     rest,
     telemetry,
@@ -14,5 +15,18 @@ from tests.defects import (
     weightings,
 )
 
-PARTS = (rest, objectives, weightings, updates, library, benchmarks, kubeflow, artifacts, telemetry, report, parameters)
+PARTS = (
+    artifacts,
+    benchmarks,
+    kubeflow,
+    library,
+    objectives,
+    parameters,
+    passes,
+    report,
+    rest,
+    telemetry,
+    updates,
+    weightings,
+)
 ROWS = tuple(row for part in PARTS for row in part.ROWS)

@@ -191,6 +191,28 @@ def test_a_compiled_model_holds_the_same(name, slots):
     assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(moved, plain, strict=True))
 
 
+def test_a_module_that_is_exchanged_between_steps_rests_too():
+    """As `prepare_qat` exchanges modules: no parameter is another."""
+    model, plain = made(Net), made(Net)
+    method = Method(update="sam", task=TASK)
+    method.backward(model, [[BATCHES[0]]])
+    for one in (model, plain):
+        one.middle = MOVING["centred"][0]().middle
+    method.backward(model, [[BATCHES[1]]])
+    with torch.no_grad():
+        plain(BATCHES[1].inputs)
+    assert torch.equal(model.middle.mean, plain.middle.mean)
+
+
+def test_a_ghost_that_is_asked_for_looks_twice_at_buffers_that_rest():
+    method = Method(weighting={"reweight": {"backend": "ghost"}}, task=TASK)
+    model, plain = made(MOVING["centred"][0]), made(MOVING["centred"][0])
+    method.backward(model, [[BATCHES[0]]], [[BATCHES[5]]])
+    with torch.no_grad():
+        plain(BATCHES[0].inputs)
+    assert torch.equal(model.middle.mean, plain.middle.mean)
+
+
 class Padded(nn.Module):
     """Reads padded positions, which the fast path of attention in eval sets to zero."""
 

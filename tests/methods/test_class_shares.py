@@ -29,6 +29,13 @@ def test_the_log_has_the_share_of_each_class_over_all_micro_batches(backend, eve
         assert sum(expected.values()) == pytest.approx(1)
 
 
+def test_labels_of_true_and_false_are_classes():
+    batches, clean = draw(1, "one", n=8)
+    batches[0][0].labels = batches[0][0].labels.bool()
+    report = Method(weighting="reweight", tasks=TASKS).backward(build(Net), batches, clean)
+    assert shares(report).keys() == {"one_0", "one_1"}
+
+
 @pytest.mark.parametrize("kind", ["reg", "span", "seq"])
 def test_labels_that_are_no_classes_have_no_shares(kind):
     report = Method(weighting="reweight", tasks=TASKS).backward(build(Net), *draw(1, kind, n=8, seed=140))

@@ -23,7 +23,7 @@ def test_it_is_made_first_and_at_the_interval():
     method = Method(update="sam", task=TASK, check_every=3)
     found = checks(method, made(Net), [[b] for b in BATCHES])
     assert found == pytest.approx([2 / 3, 0, 0, 2 / 3, 0, 0, 2 / 3, 0])
-    assert replay.EVERY == 100
+    assert replay.EVERY == 200
 
 
 def test_it_is_made_again_when_what_is_trained_or_a_mode_changes():

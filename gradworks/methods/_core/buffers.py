@@ -37,6 +37,22 @@ class Slot(NamedTuple):
         return self.module._buffers[self.key]
 
 
+class Tree:
+    """The modules of a model by name, listed again where one has other children: a walk takes longer than a look."""
+
+    def __init__(self) -> None:
+        self.modules: list[tuple[str, nn.Module]] = []
+        self._children: list[int] = []
+
+    def follow(self, model: nn.Module) -> None:
+        if not self.modules or self.modules[0][1] is not model or self._children != self._listed():
+            self.modules = list(model.named_modules())
+            self._children = self._listed()
+
+    def _listed(self) -> list[int]:
+        return [id(child) for _, module in self.modules for child in module._modules.values()]
+
+
 class Buffers:
     """The buffers of a model in one step.
 
@@ -44,15 +60,19 @@ class Buffers:
         model: the module; its structure does not change within a step.
         moving: names of those that were seen to move.
         once: every micro-batch is evaluated once: nothing is kept of the pass that moves them.
+        tree: of its modules, kept from step to step.
     """
 
-    def __init__(self, model: nn.Module, moving: Collection[str] = (), once: bool = True):
-        self.model, self.once = model, once
+    def __init__(
+        self, model: nn.Module, moving: Collection[str] = (), once: bool = True, tree: Tree | None = None
+    ):  # fmt: skip
+        self.model, self.once, self._tree = model, once, tree or Tree()
         self.moving = frozenset(moving)
 
     @cached_property
     def slots(self) -> list[Slot]:
-        modules = (m for m in self.model.named_modules() if not isinstance(m[1], torch.jit.ScriptModule))
+        self._tree.follow(self.model)
+        modules = (m for m in self._tree.modules if not isinstance(m[1], torch.jit.ScriptModule))
         return [Slot(module, key, f"{name}.{key}".lstrip(".")) for name, module in modules for key in module._buffers]
 
     @cached_property

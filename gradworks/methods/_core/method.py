@@ -184,7 +184,7 @@ class Method:
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
             return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices, kept)
 
-        buffers = Buffers(model, self._replay.moving, once and not self._replay.moving)
+        buffers = Buffers(model, self._replay.moving, once and not self._replay.moving, self._replay.tree)
         start = buffers.copies() if clean and buffers.held else None
         step = Step(
             model, parameters, self.objective, self.weighting, self._task_of, masks, self._reduce, Meter(),

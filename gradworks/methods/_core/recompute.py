@@ -12,7 +12,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import torch
 from torch.utils import checkpoint as torch_checkpoint
@@ -58,8 +57,14 @@ def recomputed_in_place() -> Iterator[None]:
         # dropout of a part that does not keep the random state would draw other masks
         return own(again, True, *rest, **options)
 
-    with mock.patch.multiple(torch_checkpoint, **{_GENERATOR: generator, "CheckpointFunction": _NotReentrant}):
+    function = torch_checkpoint.CheckpointFunction
+    setattr(torch_checkpoint, _GENERATOR, generator)
+    torch_checkpoint.CheckpointFunction = _NotReentrant
+    try:
         yield
+    finally:
+        setattr(torch_checkpoint, _GENERATOR, own)
+        torch_checkpoint.CheckpointFunction = function
 
 
 class _NotReentrant:

@@ -64,9 +64,13 @@ class Reweight(BaseWeighting):
 
     Args:
         backend: how u is computed. `ghost`: exact, layer by layer; where every trained parameter belongs to a layer
-            with a rule (`_backends/layers.py`, and nn.GRU). `logit_fd`: finite difference of the outputs, any
-            architecture. `auto`: ghost where it can serve the model, else logit_fd; says which and why (logger
-            "gradworks"). `jvp`, `per_example`, `second_order`: exact and slower, for comparison.
+            with a rule (`_backends/layers.py`, and nn.GRU) and rows are examples, which holds for every batch: one of
+            another kind is examined before its scores count (`_backends/agreement.py` says what that sees, and what
+            only a look now and then does). `logit_fd`: finite difference of the outputs, any architecture and any
+            loss, one that reads other examples (in-batch negatives) too. `auto`: ghost where it can serve the model,
+            else logit_fd; says which and why (logger "gradworks"). A batch that ghost cannot serve though it served
+            others is scored by example, and the next one by logit_fd. `jvp`, `per_example`, `second_order`: exact and
+            slower, for comparison.
         tau: of logit_fd, the rms change of the outputs; None = by precision (1e-3 in float32).
         every: score every k-th step; every label counts the same on the steps between, which need no clean pass.
     """
@@ -234,10 +238,11 @@ def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tenso
     found = {}
     for task, pairs in parts.items():
         labels, weights = (torch.cat(column) for column in zip(*pairs, strict=True))
-        classes, place = labels.unique(return_inverse=True)
-        if len(classes) > _CLASSES:
+        low, high = torch.stack(labels.long().aminmax()).tolist()
+        if low < 0 or high >= _CLASSES:
             continue
-        sums = torch.zeros(len(classes), device=weights.device).index_add(0, place.to(weights.device), weights.float())
-        shares = sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
-        found |= {f"class_share_{task}_{c}": share for c, share in zip(classes.tolist(), shares, strict=True)}
+        of = labels.to(weights.device)[:, None] == torch.arange(high + 1, device=weights.device)
+        sums = weights.float() @ of.float()  # bincount with weights is not deterministic on CUDA
+        shares = (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).unbind()
+        found |= {f"class_share_{task}_{c}": shares[c] for c, met in enumerate(of.any(0).tolist()) if met}
     return found

@@ -3,7 +3,8 @@
 1. Exact: the gradient of sum r_i l_i, r uneven, from the recorded rows against that of a plain pass. It differs where
    rows are not examples, a parameter is used past its module, or examples are coupled. Before the scores count of the
    first pass of each kind (`kinds.py`: operations, modules, how rows relate to examples, task, what is trained, train
-   or eval), and of one pass at steps 10 and 50 and every 250th: 4/3 plain passes more.
+   or eval), and of one pass at steps 10 and 50 and every 250th: 4/3 plain passes more. They are counted in the first
+   step alone, so that what a step is said to cost does not depend on which were measured.
 2. Independent: the scores against those of `logit_fd`, by rank and sign. It differs where the rule of an inner product
    is wrong, or where two passes under the same masks differ. On the first batch of each task and set of trained
    parameters; later kinds of pass have <clean, sum r_i g_i> against sum r_i u_i instead, which costs nothing.
@@ -96,6 +97,7 @@ def admitted(ghost: Ghost, here: Pass, check: bool) -> Recorded:
     Raises:
         NotCovered: its scores must not count.
     """
+    before = here.count(0)
     if not check:
         recorded = _recorded(ghost, here)
         if recorded.kind in ghost.layouts:
@@ -103,7 +105,8 @@ def admitted(ghost: Ghost, here: Pass, check: bool) -> Recorded:
                 raise NotCovered("", COUPLED)
             return recorded
         del recorded  # its graph and that of the plain pass would be in memory at once
-    recorded, plain = _exact(ghost, here)
+        here.count(before - here.count(0))
+    recorded, plain = _exact(ghost, here, besides=True)
     direction = ghost.direction()
     expected, made = dot(direction, plain.gradient), (plain.r * ghost.scores(recorded)).sum()
     bound = (_EXACT_HALF if _half(here, recorded.outputs) else _EXACT) * norm(direction) * norm(plain.gradient)
@@ -121,8 +124,9 @@ def _recorded(ghost: Ghost, here: Pass) -> Recorded:
         raise NotCovered("", f"a recorded forward pass fails: {str(error).splitlines()[0]}") from error
 
 
-def _exact(ghost: Ghost, here: Pass) -> tuple[Recorded, _Plain]:
-    modules = ghost.modules(here)
+def _exact(ghost: Ghost, here: Pass, besides: bool = False) -> tuple[Recorded, _Plain]:
+    """`besides`: the plain pass is not counted."""
+    modules, before = ghost.modules(here), here.count(0)
     outputs = here.outputs()  # a pass of its own: recording must not change what the model computes
     losses = here.loss(outputs)
     if coupled(outputs, losses):
@@ -130,6 +134,8 @@ def _exact(ghost: Ghost, here: Pass) -> tuple[Recorded, _Plain]:
     r = uneven(losses)
     plain = here.backward((r * losses).sum())
     del outputs, losses
+    if besides:
+        here.count(before - here.count(0))
     recorded = _recorded(ghost, here)
     try:
         ghost.backward(recorded)

@@ -37,7 +37,7 @@ def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, al
     axes.set_xlim(min(xs) - 0.12 * wide, max(xs) + 0.3 * wide)
     axes.set_ylim(min(ys) - 0.15 * high, max(ys) + 0.15 * high)
     _names(axes, points, methods)
-    axes.set_xlabel("time of the run, × that of plain training (left is cheaper)")
+    axes.set_xlabel("time of the run, × that of the baseline (left is cheaper)")
     axes.set_ylabel(label)
     axes.grid(color=FAINT, linewidth=0.4, alpha=0.35)
     return svg_of(axes, "cost-" + alt, alt)

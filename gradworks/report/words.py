@@ -120,12 +120,12 @@ def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[st
 
 
 def _time(results: dict[str, Any], best: dict[str, Any]) -> str:
-    """`× 1.61 the time of plain training on a CPU, 1 thread`; empty where it was not measured."""
+    """`× 1.61 the time of erm on a CPU, 1 thread`, of whole runs; empty where it was not measured."""
     row = cost.of(results, best["encoder"], best["method"])
     if row is None:
         return ""
     before = f", the {row['after']} run that it starts from included," if row["after"] else ""
-    return f"{form.ratio(row['total'])} the time of plain training{before} on {row['hardware']}"
+    return f"{form.ratio(row['total'])} the time of {results['baseline']}{before} on {row['hardware']}"
 
 
 def headline(results: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@
 ROWS = (
     ('gradworks/report/cost.py', '_MILLION / rate["method_examples"]', '_MILLION / rate["plain_examples"]',
      'tests/report/test_cost.py::test_money_where_the_device_has_a_price'),
-    ('gradworks/report/cost.py', 'first.get("hardware") != found.get("hardware")', 'False',
+    ('gradworks/report/cost.py', 'base.get("hardware") != found.get("hardware")', 'False',
      'tests/report/test_cost.py::test_a_method_that_starts_from_another_carries_its_time'),
-    ('gradworks/report/cost.py', 'found["time"]["method_seconds"] / first["time"]["plain_seconds"]', 'found["time"]["ratio"]',
-     'tests/report/test_cost.py::test_a_method_that_starts_from_another_carries_its_time'),
+    ('gradworks/report/cost.py', 'found["time"]["method_seconds"] / base["time"]["method_seconds"]', 'found["time"]["ratio"]',
+     'tests/report/test_cost.py::test_the_cost_of_a_run_is_over_the_run_of_the_baseline'),
     ('gradworks/report/page.py', 'return row if row and row["hardware"] == hardware else None', 'return row',
      'tests/report/test_cost.py::test_two_machines_never_stand_in_one_column'),
     ('gradworks/report/pictures.py', 'row is None or row["hardware"] != hardware or', 'row is None or',

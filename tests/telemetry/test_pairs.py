@@ -84,7 +84,7 @@ def test_sides_alternate_and_drift_cancels(monkeypatch):
     assert [found.value, found.low, found.high] == pytest.approx([1.5] * 3)
     assert found.n == 8  # narrow enough at once
     assert "".join(clock.order) == "ABBA" * 4
-    assert both.seconds == pytest.approx((2.0 * 1.25, 3.0 * 1.25))
+    assert both.seconds == pytest.approx((2.0 * 1.35, 3.0 * 1.35))
 
 
 def test_it_ends_when_time_is_up_or_rounds_are(monkeypatch):

@@ -19,6 +19,8 @@ from gradworks.stage.errors import InputError
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
 SMALL = 30  # fewer examples than this are marked: an interval is wide and a normal approximation is poor
 RESAMPLES = 1000
+FEWEST = 12  # examples; below them the intervals of F1, macro F1 and Matthews hold less than 93 %
+FEWEST_LOSSES = 30  # and those of a mean of losses
 CLASSIFICATION = ("accuracy", "macro_f1", "f1", "matthews", "log_loss")
 REGRESSION = ("pearson", "spearman", "mean_squared_error")
 LOWER_IS_BETTER = frozenset({"mean_squared_error", "log_loss"})
@@ -51,10 +53,12 @@ def better(metric: str) -> int:
 def score(metric: str, labels: Any, outputs: Any, classes: Sequence[str] | None = None, seed: int = 0) -> Score:
     """One metric with its 95 % interval.
 
-    Accuracy: Wilson (1927). F1, macro F1, Matthews: percentiles of 1000 bootstrap resamples, drawn as multinomial
-    counts of the confusion matrix (the same distribution as resampling examples) and keyed by (metric, seed).
-    Pearson: Fisher's z. Spearman: Fisher's z with the variance of Bonett and Wright (2000). Mean squared error and log
-    loss (nats): normal interval of the mean.
+    Accuracy: Wilson (1927). F1, macro F1, Matthews: 1000 draws of the confusion matrix's shares given its counts
+    (Goutte and Gaussier, ECIR 2005), keyed by (metric, seed); as in Clopper and Pearson's interval (1934) the lower end
+    is read with half an error more a class, the upper one with as many more right, so that a perfect score on few
+    examples has an interval. None below 12 examples. Pearson: Fisher's z. Spearman: Fisher's z with the variance of
+    Bonett and Wright (2000). Mean squared error and log loss (nats): Student's t interval of the logarithm of the mean,
+    the upper end with one loss more, as bad as the worst seen; none below 30 examples.
 
     Args:
         metric: a name in CLASSIFICATION or REGRESSION. `f1` is that of the last of two classes.
@@ -85,7 +89,7 @@ def score(metric: str, labels: Any, outputs: Any, classes: Sequence[str] | None 
     if metric == "f1" and len(classes) != 2:
         raise InputError(f"metric 'f1' needs two classes, found {len(classes)}\nexpected: macro_f1")
     if metric == "log_loss":
-        return _mean(-np.log(outputs[np.arange(n), indices(labels, classes)].clip(SURE)))
+        return _mean(-np.log(outputs[np.arange(n), indices(labels, classes)].clip(SURE)), np.log(len(classes)))
     return _classification(metric, indices(labels, classes), outputs.argmax(axis=1), classes, seed)
 
 
@@ -190,16 +194,24 @@ def _classification(metric: str, labels: np.ndarray, predicted: np.ndarray, clas
     if metric == "f1" and confusion[1:].sum() == 0:
         return Score(None, n, note=f"{classes[1]!r} is neither a label nor a prediction: F1 is not defined")
     statistic = STATISTICS[metric]
-    draws = np.random.default_rng([seed, zlib.crc32(metric.encode())]).multinomial(n, confusion / n, size=RESAMPLES)
-    low, high = np.quantile(statistic(draws.reshape(-1, c, c).astype(float)), [0.025, 0.975])
-    return Score(float(statistic(confusion.reshape(1, c, c).astype(float))[0]), n, float(low), float(high))
+    value = float(statistic(confusion.reshape(1, c, c).astype(float))[0])
+    if n < FEWEST:
+        return Score(value, n, note=f"no interval below {FEWEST} examples")
+    right, wrong = np.eye(c).ravel(), 1 - np.eye(c).ravel()
+    right = right * (np.arange(c * c) == c * c - 1) if metric == "f1" else right
+    draw = np.random.default_rng([seed, zlib.crc32(metric.encode())])
+    found = []
+    for more, quantile in ((wrong, 0.025), (right, 0.975)):
+        drawn = draw.standard_gamma(confusion + more * (c / 2 / more.sum()), size=(RESAMPLES, c * c))
+        found.append(float(np.quantile(statistic(drawn.reshape(-1, c, c)), quantile)))
+    return Score(value, n, min(found[0], value), max(found[1], value))
 
 
 # Each takes (b, c, c) confusion matrices, rows = labels, and returns (b,). scikit-learn takes one at a time and
 # examples, not counts: a thousand resamples would cost seconds.
 def _class_f1(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = m.sum(axis=1) + m.sum(axis=2)  # (b, c): labels plus predictions of a class
-    return 2 * np.diagonal(m, axis1=1, axis2=2) / np.maximum(total, 1), total > 0
+    return 2 * np.diagonal(m, axis1=1, axis2=2) / np.where(total > 0, total, 1), total > 0
 
 
 def _f1(m: np.ndarray) -> np.ndarray:
@@ -222,13 +234,19 @@ def _matthews(m: np.ndarray) -> np.ndarray:
 STATISTICS = {"f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}
 
 
-def _mean(losses: np.ndarray) -> Score:
-    """Of losses (n,) that are not negative, with the normal interval."""
+def _mean(losses: np.ndarray, worst: float = 0.0) -> Score:
+    """Of losses (n,) that are not negative; `worst`: the least that an example not seen may lose."""
     n, mean = len(losses), float(losses.mean())
-    if n < 2:
-        return Score(mean, n, note="no interval from one example")
-    half = float(Z * losses.std(ddof=1) / np.sqrt(n))
-    return Score(mean, n, max(0.0, mean - half), mean + half)
+    if n < FEWEST_LOSSES:
+        return Score(mean, n, note=f"no interval below {FEWEST_LOSSES} examples")
+    found = []
+    for more in ([], [max(float(losses.max()), worst)]):
+        given = np.append(losses, more)
+        centre, error = float(given.mean()), float(given.std(ddof=1) / np.sqrt(len(given)))
+        found.append((centre, error / centre if centre else 0.0))
+    (low, below), (high, above) = found
+    t = Z + (Z**3 + Z) / (4 * (n - 1)) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * (n - 1) ** 2)  # Student's, to 1e-4
+    return Score(mean, n, low * float(np.exp(-t * below)), high * float(np.exp(t * above)))
 
 
 def _regression(metric: str, labels: np.ndarray, values: np.ndarray) -> Score:

@@ -2,8 +2,10 @@
 
 A method whose cells all score as before is unchanged: stages are replayed bit for bit, so most are. For the others the
 difference is paired by seed. With two seeds a row alone has one degree of freedom, and its interval would hide a drop
-of ten points; so the spread of such differences is estimated from all changed rows together, and from how far apart the
-methods of the base stand from seed to seed (the residuals of method + seed in each condition: what a retraining does).
+of ten points; so the spread of such differences is estimated from all changed rows together, and from how far apart
+methods stand from seed to seed (the residuals of method + seed in each condition: what a retraining does). Rows may
+differ in spread: a difference must also be five standard errors of the widest row, and where rows clearly differ that
+row's spread takes the place of the pooled one, and a row must stand its own as well.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from gradworks.stage.errors import InputError
 
 LEVEL = 0.999  # of the intervals: an alarm that is often false is not looked at
 _USED = ("ok", "not converged")
+_CLEAR = 0.01  # level at which rows are said to differ in spread
+_WIDEST = 5.0  # standard errors of the row that spreads most
+Key = tuple[str, str, str]  # condition, encoder, method
+Rows = dict[Key, dict[int, float | None]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,11 @@ class Change:
     Attributes:
         seeds: that both have.
         before, after: means of the primary metric over them; None where a side has no score.
-        mean: of the paired differences; `low`, `high`: its interval, None where there is none.
-        p: two-sided, corrected over the changed rows (Holm).
-        detectable: the smallest true difference that this many seeds would show with 80 % power.
-        verdict: "unchanged", "better", "worse", "within chance", "no interval", "new", "gone" or "lost" (its cells had
-            a score and have none).
+        mean: of the paired differences; `low`, `high`: its interval, corrected as p is, None where there is none.
+        p: two-sided, corrected over the changed rows (Bonferroni).
+        detectable: the smallest true difference that this rule finds with 80 % power, correction included.
+        verdict: "unchanged", "better", "worse", "within chance", "no interval", "new", "gone", "lost" (a cell had a
+            score and has none), "now scored" (no cell had one) or "no common seed".
     """
 
     condition: str
@@ -65,8 +71,8 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     if before["primary"]["name"] != after["primary"]["name"]:
         raise ValueError(f"the base's figure is {before['primary']['name']!r}, now it is {after['primary']['name']!r}")
     old, new = _rows(before), _rows(after)
-    pairs: dict[tuple[str, str, str], list[float]] = {}
-    made: dict[tuple[str, str, str], Change] = {}
+    pairs: dict[Key, list[float]] = {}
+    made: dict[Key, Change] = {}
     for key in dict.fromkeys([*new, *old]):
         ours, theirs = new.get(key, {}), old.get(key, {})
         common = [s for s in ours if s in theirs and ours[s] is not None and theirs[s] is not None]
@@ -74,17 +80,19 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
         made[key] = Change(*key, len(common), *means, verdict=_known(ours, theirs))
         if made[key].verdict == "":
             pairs[key] = [ours[s] - theirs[s] for s in common]
-    return list((made | _judged(made, pairs, _spread(old), after["primary"]["better"])).values())
+    spreads = _spreads(old, new, {key: made[key].verdict for key in made})
+    return list((made | _judged(made, pairs, spreads, after["primary"]["better"])).values())
 
 
-def _rows(results: dict[str, Any]) -> dict[tuple[str, str, str], dict[int, float | None]]:
+def _rows(results: dict[str, Any]) -> Rows:
     """(condition, encoder, method) -> seed -> value; None where the cell ended without a score."""
-    found: dict[tuple[str, str, str], dict[int, float | None]] = {}
+    found: Rows = {}
     for cell in results["cells"]:
         if cell["state"] != "not run":
             score = cell["primary"] if cell["state"] in _USED else None
             row = found.setdefault((cell["condition"], cell["encoder"], cell["method"]), {})
-            row[cell["seed"]] = score["value"] if score else None
+            value = score["value"] if score else None
+            row[cell["seed"]] = value if statistics.is_number(value) else None
     return found
 
 
@@ -96,53 +104,91 @@ def _known(ours: dict[int, float | None], theirs: dict[int, float | None]) -> st
         return "gone"
     if any(theirs[s] is not None and ours.get(s, 0.0) is None for s in theirs):
         return "lost"
-    return "unchanged" if all(ours[s] == theirs[s] for s in ours if s in theirs) else ""
+    both = [s for s in ours if s in theirs]
+    if not both:
+        return "no common seed"
+    known = [s for s in both if ours[s] is not None and theirs[s] is not None]
+    if not known and any(ours[s] is not None for s in both):
+        return "now scored"
+    return "unchanged" if all(ours[s] == theirs[s] for s in both) or not known else ""
 
 
-def _spread(rows: dict[tuple[str, str, str], dict[int, float | None]]) -> tuple[float, int]:
-    """Sum of squares and degrees of freedom of what neither method nor seed explains, over conditions and encoders."""
+def _spreads(old: Rows, new: Rows, verdicts: dict[Key, str]) -> dict[Key, tuple[float, int]]:
+    """Row -> sum of squares and degrees of freedom of one training's chance, from the residuals of method + seed.
+
+    Of a changed row both sides count: their sum is independent of their difference, and has twice the variance.
+    """
     import numpy as np
 
-    squares, freedom = 0.0, 0
-    for family in dict.fromkeys((condition, encoder) for condition, encoder, _ in rows):
-        own = [row for key, row in rows.items() if key[:2] == family and None not in row.values()]
-        seeds = sorted(set.intersection(*(set(row) for row in own))) if own else []
-        if len(own) > 1 and len(seeds) > 1:
-            table = np.array([[row[s] for s in seeds] for row in own], dtype=float)
-            rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-            squares += float((rest**2).sum())
-            freedom += (len(own) - 1) * (len(seeds) - 1)
-    return squares, freedom
+    found: dict[Key, tuple[float, int]] = {}
+    for family in dict.fromkeys(key[:2] for key in old):
+        own = {key: row for key, row in old.items() if key[:2] == family and None not in row.values()}
+        seeds = sorted(set.intersection(*(set(row) for row in own.values()))) if own else []
+        if len(own) < 2 or len(seeds) < 2:
+            continue
+        table = np.zeros((len(own), len(seeds)))
+        for i, (key, row) in enumerate(own.items()):
+            after = new.get(key, {})
+            twice = verdicts.get(key) == "" and all(after.get(s) is not None for s in seeds)
+            table[i] = [(row[s] + after[s]) / math.sqrt(2) if twice else row[s] for s in seeds]
+        rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+        for key, of in zip(own, rest, strict=True):
+            found[key] = float((of**2).sum()) / (1 - 1 / len(own)), len(seeds) - 1
+    return found
 
 
 def _judged(
-    made: dict[tuple[str, str, str], Change],
-    pairs: dict[tuple[str, str, str], list[float]],
-    spread: tuple[float, int],
-    better: int,
-) -> dict[tuple[str, str, str], Change]:
-    """The changed rows with interval, corrected p and verdict; `spread` of one training, a difference has two."""
+    made: dict[Key, Change], pairs: dict[Key, list[float]], spreads: dict[Key, tuple[float, int]], better: int
+) -> dict[Key, Change]:
+    """The changed rows with interval, corrected p and verdict; variances are of one training, a difference has two."""
     from scipy.special import stdtr, stdtrit
 
     means = {key: math.fsum(values) / len(values) for key, values in pairs.items()}
-    freedom = spread[1] + sum(len(values) - 1 for values in pairs.values())
-    squares = 2 * spread[0] + math.fsum((v - means[key]) ** 2 for key, values in pairs.items() for v in values)
-    sd = math.sqrt(squares / freedom) if freedom else 0.0
-    judged: dict[tuple[str, str, str], Change] = {}
-    if sd == 0.0:  # one seed, or the same difference for each: nothing says how much chance does
+    rows = {key: list(one) for key, one in spreads.items()}
+    for key, values in pairs.items():
+        squares, freedom = rows.setdefault(key, [0.0, 0])
+        rows[key] = [squares + math.fsum((v - means[key]) ** 2 for v in values) / 2, freedom + len(values) - 1]
+    freedom = sum(f for _, f in rows.values())
+    variance = math.fsum(s for s, _ in rows.values()) / freedom if freedom else 0.0
+    if variance == 0.0:  # one seed, or the same difference for each: nothing says how much chance does
         return {key: _with(made[key], mean=mean, verdict="no interval") for key, mean in means.items()}
-    ses = {key: sd / math.sqrt(len(values)) for key, values in pairs.items()}
-    p_values = statistics.holm([float(2 * stdtr(freedom, -abs(means[key] / ses[key]))) for key in pairs])
-    for key, p in zip(pairs, p_values, strict=True):
-        half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * ses[key]
+    differ, widest = _differ(rows), max(s / f for s, f in rows.values() if f)
+    variance = widest if differ else variance
+    alpha = (1 - LEVEL) / len(pairs)
+    judged: dict[Key, Change] = {}
+    for key, values in pairs.items():
+        own, of_own = rows[key]
+        sides = [(variance, freedom)] + ([(own / of_own, of_own)] if differ and of_own else [])
+        errors = [(math.sqrt(2 * v / len(values)), f) for v, f in sides]
+        half = max(float(stdtrit(f, 1 - alpha / 2)) * se for se, f in errors)
+        p = max(float(2 * stdtr(f, -abs(means[key]) / se)) if se else 0.0 for se, f in errors)
+        least = [statistics.detectable(math.sqrt(2 * v), len(values), alpha=alpha, freedom=f) for v, f in sides]
+        wide = _WIDEST * math.sqrt(2 * widest / len(values))
+        if wide > half:  # p keeps step with the interval
+            half, p = wide, float(2 * stdtr(freedom, -abs(means[key]) / wide * stdtrit(freedom, 1 - alpha / 2)))
+            least = [wide + float(stdtrit(freedom, 0.8)) * errors[0][0]]
         verdict = "within chance"
-        if p is not None and p < 1 - LEVEL:
+        if abs(means[key]) > half:
             verdict = "better" if means[key] * better > 0 else "worse"
         judged[key] = _with(
-            made[key], mean=means[key], low=means[key] - half, high=means[key] + half, p=p, verdict=verdict,
-            detectable=statistics.detectable(sd, len(pairs[key]), alpha=1 - LEVEL, freedom=freedom),
+            made[key], mean=means[key], low=means[key] - half, high=means[key] + half, verdict=verdict,
+            p=min(1.0, p * len(pairs)), detectable=max(least),
         )  # fmt: skip
     return judged
+
+
+def _differ(rows: dict[Key, list[float]]) -> bool:
+    """Whether a row clearly spreads more than the others together: F tests, corrected over the rows."""
+    from scipy.special import fdtrc
+
+    squares, freedom = (sum(one[i] for one in rows.values()) for i in (0, 1))
+    for own, of_own in rows.values():
+        rest, of_rest = squares - own, freedom - of_own
+        if of_own and of_rest > 0:
+            ratio = own / of_own / (rest / of_rest) if rest > 0 else math.inf
+            if float(fdtrc(of_own, of_rest, ratio)) * len(rows) < _CLEAR:
+                return True
+    return False
 
 
 def _with(change: Change, **values: Any) -> Change:
@@ -164,7 +210,8 @@ def markdown(found: list[Change], after: dict[str, Any], base: str) -> str:
     if other:
         lines += [
             f"{name}; means over the seeds that both have, differences paired by seed with {LEVEL:.1%} intervals from "
-            "the spread of all changed rows and of the base's methods from seed to seed, p corrected over them (Holm).",
+            "the spread of all changed rows and of methods from seed to seed, and at least five standard errors of the "
+            "row that spreads most; intervals, p and detectable differences are corrected over the changed rows.",
             "",
             "| condition | encoder | method | seeds | before | after | difference | p | detectable | |",
             "|---|---|---|---|---|---|---|---|---|---|",
@@ -183,8 +230,11 @@ def _sentence(found: list[Change]) -> str:
     counts: dict[str, int] = {}
     for change in found:
         counts[change.verdict] = counts.get(change.verdict, 0) + 1
-    order = ("lost", "worse", "better", "within chance", "no interval", "new", "gone", "unchanged")
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if verdict in counts) or "nothing to compare"
+    order = ("lost", "worse", "better", "within chance", "no interval", "no common seed", "now scored", "new", "gone")
+    return (
+        ", ".join(f"{counts[verdict]} {verdict}" for verdict in (*order, "unchanged") if verdict in counts)
+        or "nothing to compare"
+    )
 
 
 def say(before: Path, after: Path, base: str) -> None:

@@ -23,7 +23,7 @@ def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], 
     """(encoder, method) -> what `measure` wrote, of the cells' encoders and methods that have been measured.
 
     Raises:
-        InputError: a file is damaged or says "ok" and holds no ratio of times.
+        InputError: a file is damaged or says "ok" and lacks a time.
     """
     found = {}
     for encoder, method in dict.fromkeys((cell["encoder"], cell["method"]) for cell in cells.values()):
@@ -31,8 +31,10 @@ def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], 
         if not file.exists():
             continue
         made = artefacts.read_json(file)
-        if made.get("state") == "ok" and not isinstance((made.get("time") or {}).get("ratio"), int | float):
-            raise InputError(f"{file}: time.ratio is missing\nexpected: what the stage `measure` writes")
+        if made.get("state") == "ok":
+            for name in ("ratio", "method_seconds"):
+                if not isinstance((made.get("time") or {}).get(name), int | float):
+                    raise InputError(f"{file}: time.{name} is missing\nexpected: what the stage `measure` writes")
         found[encoder, method] = made
     return found
 
@@ -42,7 +44,7 @@ def costs(inputs: Inputs) -> dict[str, Any]:
     pairs = dict.fromkeys((cell["encoder"], cell["method"]) for cell in inputs.cells.values())
     rows = [_row(inputs, encoder, method) for encoder, method in pairs]
     named = dict.fromkeys(row["hardware"] for row in rows if row["hardware"])
-    return {"rows": rows, "hardware": list(named), "measured": bool(named)}
+    return {"rows": rows, "hardware": list(named), "measured": bool(named), "of": inputs.settings.baseline}
 
 
 def of(results: dict[str, Any], encoder: str, method: str) -> dict[str, Any] | None:
@@ -79,19 +81,21 @@ def _row(inputs: Inputs, encoder: str, method: str) -> dict[str, Any]:
 
 
 def _total(inputs: Inputs, encoder: str, method: str) -> float | None:
-    """The time of a whole run in runs of plain training.
+    """The time of a whole run in whole runs of the baseline on the same machine, whose own is 1.
 
-    A method that starts from another's model takes that one's time too; its own is in steps of plain training of the
-    whole model, because the plain side of its measurement trains as few parameters as itself. Both were measured apart.
+    Rows are compared at equal examples, so it is the time of a batch over that of a batch of the baseline's run,
+    whatever number of them a step takes. A method that starts from another's model takes that one's time too. All were
+    measured apart, so there is no interval. None where either was not measured, or not on the same machine.
     """
     point = inputs.values["methods"].get(method) or {}
-    if "as_long_as" in point:
-        other = _total(inputs, encoder, point["as_long_as"])
-        return None if other is None else round(other, 1)
-    found = inputs.costs.get((encoder, method), _MISSING)
-    if found["state"] != "ok" or not point.get("from"):
-        return found["time"]["ratio"] if found["state"] == "ok" else None
-    first, earlier = inputs.costs.get((encoder, point["from"]), _MISSING), _total(inputs, encoder, point["from"])
-    if earlier is None or first["state"] != "ok" or first.get("hardware") != found.get("hardware"):
+    if "as_long_as" in point:  # what the stage `measure` gave out as its schedule, in steps of plain training
+        other = inputs.costs.get((encoder, point["as_long_as"]), _MISSING)
+        return round(other["time"]["ratio"], 1) if other["state"] == "ok" else None
+    found, base = (inputs.costs.get((encoder, m), _MISSING) for m in (method, inputs.settings.baseline))
+    if found["state"] != "ok" or base["state"] != "ok" or base.get("hardware") != found.get("hardware"):
         return None
-    return earlier + found["time"]["method_seconds"] / first["time"]["plain_seconds"]
+    own = found["time"]["method_seconds"] / base["time"]["method_seconds"]
+    if not point.get("from"):
+        return own
+    earlier = _total(inputs, encoder, point["from"])
+    return None if earlier is None else earlier + own

@@ -38,7 +38,7 @@ def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, al
     axes.set_xlim(left - 0.12 * wide, right + 0.3 * wide)
     axes.set_ylim(low - 0.1 * tall, high + 0.1 * tall)
     _names(axes, points, methods)
-    axes.set_xlabel("time of the run, × that of plain training (left is cheaper)")
+    axes.set_xlabel("time of the run, × that of the baseline (left is cheaper)")
     axes.set_ylabel(label)
     axes.grid(color=FAINT, linewidth=0.4, alpha=0.35)
     return svg_of(axes, "cost-" + alt, alt)

@@ -150,7 +150,7 @@ def _ensemble(settings: Report, key: str, item: dict[str, Any]) -> dict[str, Any
             two = figure(scores, settings.secondary, where) if settings.secondary else None
             made["rows"].append({"name": name, "primary": figure(scores, settings.primary, where), "secondary": two})
     made |= {"left_out": found.get("left_out", {}), "disagreement": found.get("disagreement", {})}
-    return made | {"said": words.ensemble(made)}
+    return made | {"said": words.ensemble(made, metrics.better(settings.primary.metric))}
 
 
 def _data(inputs: Inputs) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def table(results: dict[str, Any]) -> str:
         lines += _references(results, condition) if last[condition] == name else []
     if machines:
         more = f"; others elsewhere, see the report: {len(machines) - 1}" if len(machines) > 1 else ""
-        lines.append(f"time: × plain training, on {machines[0]}{more}"[:WIDTH])
+        lines.append(f"time: whole run, × {results['baseline']}, on {machines[0]}{more}"[:WIDTH])
     lines += [f"{form.MARKS[state]} {state}: {form.MEANINGS[state]}" for state in form.marked(results["summaries"])]
     return "\n".join(lines)
 

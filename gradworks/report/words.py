@@ -120,12 +120,12 @@ def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[st
 
 
 def _time(results: dict[str, Any], best: dict[str, Any]) -> str:
-    """`× 1.61 the time of plain training on a CPU, 1 thread`; empty where it was not measured."""
+    """`× 1.61 the time of erm on a CPU, 1 thread`, of whole runs; empty where it was not measured."""
     row = cost.of(results, best["encoder"], best["method"])
     if row is None:
         return ""
     before = f", the {row['after']} run that it starts from included," if row["after"] else ""
-    return f"{form.ratio(row['total'])} the time of plain training{before} on {row['hardware']}"
+    return f"{form.ratio(row['total'])} the time of {results['baseline']}{before} on {row['hardware']}"
 
 
 def headline(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -231,15 +231,21 @@ def _ceiling(results: dict[str, Any]) -> list[dict[str, str]]:
     return [{"name": "true rule", "verdict": "not as expected" if low else "as expected", "text": text}]
 
 
-def ensemble(one: dict[str, Any]) -> str:
+def ensemble(one: dict[str, Any], better: int = 1) -> str:
     """What the mean gains on the best member, how far members disagree, who is left out."""
+    left = [f"{name} ({state})" for name, state in one["left_out"].items()]
+    out = [f"Left out: {', '.join(left)}."] if left else []
     if one["state"] != "ok":
-        return ""
+        return " ".join([f"Nothing was averaged: {one['reason'] or one['state']}.", *out])
     scores = {row["name"]: row["primary"]["value"] for row in one["rows"]}
     members = {name: v for name, v in scores.items() if name not in ("mean", "oracle") and v is not None}
     said = []
-    if members and None not in (scores["mean"], scores["oracle"]):
-        best = max(members, key=members.__getitem__)
+    if len(members) == 1:
+        said.append(
+            f"{next(iter(members))} is the only member with predictions, so the mean and the oracle are its own."
+        )
+    elif members and None not in (scores["mean"], scores["oracle"]):
+        best = max(members, key=lambda name: members[name] * better)
         over = form.signed(scores["mean"] - members[best])
         said.append(f"The mean of {len(members)} members is {over} against the best of them ({best}), no interval.")
         oracle = form.signed(scores["oracle"] - members[best])
@@ -248,8 +254,7 @@ def ensemble(one: dict[str, Any]) -> str:
     if pairs:
         span = f"{min(pairs):.1%} to {max(pairs):.1%}" if len(pairs) > 1 else f"{max(pairs):.1%}"
         said.append(f"Pairs of members disagree on {span} of the test examples.")
-    left = [f"{name} ({state})" for name, state in one["left_out"].items()]
-    return " ".join(said + ([f"Left out: {', '.join(left)}."] if left else []))
+    return " ".join(said + out)
 
 
 def data(made: dict[str, Any], splits: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ ROWS = (
      'tests/telemetry/test_pairs.py::test_sides_alternate_and_drift_cancels'),
     ('gradworks/telemetry/pairs.py', 'if 2 * tail > miss:', 'if tail > miss:',
      'tests/telemetry/test_pairs.py::test_no_interval_below_six'),
+    ('gradworks/telemetry/pairs.py', 'return ratio(self.ratios, MISS_STOPPED)', 'return ratio(self.ratios)',
+     'tests/telemetry/test_pairs.py::test_the_interval_covers_where_pairs_stop_once_it_is_narrow'),
     ('gradworks/telemetry/pairs.py', 'return [method / plain for', 'return [method for',
      'tests/telemetry/test_pairs.py::test_sides_alternate_and_drift_cancels'),
     ('gradworks/telemetry/memory.py', 'return _resident("VmHWM") - before', 'return _resident("VmHWM")',

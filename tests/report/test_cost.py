@@ -23,12 +23,12 @@ def built(folder, tree):
 def test_the_answer_has_cost_and_hardware(tmp_path):
     results, html, text = built(tmp_path, full_tree.write(tmp_path))
     line = next(one for one in results["answer"] if one.startswith("noise: reweight"))
-    assert f"it takes × 1.61 the time of plain training on {NAME}" in line
+    assert f"it takes × 1.61 the time of erm on {NAME}" in line
     row = next(h for h in results["headline"] if h["condition"] == "noise" and h["highest"])
-    assert (row["time"], row["hardware"], row["method"]) == ("× 1.61 [1.59, 1.64]", NAME, "reweight")
+    assert (row["time"], row["hardware"], row["method"]) == ("× 1.61", NAME, "reweight")
     assert "× 1.61 [1.59, 1.64]" in html and "Times measured on Processor &lt;9&gt;" in html and "<9>" not in html
     assert re.search(r"\| gru \| reweight \| × 1\.61 \\\[1\.59, 1\.64\\\] \| × 1\.20 \| × 1\.61 \| 994 \|", text)
-    assert "×1.61" in report.table(results) and f"time: × plain training, on {NAME}" in report.table(results)
+    assert "×1.61" in report.table(results) and f"time: whole run, × erm, on {NAME}" in report.table(results)
 
 
 def test_money_where_the_device_has_a_price(tmp_path):
@@ -66,17 +66,24 @@ def columns(html, condition):
 def test_two_machines_never_stand_in_one_column(tmp_path):
     _, _, runs = tree = full_tree.write(tmp_path)
     full_tree.cost(runs, "gru", "reweight", 2.5, OTHER)
+    full_tree.cost(runs, "cased", "erm", 1.1, OTHER)
     results, html, text = built(tmp_path, tree)
+    assert cost.of(results, "gru", "reweight") is None  # no run of erm on that machine to set it beside
     assert results["cost"]["hardware"] == [NAME, OTHER_NAME]
-    heads, rows = columns(html, "noise")
+    heads, rows = columns(html, "clean")
     first, second = (next(i for i, head in enumerate(heads) if name in head) - 1 for name in ("Processor", OTHER_NAME))
     assert "× 1.02" in rows["erm+clean"][first] and "–" in rows["erm+clean"][second]
-    assert "–" in rows["reweight"][first] and "× 2.50" in rows["reweight"][second]
+    assert "–" in rows["reweight"][first] and "× 2.50" not in "".join(rows["reweight"])
+    assert "–" in rows["erm"][first] and "× 1.00" in rows["erm"][second]  # cased, which stands below gru
     captions = re.findall(r"<caption><b>Cost</b> on (.*?):", html)
     assert captions == ["Processor &lt;9&gt;, 2 cores, 1 thread, torch 2.13.0", OTHER_NAME]
-    assert "2.50" not in report.table(results) and text.count("| Model | Method | Time |") == 2
+    assert (
+        "2.50" not in report.table(results)
+        and text.count("| Model | Method | Time of a step |") == 2
+        and "2.50" in html
+    )
     scatters = re.findall(r'aria-label="([^"]*against time[^"]*)"', html)
-    assert scatters and all("2.50" not in one for one in scatters)
+    assert scatters and all("2.50" not in one and OTHER_NAME not in one for one in scatters)
 
 
 def test_a_method_that_starts_from_another_carries_its_time(tmp_path):
@@ -88,11 +95,26 @@ def test_a_method_that_starts_from_another_carries_its_time(tmp_path):
     full_tree.cost(runs, "gru", "reweight", 1.5, note="the second phase alone", **more)
     results, html, _ = built(tmp_path, tree)
     row = cost.of(results, "gru", "reweight")
-    assert row["total"] == pytest.approx(1.1 + 0.006 / 0.02) and row["after"] == "erm"
-    assert "× 1.40, erm included" in html and "the second phase alone" in html
+    assert row["total"] == pytest.approx(1 + 0.006 / 0.022) and row["after"] == "erm"
+    assert "× 1.27, erm included" in html and "the second phase alone" in html
     assert "the erm run that it starts from included" in " ".join(results["answer"])
     full_tree.cost(runs, "gru", "erm", 1.1, OTHER)  # times of two machines are not added
     assert cost.of(report.collect(*tree), "gru", "reweight") is None
+
+
+def test_the_cost_of_a_run_is_over_the_run_of_the_baseline(tmp_path):
+    """A step of four batches takes 1.14 times a plain one of four, and its run 0.90 of the baseline's."""
+    _, _, runs = tree = full_tree.write(tmp_path)
+    full_tree.cost(runs, "gru", "erm", 1.17)
+    time = {"ratio": 1.14, "low": 1.13, "high": 1.16, "plain_seconds": 0.0185, "method_seconds": 0.0211}
+    full_tree.cost(runs, "gru", "reweight", 1.14, time=time, batches=4)
+    results, html, text = built(tmp_path, tree)
+    assert cost.of(results, "gru", "erm")["total"] == 1.0
+    assert cost.of(results, "gru", "reweight")["total"] == pytest.approx(0.0211 / (0.02 * 1.17))
+    assert "× 1.00" in columns(html, "noise")[1]["erm"][4] and "× 0.90" in columns(html, "noise")[1]["reweight"][4]
+    assert "it takes × 0.90 the time of erm" in " ".join(results["answer"])
+    assert "× 1.14 [1.13, 1.16]" in html and "× 1.14" in text  # a step, in the table of costs alone
+    assert "Time of a run, × erm" in html and "Time of a step" in html
 
 
 def test_a_run_as_long_as_another_takes_its_time(tmp_path):
@@ -133,7 +155,7 @@ def test_energy_where_it_was_read(tmp_path):
     assert "× 1.70" in html and "RAPL" in html and html.count("not read") == 3
 
 
-@pytest.mark.parametrize("text", ['{"state": ', '{"state": "ok", "time": {}}'])
+@pytest.mark.parametrize("text", ['{"state": ', '{"state": "ok", "time": {}}', '{"state": "ok", "time": {"ratio": 2}}'])
 def test_a_damaged_file_is_named(tmp_path, text):
     tree = full_tree.write(tmp_path, (0,))
     (tree[2] / "measure/gru/reweight.json").write_text(text)

@@ -115,6 +115,16 @@ def test_failed_cells_are_named():
     assert "no seed that both have; erm 0.500 (1 seed), a 0.600 (1 seed)" in words.answer(results)[1]
 
 
+def test_an_ensemble_of_one_member_or_of_none_says_so():
+    score = {"value": 0.6}
+    rows = [{"name": name, "primary": score} for name in ("gru/0", "mean", "oracle")]
+    one = {"state": "ok", "reason": "", "rows": rows, "left_out": {"cased/0": "OOM"}, "disagreement": {}}
+    said = "gru/0 is the only member with predictions, so the mean and the oracle are its own. Left out: cased/0 (OOM)."
+    assert words.ensemble(one) == said
+    none = {**one, "state": "not run", "reason": "no member has predictions", "rows": []}
+    assert words.ensemble(none) == "Nothing was averaged: no member has predictions. Left out: cased/0 (OOM)."
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return runs_tree.write(tmp_path_factory.mktemp("words"), seeds=range(3))

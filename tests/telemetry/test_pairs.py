@@ -42,8 +42,24 @@ def test_the_wider_interval_holds_the_median_of_a_repeat(n):
     made = [pairs.Pairs([1.0] * n, random.lognormal(0, 0.3, n).tolist()) for _ in range(2000)]
     hits = [a.repeat.low <= b.ratio.value <= a.repeat.high for a, b in zip(made[::2], made[1::2], strict=True)]
     assert 0.93 < np.mean(hits) < 0.995
-    narrow = [a.ratio.low <= b.ratio.value <= a.ratio.high for a, b in zip(made[::2], made[1::2], strict=True)]
+    usual = [pairs.ratio(a.ratios) for a in made[::2]]
+    narrow = [a.low <= b.ratio.value <= a.high for a, b in zip(usual, made[1::2], strict=True)]
     assert np.mean(narrow) < 0.92  # the usual one does not
+
+
+@pytest.mark.parametrize(("rounds", "half_width"), [((40, 200), 0.03), ((15, 120), 0.02)])
+@pytest.mark.parametrize("spread", [0.06, 0.1])
+def test_the_interval_covers_where_pairs_stop_once_it_is_narrow(rounds, half_width, spread):
+    """600 measurements: the standard error of a coverage of 95 % is 0.9 %; with `MISS` it would be 91 to 93 %."""
+    random, held = np.random.default_rng(0), []
+    for _ in range(600):
+        drawn = (1.5 * np.exp(spread * random.normal(size=rounds[1]))).tolist()
+        found = pairs.Pairs([1.0] * rounds[0], drawn[: rounds[0]])
+        while len(found) < rounds[1] and not pairs.narrow(found.ratio, half_width):
+            found.plain.append(1.0)
+            found.method.append(drawn[len(found) - 1])
+        held.append(found.ratio.low <= 1.5 <= found.ratio.high)
+    assert np.mean(held) >= 0.95
 
 
 class Clock:
@@ -63,12 +79,12 @@ class Clock:
 def test_sides_alternate_and_drift_cancels(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(pairs, "clock", lambda device: lambda: clock.now)
-    both = pairs.compare(clock.side("A", 2.0), clock.side("B", 3.0), "cpu", 60, rounds=(6, 20))
+    both = pairs.compare(clock.side("A", 2.0), clock.side("B", 3.0), "cpu", 60, rounds=(8, 20))
     found = both.ratio
     assert [found.value, found.low, found.high] == pytest.approx([1.5] * 3)
-    assert found.n == 6  # narrow enough at once
-    assert "".join(clock.order) == "ABBA" * 3
-    assert both.seconds == pytest.approx((2.0 * 1.25, 3.0 * 1.25))
+    assert found.n == 8  # narrow enough at once
+    assert "".join(clock.order) == "ABBA" * 4
+    assert both.seconds == pytest.approx((2.0 * 1.35, 3.0 * 1.35))
 
 
 def test_it_ends_when_time_is_up_or_rounds_are(monkeypatch):

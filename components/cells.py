@@ -1,4 +1,4 @@
-"""Stop a run whose cells.yaml is not what params.yaml asks for.
+"""Stop a run whose params.yaml has a mistake, or whose cells.yaml is not what it asks for.
 
 The first stage of the pipeline: cells.yaml (which DVC reads) is written from params.yaml (which people edit) by
 `gradworks cells`. The output is the same whatever the grid is, so that nothing after it runs again for a new seed.
@@ -11,7 +11,7 @@ examples:
 
 from pathlib import Path
 
-from gradworks import stage
+from gradworks import parameters, stage
 from gradworks.stage import artefacts, cells
 from gradworks.telemetry import hardware, live
 
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a file that says the grid was checked")
     args = parser.parse_args()
     live.begin("cells", args)
+    parameters.check(args.params)
     cells.check(args.params)
     hardware.write(args.params)
     artefacts.write_json(args.out, {"checked": True})

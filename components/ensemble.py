@@ -1,8 +1,8 @@
 """Average the predicted probabilities of several models, and say what each of them, the mean and the oracle reach.
 
 Members are --members/ENCODER/SEED/predictions.parquet of the encoders named, aligned by example id. The oracle is right
-wherever any member is: how much a perfect choice among them could gain. Members without predictions are left out and
-named.
+wherever any member is: how much a perfect choice among them could gain. Members without predictions, and members that
+are missing (a seed that was asked for, or that another of the encoders has), are left out and named.
 
 examples:
   python -m components.ensemble --encoders uncased cased --members runs/evaluate/clean/erm \\
@@ -25,17 +25,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def _folders(root: Path, encoders: list[str], seeds: list[int] | None) -> list[Path]:
-    found = []
+def _folders(root: Path, encoders: list[str], seeds: list[int] | None) -> tuple[list[Path], list[str]]:
+    """Folders of the members that are there, and the names of those that are not."""
+    there: dict[str, list[str]] = {}
     for encoder in encoders:
         if not (root / encoder).is_dir():
-            there = sorted(p.name for p in root.glob("*") if p.is_dir())
-            raise InputError(f"{root / encoder}: no such folder\nfound: {', '.join(there) or 'none'}")
-        names = sorted((p.name for p in (root / encoder).iterdir() if p.is_dir()), key=lambda n: (len(n), n))
-        found += [root / encoder / name for name in names if seeds is None or name in map(str, seeds)]
+            found = sorted(p.name for p in root.glob("*") if p.is_dir())
+            raise InputError(f"{root / encoder}: no such folder\nfound: {', '.join(found) or 'none'}")
+        there[encoder] = [p.name for p in (root / encoder).iterdir() if p.is_dir() and any(p.iterdir())]
+    wanted = [str(s) for s in seeds or ()] or {name for names in there.values() for name in names}
+    members = [(encoder, name) for encoder in encoders for name in sorted(wanted, key=lambda n: (len(n), n))]
+    found = [root / encoder / name for encoder, name in members if name in there[encoder]]
     if not found:
         raise InputError(f"{root}: no member of {', '.join(encoders)} with such a seed")
-    return found
+    return found, [f"{encoder}/{name}" for encoder, name in members if name not in there[encoder]]
+
+
+def _once(option: str, given: list[Any]) -> None:
+    for one in given:
+        if given.count(one) > 1:
+            raise InputError(f"{option}: found {one!r} twice\nexpected: each once, or it would count twice in the mean")
 
 
 def _member(folder: Path, root: Path, task: Row, table: pa.Table) -> Any:
@@ -44,6 +53,23 @@ def _member(folder: Path, root: Path, task: Row, table: pa.Table) -> Any:
     labels = table["label"].to_numpy(zero_copy_only=False)
     name = folder.relative_to(root).as_posix()
     return Member(name, tuple(table["id"].to_pylist()), labels, predictions.outputs(table, task))
+
+
+def _selection(members: list[Any], task: Row, like: pa.Table) -> pa.Table:
+    """The mean over members on the selection examples that all of them have: each seed draws its own, and what one
+    member selects by another may have trained on.
+    """
+    import pyarrow as pa
+
+    from gradworks import ensembles
+
+    members = ensembles.common(members)
+    if not members[0].ids:
+        return predictions.to_table(like, None, task, [])
+    members = ensembles.align(members)
+    labels = pa.array(members[0].labels.tolist(), like.schema.field("label").type)
+    table = pa.table({"id": pa.array(members[0].ids, pa.string()), "label": labels})
+    return predictions.to_table(table, ensembles.mean(members), task, [])
 
 
 def main() -> None:
@@ -55,25 +81,32 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     live.begin("ensemble", args)
-    settings = stage.section(args.params, "evaluate", predictions.Evaluate)
+    settings = stage.optional(args.params, "evaluate", predictions.Evaluate)
     task = row(stage.value(args.params, "task"))
     needed = ["id", "label", *([f"p_{name}" for name in task.classes] if task.classes else ["value"])]
-    members, left_out, first = [], {}, None
-    for folder in _folders(args.members, args.encoders, args.seeds):
+    _once("--encoders", args.encoders)
+    _once("--seeds", args.seeds or [])
+    folders, missing = _folders(args.members, args.encoders, args.seeds)
+    members, selections, first = [], [], None
+    left_out = dict.fromkeys(missing, "missing")
+    for folder in folders:
         manifest = artefacts.check(folder)
-        table = artefacts.read_parquet(folder / "predictions.parquet", needed)
+        table = artefacts.read_parquet(folder / predictions.TEST, needed)
         if not len(table):
             left_out[folder.relative_to(args.members).as_posix()] = manifest["state"]
             continue
         first = table if first is None else first
         members.append(_member(folder, args.members, task, table))
+        if (folder / predictions.SELECTION).exists():
+            held = artefacts.read_parquet(folder / predictions.SELECTION, needed)
+            selections.append(_member(folder, args.members, task, held))
     found: dict[str, Any] = {"members": {}, "left_out": left_out}
     outputs = None
     if members:
         from gradworks import ensembles
         from gradworks.metrics import scores
 
-        by = predictions.slices(first, settings.by, str(args.members / members[0].name / "predictions.parquet"))
+        by = predictions.slices(first, settings.by, str(args.members / members[0].name / predictions.TEST))
         members = ensembles.align(members)
         outputs = ensembles.mean(members)
 
@@ -85,15 +118,18 @@ def main() -> None:
         found["oracle"] = scored(ensembles.oracle(members, task.classes))
         found["disagreement"] = ensembles.disagreement(members, task.classes)
     found["state"] = "ok" if members else "not run"
-    found["reason"] = "" if members else "no member has predictions"
+    named = ", ".join(f"{name} ({state})" for name, state in left_out.items())
+    found["reason"] = "" if members else f"no member has predictions: {named}"
     for name, state in left_out.items():
         print(f"{args.members / name}: left out, {state}", flush=True)
     with artefacts.atomic_folder(args.out) as folder:
         made = predictions.to_table(first, outputs, task, settings.by) if members else table
-        artefacts.write_parquet(folder / "predictions.parquet", made)
+        artefacts.write_parquet(folder / predictions.TEST, made)
+        if members and len(selections) == len(members):
+            artefacts.write_parquet(folder / predictions.SELECTION, _selection(selections, task, made))
         parameters = {"task": task.name, "encoders": args.encoders, "by": settings.by}
         names = [member.name for member in members]
-        artefacts.write_manifest(folder, "ensemble", parameters, rows=len(made), members=names)
+        artefacts.write_manifest(folder, "ensemble", parameters, rows=len(made), members=names, left_out=left_out)
     artefacts.write_json(args.metrics, found)
 
 

@@ -1,7 +1,8 @@
 """Score one trained cell on the test split: overall, by column, and with and without leaked examples.
 
-Writes predictions with ids and probabilities to --out and every metric with n and its 95 % interval to --metrics. A
-cell that ran out of memory or diverged has no predictions: both outputs say so, and the exit status is 0.
+Writes predictions with ids and probabilities to --out, those of the selection split beside those of the test split (a
+temperature is fitted on them), and every metric with n and its 95 % interval to --metrics. A cell that ran out of
+memory or diverged has no predictions: both outputs say so, and the exit status is 0.
 
 examples:
   python -m components.evaluate --run runs/train/noise/reweight/gru/0 --model runs/models/noise/reweight/gru/0 \\
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradworks import stage
-from gradworks.data.predictions import Evaluate, slices, to_table
+from gradworks.data.predictions import SELECTION, TEST, Evaluate, slices, to_table
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
@@ -48,17 +49,31 @@ def leaked(data: Path, ids: list[str]) -> set[str]:
     return found
 
 
-def _outputs(args: Any, table: pa.Table, task: Row, settings: Evaluate) -> np.ndarray:
+def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Row, settings: Evaluate) -> list[np.ndarray]:
+    """What the cell's model predicts for the examples of each table."""
     from gradworks import models
     from gradworks.data.tables import to_examples
     from gradworks.predict import predict
     from gradworks.stage.device import set_up
 
     device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
-    trained = artefacts.read_json(args.run / artefacts.MANIFEST)["parameters"]["train"]
+    length = artefacts.read_json(args.run / artefacts.MANIFEST)["parameters"]["train"]["max_length"]
     model = models.load(args.model).to(device)
-    examples = to_examples(table, task, model, trained["max_length"], str(args.data / "test.parquet")).to(device)
-    return probabilities(predict(model, examples, settings.batch, name="evaluate"), task)
+    made = []
+    for file, table in tables:
+        examples = to_examples(table, task, model, length, str(file)).to(device)
+        name = f"evaluate {file.stem}"
+        made.append(probabilities(predict(model, examples, settings.batch, name=name), task))
+    return made
+
+
+def _made_with(args: Any) -> dict[str, Any]:
+    """What the run that is scored and its data were made with: their own folders may be of a later run by the time that
+    the report is written.
+    """
+    run, data = (artefacts.read_json(folder / artefacts.MANIFEST) for folder in (args.run, args.data))
+    digests = {name: entry["sha256"] for name, entry in data["files"].items()}
+    return {"run": run["parameters"], "data": data["parameters"], "digests": digests}
 
 
 def main() -> None:
@@ -70,23 +85,23 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     live.begin("evaluate", args)
-    settings = stage.section(args.params, "evaluate", Evaluate)
+    settings = stage.optional(args.params, "evaluate", Evaluate)
     task = row(stage.value(args.params, "task"))
     for folder in (args.run, args.model, args.data):
         artefacts.check(folder)
     status = artefacts.read_json(args.run / "status.json")
-    test = args.data / "test.parquet"
-    table = artefacts.read_parquet(test, ["id", *task.texts, "label"])
+    test, selection = (args.data / f"{name}.parquet" for name in ("test", "selection"))
+    table, held = (artefacts.read_parquet(file, ["id", *task.texts, "label"]) for file in (test, selection))
     if not len(table):
         raise InputError(f"{test}: no rows")
     by = slices(table, settings.by, str(test))
     ids = table["id"].to_pylist()
     found: dict[str, Any] = {"overall": {}, "by": {}}
-    outputs = None
+    outputs = on_selection = None
     if status["state"] not in WITHOUT_MODEL:
         from gradworks.metrics import scores
 
-        outputs = _outputs(args, table, task, settings)
+        outputs, on_selection = _outputs(args, [(test, table), (selection, held)], task, settings)
         labels = table["label"].to_numpy()
         found = scores(task.reported, labels, outputs, task.classes, by)
         known = leaked(args.data, ids)
@@ -97,8 +112,9 @@ def main() -> None:
             found["without_leaked"]["leaked"] = len(known)
     with artefacts.atomic_folder(args.out) as folder:
         made = to_table(table, outputs, task, settings.by)
-        artefacts.write_parquet(folder / "predictions.parquet", made)
-        parameters = {"task": task.name, "by": settings.by}
+        artefacts.write_parquet(folder / TEST, made)
+        artefacts.write_parquet(folder / SELECTION, to_table(held, on_selection, task, []))
+        parameters = {"task": task.name, "by": settings.by, **_made_with(args)}
         about = {"rows": len(made), "state": status["state"], "reason": status["reason"]}
         artefacts.write_manifest(folder, "evaluate", parameters, **about)
     counts = {key: status[key] for key in ("state", "reason", "steps", "examples", "skipped")}

@@ -50,7 +50,7 @@ class Measure(stage.Section):
 
     pairs: list[int] = Field([40, 200], min_length=2, max_length=2)
     half_width: float = Field(0.03, gt=0)
-    seconds: float = Field(math.inf, gt=0)
+    seconds: float = Field(math.inf, gt=0, allow_inf_nan=True)
 
     @field_validator("pairs")
     @classmethod
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file for the costs")
     parser.add_argument("--schedule", type=Path, required=True, help="file for the ratio of times, rounded")
     args = parser.parse_args()
-    settings = stage.section(args.params, "measure", Measure)
+    settings = stage.optional(args.params, "measure", Measure)
     machine = hardware.check(args.params)
     told = live.begin("measure", args, condition=args.data.parent.name, task=stage.value(args.params, "task"))
     found = measured(args, settings)

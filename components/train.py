@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ from gradworks.stage import artefacts
 from gradworks.stage.cells import MethodPoint, method_point
 from gradworks.stage.errors import InputError
 from gradworks.telemetry import live
+
+Rate = Annotated[float, Field(gt=0)]
 
 
 class Select(stage.Section):
@@ -40,7 +42,7 @@ class Train(stage.Section):
     micro_batch: int | None = Field(None, gt=0)
     clean_batch: int = Field(32, gt=0)
     max_length: int = Field(128, gt=2)
-    learning_rate: float | dict[str, float]
+    learning_rate: Rate | dict[str, Rate]
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     clip: float | None = Field(1.0, gt=0)

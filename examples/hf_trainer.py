@@ -63,6 +63,7 @@ class MethodTrainer(Trainer):
         if self.method.clean and not clean_dataset:
             raise ValueError(f"the weighting of {method} needs clean_dataset=...")
         self.clean_dataset, self._drawn = clean_dataset, []
+        self._loss = float("nan")  # of the last step that was made
         args = copy.copy(args)
         args.gradient_accumulation_steps *= self.method.batches  # of these the Trainer makes one step
         super().__init__(model, args, **options)
@@ -76,12 +77,13 @@ class MethodTrainer(Trainer):
         drawn, self._drawn = self._drawn, []
         k = self.method.batches
         if len(drawn) < k:  # without a gradient the optimizer leaves everything as it is
-            return shown
+            return shown + self._loss  # the Trainer logs means over steps, into which this one must not bring a zero
         clean = [self.clean_batch(i) for i in range(k)] if self.method.clean else None
         batches, clean = next(self.method.groups(drawn, clean, accumulate=len(drawn) // k))
         with self.accelerator.autocast():
             report = self.method.backward(self.accelerator.unwrap_model(model), batches, clean)
-        return shown + report.log["loss"]
+        self._loss = report.log["loss"]
+        return shown + self._loss
 
     def clean_batch(self, i):
         """Drawn by the number of the step, so that a resumed run draws the same ones."""

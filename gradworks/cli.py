@@ -24,6 +24,23 @@ examples:
 """
 
 
+_PARAMS = "a params file, or the folder that it lies in (default: %(default)s)"
+
+
+def _params(given: str) -> Path:
+    """The params file that a person means by it, by its folder or by the dvc.yaml beside it."""
+    path = Path(given)
+    if path.is_dir():
+        return path / "params.yaml"
+    return path.with_name("params.yaml") if path.name in ("dvc.yaml", "cells.yaml") else path
+
+
+def _jobs(given: str) -> int:
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"found {given!r}, expected a whole number of at least 1")
+    return int(given)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "gradworks", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -35,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         ("report", "write the report of the cells that are there"),
     ):
         one = verbs.add_parser(verb, help=said, description=said)
-        one.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"), help="default: %(default)s")
+        one.add_argument("params", type=_params, nargs="?", default=Path("params.yaml"), help=_PARAMS)
         if verb == "run":
-            one.add_argument("--jobs", type=int, default=2, help="`dvc repro` at once (default: %(default)s)")
+            one.add_argument("--jobs", type=_jobs, default=2, help="`dvc repro` at once (default: %(default)s)")
     said = (
         "what a change of the code did to each method: two results.json; exit code 1 where one is worse beyond chance"
     )
@@ -61,20 +78,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     if args.verb == "cells":
+        from gradworks import parameters
         from gradworks.stage import cells
         from gradworks.telemetry import hardware
 
+        parameters.check(args.params)
         print(f"wrote {cells.write(args.params)}")
         hardware.write(args.params)
+        for missing in parameters.not_there(args.params):
+            print(f"not there yet: {missing}")
     elif args.verb == "run":
         from gradworks import run
 
         run.run(args.params, args.jobs)
     elif args.verb == "report":
-        from gradworks import report
+        from gradworks import done, report
 
-        here = args.params.parent
-        results = report.build(args.params, here / "cells.yaml", here / "runs", here / "report")
+        here, old = args.params.parent, done.outdated(args.params)
+        results = report.build(args.params, here / "cells.yaml", here / "runs", here / "report", outdated=old)
         print(report.table(results), report.answer(results), f"report: {here / 'report' / 'report.html'}", sep="\n\n")
     elif args.verb == "compare":
         from gradworks.report import compare
@@ -93,7 +114,23 @@ def _run(args: argparse.Namespace) -> None:
     else:
         from gradworks.kubeflow import verbs
 
+        if args.verb in ("compile", "submit"):
+            _before_a_cluster(args)
         verbs.run(args)
+
+
+def _before_a_cluster(args: argparse.Namespace) -> None:
+    """The params file of one of our benchmarks is checked, with what --set makes of it."""
+    from gradworks import parameters, stage
+    from gradworks.kubeflow import sets
+
+    if args.pipeline.is_dir():
+        args.pipeline /= "dvc.yaml"
+    params = args.pipeline.with_name("params.yaml")
+    if params.is_file() and params.with_name("cells.yaml").is_file():
+        given = getattr(args, "set", ())
+        text = sets.changed(params, given) if given else None
+        parameters.check(params, stage.parse_yaml(text, f"{params} with what is set") if text else None)
 
 
 def _storage(act: str) -> None:
@@ -121,4 +158,4 @@ def main() -> None:
         sys.exit("error: the command needs more than the library\ninstall it: pip install 'gradworks[stage]'")
     from gradworks import stage
 
-    stage.run(lambda: _run(args))
+    stage.clean_end(lambda: _run(args))

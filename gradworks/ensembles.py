@@ -62,6 +62,17 @@ def align(members: Sequence[Member]) -> list[Member]:
     return aligned
 
 
+def common(members: Sequence[Member]) -> list[Member]:
+    """The members with those rows alone whose ids all of them have, each in its own order."""
+    shared = set(members[0].ids).intersection(*(member.ids for member in members))
+    made = []
+    for member in members:
+        kept = [i for i, key in enumerate(member.ids) if key in shared]
+        ids = tuple(member.ids[i] for i in kept)
+        made.append(replace(member, ids=ids, labels=member.labels[kept], outputs=member.outputs[kept]))
+    return made
+
+
 def mean(members: Sequence[Member]) -> np.ndarray:
     """(n, classes) mean probabilities, or (n,) mean values, of aligned members."""
     return np.mean([member.outputs for member in members], axis=0)

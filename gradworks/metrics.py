@@ -89,6 +89,44 @@ def score(metric: str, labels: Any, outputs: Any, classes: Sequence[str] | None 
     return _classification(metric, indices(labels, classes), outputs.argmax(axis=1), classes, seed)
 
 
+def shares(metric: str, labels: Any, outputs: Any, classes: Sequence[str] | None = None) -> np.ndarray | None:
+    """What each of n examples adds to a score: (n,) whose mean is the score, or near it, and whose variance over n
+    is the score's variance over examples.
+
+    Accuracy, log loss and mean squared error are means of examples. For F1, macro F1 and Matthews these are jackknife
+    pseudo-values (Miller, Biometrika 61, 1974): an example changes its own cell of the confusion matrix, so there are
+    as many as cells. For correlations their influence function (Devlin et al., Biometrika 62, 1975), of ranks for
+    Spearman's. None where the score is not defined. Arguments as in `score`.
+    """
+    labels, outputs = np.asarray(labels), np.asarray(outputs, dtype=np.float64)
+    n = len(labels)
+    if n < 2 or not np.isfinite(outputs).all():
+        return None
+    if classes is None:
+        labels, values = labels.astype(np.float64), outputs.reshape(n)
+        if metric == "mean_squared_error":
+            return (labels - values) ** 2
+        if np.ptp(labels) == 0 or np.ptp(values) == 0:
+            return None
+        if metric == "spearman":
+            labels, values = _ranks(labels), _ranks(values)
+        a, b = ((x - x.mean()) / x.std() for x in (labels, values))
+        r = float((a * b).mean())
+        return r + a * b - r * (a * a + b * b) / 2
+    labels = indices(labels, classes)
+    if metric == "log_loss":
+        return -np.log(outputs[np.arange(n), labels].clip(SURE))
+    predicted, c = outputs.argmax(axis=1), len(classes)
+    if metric == "accuracy":
+        return (labels == predicted).astype(float)
+    cell = labels * c + predicted
+    counts = np.bincount(cell, minlength=c * c).astype(float)
+    without = np.maximum(counts - np.eye(c * c), 0).reshape(-1, c, c)
+    statistic = STATISTICS[metric]
+    whole = float(statistic(counts.reshape(1, c, c))[0])
+    return n * whole - (n - 1) * statistic(without)[cell]
+
+
 def indices(labels: Any, classes: Sequence[str]) -> np.ndarray:
     """(n,) class indices of class names; indices pass through. Raises InputError that names the label that is no
     class.
@@ -151,7 +189,7 @@ def _classification(metric: str, labels: np.ndarray, predicted: np.ndarray, clas
         return Score(None, n, note=f"every label is {classes[labels[0]]!r}: Matthews is not defined")
     if metric == "f1" and confusion[1:].sum() == 0:
         return Score(None, n, note=f"{classes[1]!r} is neither a label nor a prediction: F1 is not defined")
-    statistic = {"f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}[metric]
+    statistic = STATISTICS[metric]
     draws = np.random.default_rng([seed, zlib.crc32(metric.encode())]).multinomial(n, confusion / n, size=RESAMPLES)
     low, high = np.quantile(statistic(draws.reshape(-1, c, c).astype(float)), [0.025, 0.975])
     return Score(float(statistic(confusion.reshape(1, c, c).astype(float))[0]), n, float(low), float(high))
@@ -179,6 +217,9 @@ def _matthews(m: np.ndarray) -> np.ndarray:
     covariance = np.trace(m, axis1=1, axis2=2) * n - (labels * predicted).sum(axis=1)
     variance = (n**2 - (labels**2).sum(axis=1)) * (n**2 - (predicted**2).sum(axis=1))
     return np.where(variance > 0, covariance / np.sqrt(np.where(variance > 0, variance, 1)), 0.0)
+
+
+STATISTICS = {"f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}
 
 
 def _mean(losses: np.ndarray) -> Score:

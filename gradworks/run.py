@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gradworks import report, storage
+from gradworks import done, parameters, report, storage
 from gradworks.stage import cells, read_yaml
 from gradworks.stage.errors import InputError
+from gradworks.stage.place import place
 from gradworks.telemetry import hardware
 
 _LOG = Path(".gradworks/run.log")
 _CELL = ("train", "evaluate")
 _REPORT_EVERY, _REPORT_SHARE = 20.0, 0.03  # seconds between drawings at least; of the time, at most
 _NEXT = """next:
-  your data       cp -R pipelines/reweighting pipelines/mine, edit pipelines/mine/params.yaml, then
-                  gradworks cells pipelines/mine/params.yaml && dvc repro pipelines/mine/dvc.yaml
+  your data       mkdir pipelines/mine && cp pipelines/reweighting/params.yaml pipelines/mine
+                  edit the copy, then: gradworks cells pipelines/mine && gradworks run pipelines/mine
   your own loop   python examples/plain_loop.py
   other machines  dvc remote modify --local store url s3://BUCKET/PREFIX && dvc push --run-cache
                   (a store on this machine: gradworks storage up)"""
@@ -65,7 +69,9 @@ class _Watch:
         self._args = (params, here / "cells.yaml", here / "runs", here / "report")
         self._paths = [cell["path"] for cell in read_yaml(self._args[1])["each"]["train"].values()]
         self._seen = self._stamps()
-        self._begun, self._first, self._again = time.monotonic(), len(self._seen), 0.0
+        self._old = done.outdated(params) & self._seen.keys()
+        self._first = len(self._seen) - len(self._old)
+        self._begun, self._again = time.monotonic(), 0.0
         self.screen = _Screen()
 
     def _stamps(self) -> dict[str, bytes]:
@@ -78,8 +84,8 @@ class _Watch:
         return len(self._stamps()) == len(self._paths)
 
     def collect(self) -> Any:
-        """The results of the cells that are there."""
-        return report.collect(*self._args[:3])
+        """The results of the cells that are there and of these parameters."""
+        return report.collect(*self._args[:3], outdated=self._old)
 
     def look(self) -> None:
         """Refresh the table, and now and then the report, when a cell has finished."""
@@ -88,34 +94,86 @@ class _Watch:
         if not new:
             return
         self._seen = now
+        self._old -= set(new)
         results = self.collect()
-        done, seconds = len(now), time.monotonic() - self._begun
-        left = (len(self._paths) - done) * seconds / max(1, done - self._first)
-        status = f"{done} of {len(self._paths)} cells, about {left / 60:.0f} min left; Ctrl-C keeps what is there"
-        lines = [f"{report.cell_line(results, path)}   [{done}/{len(self._paths)}, {seconds:.0f} s]" for path in new]
+        ready, seconds = len(now.keys() - self._old), time.monotonic() - self._begun
+        left = (len(self._paths) - ready) * seconds / max(1, ready - self._first)
+        status = f"{ready} of {len(self._paths)} cells, about {left / 60:.0f} min left; Ctrl-C keeps what is there"
+        lines = [f"{report.cell_line(results, path)}   [{ready}/{len(self._paths)}, {seconds:.0f} s]" for path in new]
         self.screen.show(report.table(results), status, lines)
         began = time.monotonic()
         if began > self._again:
-            report.build(*self._args)
+            report.build(*self._args, outdated=self._old)
             took = time.monotonic() - began
             self._again = began + took + max(_REPORT_EVERY, took / _REPORT_SHARE)
+
+    @property
+    def left_out(self) -> int:
+        """How many results of other parameters or code there are."""
+        return len(self._old)
 
     def finish(self) -> Any:
         """The report of what is there; returns the results."""
         self.screen.clear()
-        return report.build(*self._args) if any(self._seen) else None
+        return report.build(*self._args, outdated=self._old) if any(self._seen) else None
 
 
-def _dvc(targets: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
-    # the stages say `python`: it must be this one, whether or not the environment is activated
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [sys.executable, "-m", "gradworks.fast_dvc", "--wait-for-lock", "repro", *targets]
-    env = {**os.environ, "PATH": path}
-    # a session of its own, so that Ctrl-C does not reach DVC: see `_stop`
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True)
+class _Dvc:
+    """One `dvc repro`; what it prints goes to the log, and its end is kept."""
+
+    def __init__(self, targets: Sequence[str], log: IO[str]) -> None:
+        # the stages say `python`: it must be this one, whether or not the environment is activated
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        command = [sys.executable, "-m", "gradworks.fast_dvc", "--wait-for-lock", "repro", *targets]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
+            env={**os.environ, "PATH": path},
+            start_new_session=True,  # so that Ctrl-C does not reach DVC: see `_stop`
+        )  # fmt: skip
+        self.said: deque[str] = deque(maxlen=1000)
+        self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
+        self._reader.start()
+
+    def _read(self, log: IO[str]) -> None:
+        for line in self.process.stdout or ():
+            log.write(line)
+            log.flush()
+            self.said.append(line.rstrip("\n"))
+
+    def finish(self) -> int:
+        """The exit code of a process that has ended, all that it printed being in the log."""
+        self._reader.join(5)
+        return self.process.wait()
 
 
-def _stop(running: Sequence[subprocess.Popen[str]]) -> None:
+def reason(said: Sequence[str]) -> list[str]:
+    """Three lines at most of what a failed `dvc repro` printed: what is wrong, and in which stage.
+
+    A stage's own words where it has any, else the last line of a traceback, else DVC's words.
+    """
+    lines = list(said)
+    running = [found[1] for line in lines if (found := re.match(r"Running stage '(?:.*:)?([^':]+)'", line))]
+    begin = max((n for n, line in enumerate(lines) if line.startswith("Running stage ")), default=0)
+    errors = [n for n, line in enumerate(lines) if line.startswith("error: ") and n >= begin]
+    traces = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent") and n >= begin]
+    dvc = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    code = next((int(found[1]) for line in dvc if (found := re.search(r"exited with (-?\d+)", line))), 0)
+    if errors:
+        found = [lines[errors[-1]].removeprefix("error: ")]
+        after = lines[errors[-1] + 1 :]
+        found += after[: next((n for n, line in enumerate(after) if not line or line.startswith("ERROR: ")), None)][:1]
+    elif traces:
+        after = [line for line in lines[traces[-1] + 1 :] if line and not line.startswith((" ", "ERROR: "))]
+        found = [f"an error of the program, not of its parameters: {after[0] if after else 'see the log'}"]
+    elif code in (-9, 137):
+        found = ["it was killed: out of memory, as a rule"]
+    else:
+        found = dvc[:2] or lines[-2:] or ["dvc repro ended without a word"]
+    where = f"stage {running[-1]}: " if running and (errors or traces or code) else ""
+    return [line[:400] for line in found] + [f"{where}all that it printed: {_LOG}; the same command goes on from here"]
+
+
+def _stop(running: Sequence[_Dvc]) -> None:
     """End the stages that are running; DVC itself sees them fail and ends too.
 
     DVC is not interrupted: it writes dvc.lock in place and would leave half of it. And it is waited for: a stage that
@@ -124,10 +182,10 @@ def _stop(running: Sequence[subprocess.Popen[str]]) -> None:
     import psutil
 
     asked: set[int] = set()
-    while any(process.poll() is None for process in running):
-        for process in running:
+    while any(one.process.poll() is None for one in running):
+        for one in running:
             with contextlib.suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(process.pid).children(recursive=True):
+                for child in psutil.Process(one.process.pid).children(recursive=True):
                     if child.pid not in asked and any(part.startswith("components.") for part in child.cmdline()):
                         asked.add(child.pid)
                         child.terminate()
@@ -136,20 +194,21 @@ def _stop(running: Sequence[subprocess.Popen[str]]) -> None:
 
 def _together(todo: Sequence[Sequence[str]], jobs: int, log: IO[str], watch: _Watch) -> None:
     """Run `dvc repro` with each list of arguments, `jobs` at a time; after a failure nothing new is begun."""
-    waiting, running, failed = list(todo), [], False
+    waiting, running, failed = list(todo), [], None
     try:
         while (waiting and not failed) or running:
             while waiting and len(running) < jobs and not failed:
-                running.append(_dvc(waiting.pop(0), log))
+                running.append(_Dvc(waiting.pop(0), log))
             time.sleep(0.1)
             watch.look()
-            failed = failed or any(process.poll() for process in running)
-            running = [process for process in running if process.poll() is None]
+            failed = failed or next((one for one in running if one.process.poll()), None)
+            running = [one for one in running if one.process.poll() is None]
     finally:
         _stop(running)
     if failed:
-        said = [line for line in _LOG.read_text().splitlines() if line.lower().startswith("error")]
-        raise InputError("\n".join([f"dvc repro failed; its whole output: {_LOG}", *said[:2]]))
+        failed.finish()
+        watch.screen.clear()
+        raise InputError("\n".join(reason(failed.said)))
 
 
 def _parts(units: Sequence[Sequence[str]], jobs: int) -> list[list[str]]:
@@ -190,6 +249,19 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
     _together([[pipeline]], 1, log, watch)
 
 
+def _expect_git(params: Path) -> None:
+    """Raises InputError where DVC would say in its own words that there is no git, as in a zip download."""
+    top = place(params, read_yaml(params))[0]
+    if not (top / ".dvc").is_dir():
+        raise InputError(f"{top}: no .dvc in it\nexpected the checkout of the project, or: git init && dvc init")
+    configured = [file.read_text() for file in (top / ".dvc/config", top / ".dvc/config.local") if file.is_file()]
+    if not any((one / ".git").exists() for one in (top, *top.parents)) and "no_scm" not in "".join(configured):
+        raise InputError(
+            f"{top}: no git repository, as in a zip download, and DVC expects one\n"
+            "make one: git init -q && git add -A && git commit -qm start; or: dvc config --local core.no_scm true"
+        )
+
+
 def run(params: Path, jobs: int) -> None:
     """Run the benchmark of a params file; ends with the table, the answer in words and what to do next.
 
@@ -198,8 +270,10 @@ def run(params: Path, jobs: int) -> None:
         jobs: how many `dvc repro` work at once.
 
     Raises:
-        InputError: a stage failed; names the log. Or the storage that is up took nothing.
+        InputError: params.yaml has a mistake, or a stage failed; names the log. Or the storage that is up took nothing.
     """
+    parameters.check(params, data=True)
+    _expect_git(params)
     cells.write(params)
     hardware.write(params)
     _LOG.parent.mkdir(parents=True, exist_ok=True)
@@ -212,6 +286,8 @@ def run(params: Path, jobs: int) -> None:
             results = watch.finish()
             if results:
                 print(report.table(results), "", f"report so far: {page}", sep="\n")
+            if watch.left_out:
+                print(f"left out: {watch.left_out} cells of other parameters or code, not run again yet")
             print("stopped; the same command goes on from here")
             raise SystemExit(130) from None
     watch.screen.clear()

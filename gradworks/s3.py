@@ -25,6 +25,11 @@ _WORDS = {
     "NoSuchKey": "there is no such object",
     "404": "there is no such object or bucket",
 }
+# boto3 sends a checksum with what it writes, and some stores keep it in the object or give it back with a part of it
+WRITING = "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+READING = "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
+# how a store refuses an upload that ends in a checksum
+_REFUSED = ("NotImplemented", "XAmzContentSHA256Mismatch", "MissingContentLength", "IncompleteBody", "InvalidDigest")
 ABSENT = ("NoSuchKey", "404", "NotFound")
 
 
@@ -63,21 +68,30 @@ def split(url: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
+def with_trailer(body: bytes) -> bool:
+    """Whether a store kept the checksum that followed an upload, and its chunks' sizes, as part of the object."""
+    return b"x-amz-checksum-" in body or b";chunk-signature=" in body[:200]
+
+
 @contextlib.contextmanager
 def in_words(what: str) -> Iterator[None]:
     """Turn boto3's errors into an InputError that begins with `what`."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, NoCredentialsError
 
     try:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         said = _WORDS.get(code, str(error).splitlines()[0])
-        raise InputError(f"{what}: {said} ({code})") from error
+        mend = f"\nwhere the store does not know boto3's checksums: export {WRITING}" if code in _REFUSED else ""
+        raise InputError(f"{what}: {said} ({code}){mend}") from error
     except NoCredentialsError:
         raise InputError(
             f'{what}: found no credentials\nof the store on this machine: eval "$(gradworks storage env)"'
         ) from None
+    except FlexibleChecksumError as error:
+        said = f"{what}: damaged, or the store gives the checksum of the whole object with a part of it: {error}"
+        raise InputError(f"{said.splitlines()[0]}\nin the latter case: export {READING}") from error
     except (BotoCoreError, Boto3Error) as error:
         raise InputError(f"{what}: {str(error).splitlines()[0]}") from error

@@ -1,8 +1,9 @@
 """What a number of seeds can and cannot say: mean and standard error, paired differences, detectable effects.
 
 Runs of one seed share initialisation, data order, corruption and dropout masks, so methods are compared seed by seed:
-the spread of the paired differences is what counts, not the spread of the values. Below three seeds there is no
-interval; below five no p-value. scipy.special alone: importing scipy.stats takes two seconds.
+the spread of the paired differences is what counts, not the spread of the values. One comparison alone is here; those
+of a table, corrected over all of them, are in `gradworks.simultaneous`. scipy.special alone: importing scipy.stats
+takes two seconds.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-INTERVAL_FROM = 3  # seeds
-P_VALUE_FROM = 5  # seeds
+ERROR_FROM = 3  # seeds; below, values are shown one by one
+INTERVAL_FROM = 2  # seeds
 LEVEL = 0.95
 
 
@@ -30,9 +31,9 @@ class Mean:
 class Difference:
     """Mean of n paired differences.
 
-    `low`, `high`: 95 % t interval, from three pairs. `p`: two-sided paired t, from five pairs. `detectable`: the
-    smallest true difference that this many pairs would show with 80 % power at the 5 % level, from two pairs. None
-    where there is none; `note` says why. `unpaired`: the keys that only one side has.
+    `low`, `high`: 95 % t interval, `p`: two-sided paired t, `detectable`: the smallest true difference that this many
+    pairs would show with 80 % power at the 5 % level; all from two pairs. None where
+    there is none; `note` says why. `unpaired`: the keys that only one side has.
     """
 
     n: int
@@ -53,18 +54,20 @@ class Difference:
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Mean and standard error s/√n of values over seeds."""
+    """Mean and standard error s/√n of values over seeds; what is no number is no value."""
+    values = [v for v in values if is_number(v)]
     n = len(values)
     if n == 0:
         return Mean(0, None, None, "no values")
     centre = math.fsum(values) / n
-    if n < INTERVAL_FROM:
-        return Mean(n, centre, None, f"{_seeds(n)}: no standard error below {INTERVAL_FROM}")
+    if n < ERROR_FROM:
+        return Mean(n, centre, None, f"{_seeds(n)}: no standard error below {ERROR_FROM}")
     return Mean(n, centre, _sd(values, centre) / math.sqrt(n))
 
 
 def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> Difference:
-    """`ours` minus `theirs`, paired by key (the seed)."""
+    """`ours` minus `theirs`, paired by key (the seed); a score that is None or not finite is no score."""
+    ours, theirs = ({k: v for k, v in side.items() if is_number(v)} for side in (ours, theirs))
     common = sorted(ours.keys() & theirs.keys(), key=str)
     unpaired = tuple(sorted(ours.keys() ^ theirs.keys(), key=str))
     values = tuple(ours[k] - theirs[k] for k in common)
@@ -72,24 +75,24 @@ def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> 
     if n == 0:
         return Difference(0, (), None, None, None, None, None, None, "no seed that both have", unpaired)
     centre = math.fsum(values) / n
-    if n == 1:
+    if n < INTERVAL_FROM:
         note = f"no interval: 1 seed, {INTERVAL_FROM} are needed"
         return Difference(1, values, centre, None, None, None, None, None, note, unpaired)
     sd = _sd(values, centre)
     if sd <= 1e-12 * max(1.0, abs(centre)):
         note = f"no interval: all {n} seeds differ by the same amount"
         return Difference(n, values, centre, None, None, None, None, None, note, unpaired)
-    least = detectable(sd, n)
-    if n < INTERVAL_FROM:
-        note = f"no interval: {n} seeds, {INTERVAL_FROM} are needed"
-        return Difference(n, values, centre, None, None, None, None, least, note, unpaired)
     from scipy.special import stdtr, stdtrit
 
     se = sd / math.sqrt(n)
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * se
-    p = float(2 * stdtr(n - 1, -abs(centre / se))) if n >= P_VALUE_FROM else None
-    note = "" if p is not None else f"no p-value: {n} seeds, {P_VALUE_FROM} are needed"
-    return Difference(n, values, centre, se, centre - half, centre + half, p, least, note, unpaired)
+    p = float(2 * stdtr(n - 1, -abs(centre / se)))
+    return Difference(n, values, centre, se, centre - half, centre + half, p, detectable(sd, n), "", unpaired)
+
+
+def is_number(value: float | None) -> bool:
+    """Whether it is a finite number: NaN, an infinity and None are not."""
+    return value is not None and math.isfinite(value)
 
 
 def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05, freedom: int | None = None) -> float | None:
@@ -115,8 +118,10 @@ def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05, freed
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (Scand. J. Stat. 6, 1979) over the p-values that there are; None stays None."""
-    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    """Holm's step-down correction (Scand. J. Stat. 6, 1979) over the p-values that there are; None stays None,
+    and NaN is none.
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if is_number(p))
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, i) in enumerate(order):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from gradworks import metrics
-from gradworks.data.predictions import to_table
+from gradworks.data.predictions import SELECTION, TEST, to_table
 from gradworks.stage import artefacts, cells
 from gradworks.tasks import row
 
@@ -88,6 +88,12 @@ def test_split(n=80):
     )
 
 
+def selection_split(n=40):
+    """Ids and labels of a selection split."""
+    labels = [CLASSES[i] for i in np.random.default_rng(1).integers(3, size=n)]
+    return pa.table({"id": [f"synthetic/validation-{i}" for i in range(n)], "label": labels})
+
+
 def corrupt(runs, condition, seed, leaks=()):
     """runs/corrupt/CONDITION/SEED."""
     table = test_split()
@@ -114,6 +120,7 @@ def run(runs, path, state="ok", reason="", steps=15):
     with artefacts.atomic_folder(runs / "train" / path) as folder:
         score = [None if i % 3 else 0.3 + i / 40 for i in range(steps)]
         history = {"step": range(steps), "examples": [4 * i for i in range(steps)], "selection_accuracy": score}
+        history["loss"] = [1.1 - i / 40 for i in range(steps)]
         artefacts.write_parquet(folder / "history.parquet", pa.table({k: list(v) for k, v in history.items()}))
         counts = {"steps": steps, "examples": 4 * steps, "skipped": 1, "best": {"step": steps, "score": 0.7}}
         artefacts.write_json(folder / "status.json", {"state": state, "reason": reason, **counts})
@@ -122,24 +129,33 @@ def run(runs, path, state="ok", reason="", steps=15):
         artefacts.write_manifest(folder, "train", parameters)
 
 
+def _predicted(rng, labels, skill):
+    """Probabilities that are right with a chance of about `skill`, one-hot where they are."""
+    outputs = rng.dirichlet(np.ones(3), size=len(labels))
+    right = rng.random(len(labels)) < skill
+    outputs[right] = 0
+    outputs[right, labels[right]] = 1
+    return outputs
+
+
 def evaluated(runs, path, skill, seed=0, state="ok", reason=""):
     """runs/evaluate/PATH and runs/metrics/PATH.json: right with a chance of about `skill`."""
     table, task = test_split(), row("nli")
     rng = np.random.default_rng([seed, *path.encode()])
-    outputs = rng.dirichlet(np.ones(3), size=len(table))
-    right = rng.random(len(table)) < skill
     labels = metrics.indices(table["label"].to_numpy(zero_copy_only=False), CLASSES)
-    best = outputs.max(1)
-    outputs[right] = 0
-    outputs[right, labels[right]] = 1
-    outputs[~right] += 0 * best[~right, None]
+    outputs = _predicted(rng, labels, skill)
+    held = selection_split()
+    on_selection = _predicted(rng, metrics.indices(held["label"].to_numpy(zero_copy_only=False), CLASSES), skill)
     found = {"overall": {}, "by": {}}
     if state in ("ok", "not converged"):
         slices = {c: table[c].to_pylist() for c in ("set", "heuristic")}
         found = metrics.scores(task.reported, labels, outputs, CLASSES, slices)
     with artefacts.atomic_folder(runs / "evaluate" / path) as folder:
         made = to_table(table, outputs if found["overall"] else None, task, ["set", "heuristic"])
-        artefacts.write_parquet(folder / "predictions.parquet", made)
+        artefacts.write_parquet(folder / TEST, made)
+        artefacts.write_parquet(
+            folder / SELECTION, to_table(held, on_selection if found["overall"] else None, task, [])
+        )
         about = {"rows": len(made), "state": state, "reason": reason}
         artefacts.write_manifest(folder, "evaluate", {"task": "nli"}, **about)
     counts = {"state": state, "reason": reason, "steps": 15, "examples": 60, "skipped": 1}

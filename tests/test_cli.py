@@ -1,10 +1,12 @@
 """The command says what it can do and starts without torch."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gradworks import cli
 
@@ -35,6 +37,32 @@ def test_a_wrong_file_is_said_without_a_traceback(tmp_path, capsys, monkeypatch)
         cli.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.yaml'}: no such file\n"
+
+
+@pytest.mark.parametrize("given", ["", "/params.yaml", "/dvc.yaml", "/cells.yaml"])
+def test_a_folder_is_the_benchmark_in_it(tmp_path, given):
+    args = cli._parser().parse_args(["run", f"{tmp_path}{given}"])
+    assert args.params == tmp_path / "params.yaml"
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_no_jobs_are_refused(capsys, jobs):
+    with pytest.raises(SystemExit):
+        cli._parser().parse_args(["run", "--jobs", jobs])
+    assert f"found {jobs!r}, expected a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_benchmark_works_where_it_lies(tmp_path, monkeypatch, capsys):
+    """README's "Your data": no line of the copy names the folder that it came from."""
+    (tmp_path / "components").mkdir()
+    (tmp_path / "pipelines").mkdir()
+    shutil.copy(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    shutil.copytree(ROOT / "pipelines/reweighting", tmp_path / "pipelines/my own")
+    monkeypatch.setattr("sys.argv", ["gradworks", "cells", str(tmp_path / "pipelines/my own")])
+    cli.main()
+    assert "not there yet: data/mnli, of fetch.mnli\n" in capsys.readouterr().out
+    made = yaml.safe_load((tmp_path / "pipelines/my own/cells.yaml").read_text())
+    assert (made["root"], made["here"], made["at"]) == ("../..", "pipelines/my own/", "'pipelines/my own/'")
 
 
 def test_it_starts_without_torch():

@@ -28,6 +28,14 @@ def test_aligned_by_id():
     assert ensembles.mean([one, two])[:, 1] == pytest.approx([0.6, 0.6, 0.45, 0.35])
 
 
+def test_rows_that_all_members_have():
+    fewer = member("fewer", "dbx", ["no", "yes", "no"], [0.1, 0.8, 0.5])
+    one, two = ensembles.common([ONE, fewer])
+    assert (one.ids, two.ids) == (("b", "d"), ("d", "b"))
+    assert one.outputs[:, 1].tolist() == [0.4, 0.6] and two.labels.tolist() == ["no", "yes"]
+    assert [m.ids for m in ensembles.common([ONE, member("none", "xyz", ["no"] * 3, [0.1] * 3)])] == [(), ()]
+
+
 @given(st.permutations("abcd"))
 def test_order_changes_nothing(order):
     place = ["dcba".index(i) for i in order]

@@ -15,19 +15,24 @@ SLOTS = ("objectives", "weightings", "updates")
 NO_RESULT = {f"{name}/__init__.py" for name in ("gradworks", "gradworks/telemetry", "components", "benchmarks")}
 # Nor these: they tell Prometheus of a stage while it runs, and nothing that a stage writes comes from them.
 LIVE = {"gradworks/telemetry/live.py", "gradworks/telemetry/push.py"}
+# Nor this: it refuses a params file, and reads what it refuses by of every stage's own code.
+CHECK = {"gradworks/parameters.py"}
 
 # A layer may import those below it, and files of its own folder; layers of one line do not import each other.
 LAYERS = [
     ["benchmarks"],
     ["tests"],  # the toy pipeline, the engine
-    ["components", "gradworks/cli", "gradworks/run"],
+    ["gradworks/cli", "gradworks/run"],
+    ["components"],
+    ["gradworks/parameters", "gradworks/done"],
     ["gradworks/kubeflow", "gradworks/storage", "gradworks/report", "gradworks/telemetry"],
     ["gradworks/s3", "gradworks/telemetry/live", "gradworks/telemetry/hardware", "gradworks/fast_dvc"],
     ["gradworks/telemetry/push"],
     ["gradworks/loop", "gradworks/pretraining"],
     ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
-     "gradworks/data", "gradworks/metrics", "gradworks/statistics", "gradworks/learning_rate"],
+     "gradworks/data", "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
+     "gradworks/learning_rate"],
     ["gradworks/spec"],
     ["gradworks/stage"],
 ]  # fmt: skip
@@ -81,7 +86,7 @@ def closure(*names):
     seen, todo = set(), list(names)
     while todo:
         name = todo.pop()
-        if name not in seen | NO_RESULT | LIVE:
+        if name not in seen | NO_RESULT | LIVE | CHECK:
             seen.add(name)
             todo += imports(name)
     return seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, FlexibleChecksumError, NoCredentialsError
 
 from gradworks import s3
 from gradworks.stage.errors import InputError
@@ -58,6 +58,14 @@ def test_encryption_of_uploads(monkeypatch):
         (ClientError({"Error": {"Code": "NoSuchBucket"}}, "GetObject"), "there is no such bucket \\(NoSuchBucket\\)"),
         (ClientError({"Error": {"Code": "SignatureDoesNotMatch"}}, "GetObject"), "the secret key is wrong"),
         (ClientError({"Error": {"Code": "Odd", "Message": "what?"}}, "GetObject"), "what\\? \\(Odd\\)"),
+        (
+            ClientError({"Error": {"Code": "NotImplemented", "Message": "A header"}}, "PutObject"),
+            "A header \\(NotImplemented\\)\n.*export AWS_REQUEST_CHECKSUM_CALCULATION=when_required$",
+        ),
+        (
+            FlexibleChecksumError(error_msg="Expected checksum a did not match"),
+            "damaged, or .*\nin the latter case: export AWS_RESPONSE_CHECKSUM_VALIDATION=when_required$",
+        ),
         (NoCredentialsError(), "found no credentials\\nof the store on this machine: eval"),
         (EndpointConnectionError(endpoint_url="http://x"), "Could not connect to the endpoint URL"),
     ],

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gradworks.tasks import Row
 
 
+TEST, SELECTION = "predictions.parquet", "selection.parquet"  # of these splits, in a folder of `evaluate`
+
+
 class Evaluate(Section):
     """The section `evaluate`.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAMES = ("train", "clean", "selection", "test")
-_ORDER = ("test", "clean", "selection", "train")  # who draws first where two take from one split of a source
+ORDER = ("test", "clean", "selection", "train")  # who draws first where two take from one split of a source
 
 
 class Take(Section):
@@ -106,7 +106,7 @@ def draw(
     dropped: dict[str, int] = {}
     taken: dict[str, set[str]] = {}
     read: set[tuple[str, ...]] = set()  # texts of the splits before
-    for name in _ORDER:
+    for name in ORDER:
         take: Take = getattr(splits, name)
         table = tables[take.from_]
         ids = table["id"].to_pylist()

@@ -54,6 +54,17 @@ def inputs(stages: Mapping[str, Stage], pipeline: Path, root: Path) -> None:
             )
 
 
+def images(stages: Iterable[Stage], pipeline: str, profile: Profile | None) -> None:
+    """Raises InputError when a stage needs an image that the cluster's profile does not name."""
+    for stage in stages:
+        kind = stage.meta.kind
+        if profile and getattr(profile.images, kind) is None:
+            raise InputError(
+                f"{pipeline}: stage {stage.name}: it runs in the {kind} image, and `images` of the cluster's profile "
+                f"has no {kind}\nadd it there: where `make images KIND={kind} REGISTRY=... PUSH=1` put it"
+            )
+
+
 def gpus(stages: Iterable[Stage], pipeline: str, profile: Profile | None) -> None:
     """Raises InputError when a stage asks for a kind of GPU that the cluster's profile does not name."""
     for stage in stages:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from gradworks.kubeflow import runs
+from gradworks.kubeflow.artifacts.lock import parsed
 from gradworks.stage.artefacts import atomic_file
 from gradworks.stage.errors import InputError
 from gradworks.telemetry import hardware, push
@@ -37,7 +39,7 @@ def collect(run: str, force: bool = False) -> None:
     entries = {name: entries[name] for name in record["stages"]}
     _consistent(run, entries)
     lock = pipeline.with_name("dvc.lock")
-    here = _stages(lock.read_text()) if lock.is_file() else {}
+    here = _stages(lock.read_bytes(), str(lock)) if lock.is_file() else {}
     if not force:
         _nothing_lost(run, lock, here, entries)
     _write(lock, here | entries)
@@ -64,10 +66,11 @@ def _consistent(run: str, entries: dict[str, Any]) -> None:
 
 def _nothing_lost(run: str, lock: Path, here: dict[str, Any], entries: dict[str, Any]) -> None:
     """An entry that somebody made here and that no commit has is not replaced."""
-    shown = subprocess.run(
-        ["git", "show", f"HEAD:./{lock.name}"], cwd=lock.parent, capture_output=True, text=True, check=False
-    )
-    committed = _stages(shown.stdout) if shown.returncode == 0 else {}
+    shown = subprocess.run(["git", "show", f"HEAD:./{lock.name}"], cwd=lock.parent, capture_output=True, check=False)
+    committed = {}
+    if shown.returncode == 0:
+        with contextlib.suppress(InputError):  # one that was committed with the marks of a merge holds nothing
+            committed = _stages(shown.stdout, f"HEAD:{lock}")
     lost = [n for n in entries if n in here and here[n] != committed.get(n) and here[n] != entries[n]]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
@@ -77,10 +80,17 @@ def _nothing_lost(run: str, lock: Path, here: dict[str, Any], entries: dict[str,
         )
 
 
-def _stages(text: str) -> dict[str, Any]:
-    from dvc.utils.serialize import parse_yaml
+def _stages(body: bytes, source: str) -> dict[str, Any]:
+    """Read as DVC does, since what is not this run's is written back. Raises InputError."""
+    from dvc.utils.serialize import ParseError, parse_yaml
 
-    return (parse_yaml(text, "dvc.lock") or {}).get("stages", {})
+    try:
+        found = (parse_yaml(body.decode(), source) or {}).get("stages") or {}
+        return {name: dict(entry) for name, entry in found.items()}
+    except (ParseError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        parsed(body, source)  # says it better where it is no YAML at all
+        said = " ".join(str(error).split())[:100]
+        raise InputError(f"{source}: found no mapping of stages\nexpected a dvc.lock, schema 2.0: {said}") from None
 
 
 def _write(lock: Path, entries: dict[str, Any]) -> None:

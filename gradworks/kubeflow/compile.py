@@ -97,6 +97,7 @@ def ir(
     from kfp import dsl
 
     check.gpus(stages.values(), pipeline, profile)
+    check.images(stages.values(), pipeline, profile)
     planned = plan(stages)
 
     def body(*values: Any) -> None:
@@ -139,6 +140,7 @@ def write_components(pipeline: Path, folder: Path, profile: Profile | None = Non
     """
     root, stages = checked(pipeline)
     path = pipeline.absolute().relative_to(root).as_posix()
+    check.images(stages.values(), path, profile)
     known, files = tags(root, stages), []
     for task in _named([(stage,) for stage in stages.values()]):
         kind = task.stages[0].meta.kind
@@ -198,8 +200,10 @@ def _component(task: Task, pipeline: str, image: str) -> Any:
     outputs = {"lock": dsl.OutputPath(str), **{out.name: dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}}
 
     def program(*_: Any) -> Any:
-        # "{{$}}" becomes all that Kubeflow tells a task, with the places where it looks for outputs
-        return dsl.ContainerSpec(image=image, command=["python3", "-c", _BOOT.read_text()], args=["{{$}}"])
+        # "{{$}}" becomes all that Kubeflow tells a task, with the places where it looks for outputs. The other argument
+        # is there to differ: components of equal containers all get the inputs and outputs of the first of them
+        args = ["{{$}}", f"{pipeline}:{task.name}"]
+        return dsl.ContainerSpec(image=image, command=["python3", "-c", _BOOT.read_text()], args=args)
 
     program.__name__ = task.name.replace("-", "_")
     program.__doc__ = f"{stage.name if alone else stage.group} of {pipeline}"

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gradworks.kubeflow import code, compile, registry, runs, settings
+from gradworks import s3
+from gradworks.kubeflow import check as refusals
+from gradworks.kubeflow import code, compile, kube, offers, registry, runs, settings
 from gradworks.kubeflow.answers import ApiError
 from gradworks.kubeflow.client import connect, quiet
 from gradworks.kubeflow.places import Places
@@ -18,6 +20,7 @@ from gradworks.kubeflow.profile import Profile, read, store
 from gradworks.kubeflow.stages import checkout, load
 from gradworks.stage.errors import InputError
 
+_PART = 8  # bytes
 _BODY = b"written by gradworks doctor; may be removed\n"
 
 
@@ -38,6 +41,7 @@ def check(profile_path: Path, pipeline: Path = Path("dvc.yaml")) -> bool:
         _bucket(lines, pipeline)
     lines.tell("code", lambda: _clean(pipeline), str)
     _images(lines, profile, pipeline)
+    _gpus(lines, profile, pipeline)
     return not lines.failed
 
 
@@ -117,8 +121,13 @@ def _bucket(lines: _Lines, pipeline: Path) -> None:
 
     def read_back() -> int:
         found = places.get(key)
+        if found and s3.with_trailer(found):
+            raise InputError(f"{places.uri(key)}: the store keeps boto3's checksum as part of it\n{_both(s3.WRITING)}")
         if found != _BODY:
             raise InputError(f"{places.uri(key)}: found {'nothing' if found is None else 'other bytes'}")
+        part = places.part(key, _PART)  # DVC reads large files in parts
+        if part != _BODY[:_PART]:
+            raise InputError(f"{places.uri(key)}: its first {_PART} bytes: found other ones\n{_both(s3.READING)}")
         return len(found)
 
     def delete() -> None:
@@ -128,6 +137,10 @@ def _bucket(lines: _Lines, pipeline: Path) -> None:
 
     lines.tell("bucket read", read_back, lambda size: f"{size} bytes")
     return lines.tell("bucket delete", delete, lambda _: "gone again")
+
+
+def _both(variable: str) -> str:
+    return f"export {variable} here, and give it to pods by configMapEnv of the profile"
 
 
 def _clean(pipeline: Path) -> str:
@@ -141,7 +154,9 @@ def _clean(pipeline: Path) -> str:
 def _images(lines: _Lines, profile: Profile, pipeline: Path) -> None:
     """The images that the stages of the checkout use."""
     try:
-        tags = compile.tags(checkout(pipeline), load(pipeline))
+        stages = load(pipeline)
+        refusals.images(stages.values(), str(pipeline), profile)
+        tags = compile.tags(checkout(pipeline), stages)
     except InputError as error:
         return lines.fail("image", str(error))
     for kind, tag in tags.items():
@@ -155,4 +170,31 @@ def _images(lines: _Lines, profile: Profile, pipeline: Path) -> None:
             own = name.endswith(f":{tag}")
             mend = f"build it: make images KIND={kind} REGISTRY=... PUSH=1" if own else "it has a tag of its own there"
             lines.fail(f"image {kind}", f"{name}: {said}\n{mend}; or set images.{kind}")
+    return None
+
+
+def _gpus(lines: _Lines, profile: Profile, pipeline: Path) -> None:
+    """The kinds of GPU that the profile has: does any node offer them, and as many as stages ask for?"""
+    if not profile.gpus:
+        return None
+    try:
+        cluster = kube.connect(profile.auth.kube_context, profile.namespace)
+        nodes = cluster.nodes() if cluster else None
+        asked = [stage.meta.gpu for stage in load(pipeline).values() if stage.meta.gpu]
+    except InputError as error:
+        return lines.skip(str(error).splitlines()[0], *(f"gpu {kind}" for kind in profile.gpus))
+    if nodes is None:
+        return lines.skip("Kubernetes alone knows: no kubeconfig here", *(f"gpu {kind}" for kind in profile.gpus))
+    for kind, gpu in profile.gpus.items():
+        there = offers.most(kind, profile, nodes)
+        needed = max((one.count for one in asked if one.kind == kind), default=0)
+        if there >= max(needed, 1):
+            lines.say("ok", f"gpu {kind}", f"up to {there} {gpu.resource} on a node")
+            continue
+        found = f"at most {there} {gpu.resource} on a node" if there else f"no node for it offers {gpu.resource}"
+        said = f"{found}, of {len(nodes)} nodes\nlook at nodeSelector and tolerations: kubectl describe nodes"
+        if needed:
+            lines.fail(f"gpu {kind}", f"{said}\na stage asks for {needed}, and waits until such a node comes")
+        else:
+            lines.say("absent", f"gpu {kind}", f"{said}\nno stage here asks for it")
     return None

@@ -61,9 +61,9 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
     finally:
         places.put_record(made.run, "run", {**record, "state": ended})
     if not good:
-        failed = [(name, told.get("error", "")) for name, told in seen.records.items() if told["state"] == "failed"]
-        name, said = failed[0] if failed else ("a stage", f"before its program began: {log}")
-        raise InputError(f"run {made.run}: {name} failed\n{said}\nits log: gradworks runs show {made.run} --log")
+        failed = {n: told.get("error", "") for n, told in seen.records.items() if told["state"] in follow.BROKEN}
+        never = {} if failed else {"a stage": f"failed before its program began: {log}"}
+        raise InputError(follow.failure(made.run, failed, never))
     print(f"its results: gradworks collect {made.run}", flush=True)
     return made.run
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gradworks.kubeflow.sections import text, validated
 from gradworks.stage import Section
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-Cpu = text(r"[1-9][0-9]*m?|0\.[0-9]*[1-9]|[1-9][0-9]*\.[0-9]+", "cores, as 4, 0.5 or 500m", int | float)
-Memory = text(r"[1-9][0-9]*[KMGTPE]i?", "bytes with a unit, as 16Gi or 800M")
-Duration = text(r"[1-9][0-9]*[smhd]", "seconds, or a number with its unit, as 90m or 12h", int)
+# Kubernetes counts thousandths of a core, calls 1000 bytes k, which kfp does not take, and keeps a timeout in 31 bits
+_CORES = "cores to a thousandth, as 4, 0.5 or 500m"
+Cpu = text(r"[1-9][0-9]{0,8}m?|(?=.*[1-9])(0|[1-9][0-9]{0,8})\.[0-9]{1,3}", _CORES, int | float)
+Memory = text(r"[1-9][0-9]{0,17}([KMGTPE]i|[MGTPE])", "bytes with a unit, as 16Gi or 800M")
+Duration = text(r"[1-9][0-9]{0,8}[smhd]", "seconds, or a number with its unit, as 90m or 12h", int)
+_LONGEST = 2**31 - 1  # seconds
 
 
 class Gpu(Section):
@@ -51,6 +54,13 @@ class Meta(Section):
     timeout: Duration | None = None
     retries: int = Field(0, ge=0, le=20)
 
+    @field_validator("timeout", mode="after")
+    @classmethod
+    def _not_too_long(cls, value: Any) -> Any:
+        if value is not None and _seconds(value) > _LONGEST:
+            raise ValueError(f"expected at most {_LONGEST} seconds, 68 years")
+        return value
+
     @property
     def gpu(self) -> Gpu | None:
         """The GPUs that are really asked for."""
@@ -65,9 +75,11 @@ class Meta(Section):
     @property
     def seconds(self) -> int | None:
         """`timeout` in seconds."""
-        if isinstance(self.timeout, str):
-            return int(self.timeout[:-1]) * _UNITS[self.timeout[-1]]
-        return self.timeout
+        return None if self.timeout is None else _seconds(self.timeout)
+
+
+def _seconds(value: int | str) -> int:
+    return int(value[:-1]) * _UNITS[value[-1]] if isinstance(value, str) else value
 
 
 def read(value: Any, where: str) -> Meta:

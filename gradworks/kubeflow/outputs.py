@@ -33,6 +33,8 @@ def write(
     hashes = {one["path"]: one for one in entry.get("outs", [])}
     artifacts = {}
     for name, listed in asked.get("artifacts", {}).items():
+        if name not in outs:  # Kubeflow's own, as executor-logs where it publishes logs
+            continue
         artifact = listed["artifacts"][0]
         metadata = _artifact(outs[name], local_path(artifact["uri"]), places, stage, hashes)
         artifacts[name] = {"artifacts": [{**artifact, "metadata": {**artifact.get("metadata", {}), **metadata}}]}

@@ -21,6 +21,10 @@ from gradworks import s3
 from gradworks.stage.errors import InputError
 
 
+class Damaged(InputError):
+    """An object of gradworks' own does not hold what was written there, or was not written by gradworks."""
+
+
 def encoded(name: str) -> str:
     """A stage's name as one part of a key; readable, and with no further `/` in it."""
     return quote(name, safe="@=,+ ")
@@ -77,6 +81,11 @@ class Places:
                 if error.response.get("Error", {}).get("Code") in s3.ABSENT:
                     return None
                 raise
+
+    def part(self, key: str, size: int) -> bytes:
+        """The first bytes of an object. Raises InputError."""
+        with s3.in_words(self.uri(key)):
+            return self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes=0-{size - 1}")["Body"].read()
 
     def head(self, key: str) -> dict[str, Any] | None:
         """Size and ETag of an object, or None where there is none. Raises InputError."""
@@ -136,15 +145,32 @@ class Places:
                 return found["entry"]
         except (ValueError, KeyError, TypeError):
             pass
-        raise InputError(f"{self.uri(key)}: damaged\nexpected the lock entry of {stage} with its own digest")
+        raise self._damaged(key, body, f"the lock entry of {stage} with its own digest")
+
+    def _damaged(self, key: str, body: bytes, expected: str) -> Damaged:
+        """The error, with what mends it where the bytes say what has happened."""
+        said = f"{self.uri(key)}: damaged\nexpected {expected}"
+        if s3.with_trailer(body):
+            said += f"\nthe store kept boto3's checksum as part of it: where it was written, export {s3.WRITING}"
+        return Damaged(said)
 
     # records
     def put_record(self, run: str, name: str, record: dict[str, Any]) -> None:
         self.put(self.key("runs", run, f"{name}.json"), json.dumps(record, indent=1, sort_keys=True).encode())
 
     def record(self, run: str, name: str = "run") -> dict[str, Any] | None:
-        body = self.get(self.key("runs", run, f"{name}.json"))
-        return None if body is None else json.loads(body)
+        """A record of a run, or None where there is none. Raises Damaged where it is no mapping."""
+        key = self.key("runs", run, f"{name}.json")
+        body = self.get(key)
+        if body is None:
+            return None
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise self._damaged(key, body, f"the record `{name}` of run {run}, a mapping in JSON")
+        return found
 
 
 def _digest(entry: dict[str, Any]) -> str:

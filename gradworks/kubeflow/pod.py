@@ -9,6 +9,7 @@ without harm.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from gradworks.kubeflow import environment, objects, outputs, stages
-from gradworks.kubeflow.places import Places, encoded
+from gradworks.kubeflow.places import Damaged, Places, encoded
 from gradworks.kubeflow.watch import Checkpoints, Log, Watch
+from gradworks.stage import device
 from gradworks.stage.errors import InputError
 from gradworks.telemetry import hardware, push
 
@@ -89,7 +91,7 @@ def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, be
     """`_run` with its errors in words, and its record in S3 whatever happened."""
     name, code, said = f"stages/{encoded(task.stage)}", 0, ""
     record = {"state": "running", "begun": begun, "seconds": {}, "image": os.environ.get("GRADWORKS_IMAGE")}
-    record["attempt"] = (places.record(task.run, name) or {"attempt": 0})["attempt"] + 1
+    record["attempt"] = _tries(places, task.run, name) + 1
     places.put_record(task.run, name, record)
     try:
         _run(task, places, log, given, record)
@@ -104,13 +106,23 @@ def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, be
     if said:
         print(f"error: {said}", file=sys.stderr, flush=True)
         record["error"] = said
-    record["state"] = "failed" if said else "succeeded"
+    again = record["attempt"] <= record.get("retries", 0)  # Kubeflow begins a pod for the stage once more
+    record["state"] = ("retrying" if again else "failed") if said else "succeeded"
     record["seconds"]["total"] = round(time.time() - begun, 3)
     places.put_record(task.run, name, record)
     spent = record["seconds"]
     names = {"code": "fetch", "pull": "pull", "run": "run", "push": "push"}
     push.phases(task.run, task.stage, {names[phase]: spent[phase] for phase in names if phase in spent})
     return code
+
+
+def _tries(places: Places, run: str, name: str) -> int:
+    """How often a stage was tried before, as far as its record can be read."""
+    try:
+        found = (places.record(run, name) or {}).get("attempt", 0)
+    except Damaged:
+        return 0
+    return found if isinstance(found, int) else 0
 
 
 def _log_key(places: Places, task: Task) -> str:
@@ -123,6 +135,7 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
     if task.stage not in found:
         raise InputError(f"{pipeline}: found no stage {task.stage}\nexpected one of its {len(found)} stages")
     stage = found[task.stage]
+    record["retries"] = stage.meta.retries
     _same_environment(root, stage)
     clock = _Clock(record["seconds"], record["begun"])
     clock("code")
@@ -137,7 +150,7 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
         objects.fetch_run_cache(repo, places, pipeline, stage)
         clock("pull")
         with Watch(places, checkpoints, log, _log_key(places, task)), _terminable():
-            record["ran"] = _reproduce(repo, pipeline, stage, resumed)
+            record["ran"] = _reproduce(repo, pipeline, stage, resumed, log)
         clock("run")
         record["objects_written"] = objects.push(repo, places, pipeline, stage)
         lock = _entries(pipeline)[stage.name]
@@ -178,6 +191,8 @@ def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stag
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     os.environ.setdefault("AWS_RETRY_MODE", "standard")  # of DVC's fetch: a store that has gone is given up in seconds
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
+    if stage.meta.gpu:  # `device: auto` is no leave to train on a CPU then
+        os.environ[device.ASKED] = str(stage.meta.gpu.count)
     os.environ["GRADWORKS_RUN"], os.environ["GRADWORKS_STAGE"] = task.run, task.stage  # what the stage's metrics say
     _configure(places, root)
 
@@ -205,7 +220,7 @@ def _configure(places: Places, root: Path) -> None:
     file.write()
 
 
-def _reproduce(repo: Any, pipeline: Path, stage: stages.Stage, resumed: int) -> bool:
+def _reproduce(repo: Any, pipeline: Path, stage: stages.Stage, resumed: int, log: Log) -> bool:
     """Whether the stage ran; False where it was restored."""
     from dvc.exceptions import DvcException
     from dvc.stage.cache import RunCacheNotFoundError
@@ -225,6 +240,7 @@ def _reproduce(repo: Any, pipeline: Path, stage: stages.Stage, resumed: int) -> 
     repo.stage_cache.restore = restore
     if resumed:
         print(f"{stage.name}: has the checkpoint of an earlier try", flush=True)
+    before = log.size()
     try:
         repo.reproduce(f"{pipeline.as_posix()}:{stage.name}", single_item=True, pull=True)
     except DvcException as error:
@@ -233,8 +249,22 @@ def _reproduce(repo: Any, pipeline: Path, stage: stages.Stage, resumed: int) -> 
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise InputError(f"{stage.name}: {str(cause).splitlines()[0]}\nits log says why") from error
+        said = _last_words(log.since(before)) or [str(cause).splitlines()[0]]
+        raise InputError("\n".join([f"{stage.name}: {said[0]}", *said[1:]])) from error
     return not restored
+
+
+def _last_words(printed: str) -> list[str]:
+    """What a stage that failed said itself: an error in words, or the last line of a traceback; [] where neither."""
+    lines = printed.splitlines()
+    errors = [at for at, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        at = errors[-1]
+        return [lines[at].removeprefix("error: "), *itertools.takewhile(str.strip, lines[at + 1 : at + 3])]
+    traced = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    if traced:
+        return [line for line in lines[traced[-1] :] if line.strip() and not line.startswith((" ", "Traceback"))][:2]
+    return []
 
 
 _terminated: list[int] = []

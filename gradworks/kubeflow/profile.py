@@ -15,45 +15,26 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gradworks.kubeflow.meta import Memory
+from gradworks.kubeflow.nodes import LABEL, QUALIFIED, SUBDOMAIN, Affinity, LabelKey, LabelValue, Toleration
 from gradworks.kubeflow.sections import CamelSection, text, validated
 from gradworks.stage import read_yaml
 from gradworks.stage.errors import InputError
 
 CA_FOLDER = "/etc/gradworks"  # where a pod finds the certificates of `s3.ca`
-_Name = text(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "a name of Kubernetes: small letters, digits, - and .")
+_Name = text(SUBDOMAIN, "a name of Kubernetes: small letters, digits, - and ., a letter or digit beside each . and end")
+_Namespace = text(rf"(?=.{{1,63}}$){LABEL}", "a name of Kubernetes: at most 63 small letters, digits and -")
+_Queue = text(rf"(?=.{{1,63}}$){SUBDOMAIN}", "a name of Kubernetes: at most 63 small letters, digits, - and .")
 _Variable = text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
-_Key = text(r"[-._a-zA-Z0-9]{1,253}", "a key of a secret or config map")
+_Key = text(r"(?!\.$|\.\.)[-._a-zA-Z0-9]{1,253}", "a key of a secret or config map")
+_PATH = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*(:[0-9]+)?"
 _Image = text(
-    r"[^\s:@/]+((:[0-9]+)?(/[^\s:@/]+)+)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", "REGISTRY/REPOSITORY, or with its :TAG"
+    rf"({_HOST}/)?{_PATH}(/{_PATH})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?",
+    "REGISTRY/REPOSITORY in small letters, or with its :TAG",
 )
-_Resource = text(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", "what the device plugin calls it, as nvidia.com/gpu")
+_Resource = text(rf"(?=.*/){QUALIFIED}", "what the device plugin calls it, as nvidia.com/gpu")
 _Url = text(r"https?://\S+", "http://... or https://...")
 _Root = text(r"[a-z0-9]+://\S+", "the address of a folder, as s3://BUCKET/PREFIX")
-
-
-class Toleration(CamelSection):
-    """A taint that pods may run on, as in a pod's `tolerations`."""
-
-    key: str | None = None
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
-
-
-class Expression(CamelSection):
-    """A condition on a node's labels, as in `matchExpressions`."""
-
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
-    values: list[str] = Field(default_factory=list)
-
-
-class Affinity(CamelSection):
-    """Nodes that pods must run on (no weight; one such term must hold) or would rather run on (weight 1 to 100)."""
-
-    match_expressions: list[Expression] = Field(min_length=1)
-    weight: int | None = Field(None, ge=1, le=100)
 
 
 class Gpu(CamelSection):
@@ -63,15 +44,24 @@ class Gpu(CamelSection):
     """
 
     resource: _Resource
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
 
 
 class Images(CamelSection):
-    """Where the two images lie: a repository each, whose tag is the commit's digest; or with a tag of one's own."""
+    """Where the images lie: a repository each, whose tag is the commit's digest; or with a tag of one's own.
 
-    cpu: _Image
-    gpu: _Image
+    A run needs those that its stages ask for.
+    """
+
+    cpu: _Image | None = None
+    gpu: _Image | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Images:
+        if not (self.cpu or self.gpu):
+            raise ValueError("images: found none, expected cpu, gpu or both: REGISTRY/REPOSITORY each")
+        return self
 
 
 class SecretKey(CamelSection):
@@ -139,20 +129,20 @@ class Profile(CamelSection):
     """A cluster. endpoint: of the Kubeflow Pipelines API; none = by `auth.kubeContext`."""
 
     endpoint: _Url | None = None
-    namespace: _Name | None = None
+    namespace: _Namespace | None = None
     experiment: str = "gradworks"
     pipeline_root: _Root | None = None
     service_account: _Name | None = None
     images: Images
     image_pull_secrets: list[_Name] = Field(default_factory=list)
     gpus: dict[str, Gpu] = Field(default_factory=dict)
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     affinity: list[Affinity] = Field(default_factory=list)
     tolerations: list[Toleration] = Field(default_factory=list)
     shm: Memory | None = None
     secret_env: dict[_Variable, SecretKey] = Field(default_factory=dict)
     config_map_env: dict[_Variable, ConfigMapKey] = Field(default_factory=dict)
-    queue: _Name | None = None
+    queue: _Queue | None = None
     s3: S3 = Field(default_factory=S3)
     price_per_gpu_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     auth: Auth = Field(default_factory=Auth)

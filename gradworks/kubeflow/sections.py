@@ -30,7 +30,7 @@ def text(pattern: str, expected: str, numbers: Any = None) -> Any:
     """
 
     def check(value: Any) -> Any:
-        good = re.fullmatch(pattern, value) if isinstance(value, str) else value > 0
+        good = value > 0 if isinstance(value, int) else re.fullmatch(pattern, str(value))
         if not good:
             raise ValueError(f"expected {expected}")
         return value

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradworks.stage import cells
+from gradworks.stage import cells, parse_yaml
 from gradworks.stage.errors import InputError
 
 
@@ -79,17 +78,8 @@ def _place(values: Any, key: str, one: str, params: Path) -> tuple[Any, Any]:
 
 def _cells(params: Path, text: str) -> str:
     """What `gradworks cells` would write for a changed params.yaml. Raises InputError."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    values = yaml.load(text)
-    # it looks for files that parameters name; the copy lies elsewhere
-    values["root"] = str((params.parent / values.get("root", ".")).absolute())
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "params.yaml")
-        with copy.open("w", encoding="utf-8") as file:
-            yaml.dump(values, file)
-        try:
-            return cells.text(copy)
-        except InputError as error:
-            raise InputError(str(error).replace(str(copy), f"{params} with what is set")) from None
+    values = parse_yaml(text, f"{params} with what is set")
+    try:
+        return cells.text(params, values)
+    except InputError as error:
+        raise InputError(str(error).replace(str(params), f"{params} with what is set")) from None

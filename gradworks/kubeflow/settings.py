@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gradworks.kubeflow.meta import Meta
-from gradworks.kubeflow.profile import CA_FOLDER, Profile, Toleration
+from gradworks.kubeflow.nodes import Toleration
+from gradworks.kubeflow.profile import CA_FOLDER, Profile
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -27,6 +28,7 @@ def apply(task: PipelineTask, meta: Meta, profile: Profile | None) -> None:
     from kfp import kubernetes
 
     task.set_caching_options(False)  # DVC's run cache is the cache
+    kubernetes.set_security_context(task, run_as_non_root=True)  # as Pod Security "restricted" wants each pod to say
     resources = meta.resources
     if resources.cpu is not None:
         task.set_cpu_request(str(resources.cpu)).set_cpu_limit(str(resources.cpu))

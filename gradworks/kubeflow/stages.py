@@ -154,7 +154,7 @@ def _typed(outs: list[tuple[str, str, dict[str, Any]]]) -> Iterator[Out]:
     kinds: Counter[str] = Counter()
     for section, path, options in outs:
         kind = {".html": "HTML", ".md": "Markdown"}.get(PurePosixPath(path).suffix, "Dataset")
-        if section == "metrics":
+        if section == "metrics" or options.get("type") == "metrics":
             kind = "Metrics"
         elif options.get("type") == "model":
             kind = "Model"

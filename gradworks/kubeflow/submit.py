@@ -70,6 +70,8 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages), "images": tags,
         "remote": remote, "begun": time.time(), "state": "submitting",
+        "ups": {name: list(stage.ups) for name, stage in stages.items()},
+        "tasks": {task.name: [stage.name for stage in task.stages] for task in compile.plan(stages)},
         "gpus": {name: stage.meta.gpu.model_dump() for name, stage in stages.items() if stage.meta.gpu},
         "price_per_gpu_hour": profile.price_per_gpu_hour if profile else {},
     }  # fmt: skip
@@ -77,8 +79,13 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
 
 
 def submit(
-    pipeline: Path, profile_path: Path, given: Sequence[str] = (), dirty: bool = False, wait: bool = False
-) -> str:  # fmt: skip
+    pipeline: Path,
+    profile_path: Path,
+    given: Sequence[str] = (),
+    dirty: bool = False,
+    wait: bool = False,
+    patience: float = follow.PATIENCE,
+) -> str:
     """Run a dvc.yaml on a cluster; returns the run's name.
 
     Args:
@@ -87,9 +94,10 @@ def submit(
         given: KEY=VALUE each: parameters that this run has instead of the checkout's.
         dirty: take the work tree as it is.
         wait: follow the run to its end.
+        patience: seconds that a run may be followed in which no pod of it can start.
 
     Raises:
-        InputError: as `plan`; the cluster or S3 did not take it; with `wait`, the run failed.
+        InputError: as `plan`; the cluster or S3 did not take it; with `wait`, the run failed or cannot go on.
     """
     profile = read(profile_path)
     made = plan(pipeline, profile, given, dirty)
@@ -100,6 +108,7 @@ def submit(
         uri = code.upload(made.code, places)
         record = made.record | {
             "code": uri, "namespace": profile.namespace, "experiment": profile.experiment, "endpoint": profile.endpoint,
+            "kube_context": profile.auth.kube_context,
         }  # fmt: skip
         places.put_record(made.run, "run", record)
         try:
@@ -113,7 +122,7 @@ def submit(
         print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline} at {made.code.base[:12]}")
         print(f"{url or 'Kubeflow calls it ' + run_id}", flush=True)
         if wait:
-            _wait(client, run_id, places, made)
+            _wait(client, places, record, patience)
         else:
             print(f"how it fares: gradworks runs show {made.run}", flush=True)
     print(f"its results, when it has ended: gradworks collect {made.run}", flush=True)
@@ -147,11 +156,11 @@ def _begin(client: Any, experiment: str, made: Plan, uri: str, profile: Profile)
         ).run_id  # fmt: skip
 
 
-def _wait(client: Any, run_id: str, places: Places, made: Plan) -> None:
+def _wait(client: Any, places: Places, record: dict[str, Any], patience: float) -> None:
     try:
-        follow.follow(client, run_id, places, made.run, made.stages)
+        follow.follow(client, places, record, patience)
     except KeyboardInterrupt:
-        print(f"\nno longer followed; the run goes on: gradworks runs show {made.run}", flush=True)
+        print(f"\nno longer followed; the run goes on: gradworks runs show {record['run']}", flush=True)
         raise SystemExit(130) from None
 
 

@@ -37,6 +37,8 @@ def add(verbs: Any) -> None:
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of params.yaml")
     one.add_argument("--dirty", action="store_true", help="take the work tree as it is, new files included")
     one.add_argument("--wait", action="store_true", help="follow the run to its end")
+    said = "with --wait: leave a run of which no pod can start for so long, as 30s, 10m, 2h (default: %(default)s)"
+    one.add_argument("--patience", default="10m", metavar="10m", help=said)
 
     one = verb("collect", "get the results of a run into dvc.lock and the work tree", pipeline=False)
     one.add_argument("run", metavar="RUN")
@@ -47,7 +49,7 @@ def add(verbs: Any) -> None:
     one.add_argument("act", nargs="?", choices=("show",), help="show one run")
     one.add_argument("run", metavar="RUN", nargs="?")
     one.add_argument("--stage", metavar="S", help="one stage of it")
-    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_STORE)
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=f"{_STORE}; and ask Kubeflow why stages wait")
     one.add_argument("--log", action="store_true", help="what the stage printed; without --stage, of what failed")
 
     one = verb("run-stage", "what a pod does for one stage of a run; in a checkout that is this run's alone")
@@ -73,8 +75,11 @@ def run(args: argparse.Namespace) -> None:
         with _store(args.cluster):
             collect.collect(args.run, args.force)
     elif args.verb == "runs":
-        with _store(args.cluster):
-            _runs(args)
+        from gradworks.kubeflow import profile
+
+        of_cluster = profile.read(args.cluster) if args.cluster else None
+        with profile.store(of_cluster) if of_cluster else nullcontext():
+            _runs(args, of_cluster)
     elif args.verb == "run-stage":
         from gradworks.kubeflow import pod, runs
 
@@ -111,12 +116,17 @@ def _submit(args: argparse.Namespace) -> None:
         sys.exit(f"error: which cluster? add --cluster PROFILE, {_PROFILE}\nor --runner docker: on this machine")
     else:
         from gradworks.kubeflow import submit
+        from gradworks.kubeflow.artifacts import words
 
-        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait)
+        patience = words.duration(args.patience, "--patience")
+        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait, patience)
 
 
-def _runs(args: argparse.Namespace) -> None:
-    from gradworks.kubeflow import runs
+def _runs(args: argparse.Namespace, of_cluster: Any) -> None:
+    from gradworks.kubeflow import runs, waiting
+
+    def asked(told: dict[str, Any]) -> dict[str, str]:
+        return waiting.ask(told, of_cluster, args.cluster)
 
     places = runs.places()
     if args.act is None:
@@ -125,6 +135,6 @@ def _runs(args: argparse.Namespace) -> None:
         sys.exit("error: which run? gradworks runs lists them")
     elif args.log:
         for stage in [args.stage] if args.stage else runs.failed(places, args.run):
-            print(runs.log(places, args.run, stage), end="")
+            print(runs.log(places, args.run, stage, asked), end="")
     else:
-        print(runs.shown(places, args.run, args.stage))
+        print(runs.shown(places, args.run, args.stage, asked))

@@ -74,6 +74,20 @@ class Log:
         values = {v for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= 8 and not os.path.exists(v)}
         self._secrets = sorted((v.encode() for v in values), key=len, reverse=True)
 
+    def since(self, size: int) -> str:
+        """What was kept after the first `size` bytes, once all that was printed until now has arrived."""
+        until, seen = time.monotonic() + 2.0, -1
+        while (there := self.size()) != seen and time.monotonic() < until:
+            seen = there
+            time.sleep(0.1)
+        with self.file.open("rb") as kept:
+            kept.seek(size)
+            return kept.read().decode(errors="replace")
+
+    def size(self) -> int:
+        """Bytes that are kept so far."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
     def _clean(self, line: bytes) -> bytes:
         for secret in self._secrets:
             line = line.replace(secret, b"***")

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from gradworks.stage import artefacts
 
 
-def collect(params: Path, cells: Path, runs: Path) -> dict[str, Any]:
-    """The results of the cells that are there; a cell without metrics is "not run".
+def collect(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) -> dict[str, Any]:
+    """The results of the cells that are there; a cell without metrics is "not run", as is one that is `outdated`.
 
     Raises:
         InputError: a file is damaged, or the section `report` does not fit what was evaluated.
     """
-    from gradworks.report import read, summary
+    from gradworks.report import read, recorded, summary
 
-    return summary.results(read.read(params, cells, runs))
+    inputs = read.read(params, cells, runs, outdated)
+    return recorded.marked(summary.results(inputs), inputs)
 
 
-def build(params: Path, cells: Path, runs: Path, out: Path) -> dict[str, Any]:
-    """Write report.html, report.md and results.json to `out`; returns the results, with what only the page shows.
+def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection[str] = ()) -> dict[str, Any]:
+    """Write report.html, report.md, results.json and what DVC shows to `out`; returns the results, with what only the
+    page shows.
 
     Raises what `collect` raises.
     """
-    from gradworks.report import calibration, page, pipeline, read, summary, traces
+    from gradworks.report import calibration, details, page, pipeline, read, recorded, summary, traces, views
 
-    inputs = read.read(params, cells, runs)
-    results = summary.results(inputs) | {
+    inputs = read.read(params, cells, runs, outdated)
+    results = recorded.marked(summary.results(inputs), inputs) | {
+        "metrics": details.every_metric(inputs),
+        "confusions": details.confusions(inputs),
         "gradients": traces.gradients(inputs),
         "detection": traces.detection(inputs),
         "calibration": calibration.calibrations(inputs),
@@ -35,6 +40,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path) -> dict[str, Any]:
         "provenance": pipeline.provenance(inputs),
     }
     artefacts.write_json(out / "results.json", results)
+    views.write(out, results, inputs)
     for name, text in page.render(results, inputs).items():
         with artefacts.atomic_file(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -56,5 +62,5 @@ def cell_line(results: dict[str, Any], path: str) -> str:
 
 
 def answer(results: dict[str, Any]) -> str:
-    """The answer in words: at most six lines."""
+    """The answer in words: at most six lines, and one where cells were made with other parameters."""
     return "\n".join(results["answer"])

@@ -1,17 +1,16 @@
 """How far predicted probabilities can be trusted, before and after temperature scaling (Guo et al. 2017).
 
-There are predictions of the test split only, so the examples are halved by id: the temperature is fitted on one half
-and judged on the other, never on what it was fitted on.
+The temperature is fitted on the predictions of the selection split and judged on those of the test split.
 """
 
 from __future__ import annotations
 
-import zlib
+import math
 from typing import TYPE_CHECKING, Any
 
 from gradworks import statistics
 from gradworks.data import predictions
-from gradworks.metrics import SURE, indices
+from gradworks.metrics import SMALL, SURE, indices
 from gradworks.stage import artefacts
 
 if TYPE_CHECKING:
@@ -23,11 +22,16 @@ if TYPE_CHECKING:
 
 BINS = 15  # of equal width, as in Guo et al.
 LARGEST = 20.0  # temperature, and its inverse the smallest
-FIGURES = ("temperature", "ece", "ece_scaled", "log_loss", "log_loss_scaled")
+DRAWS = 100  # of labels, for the error that calibrated predictions show
+SCALED = ("temperature", "ece_scaled", "ece_chance_scaled", "brier_scaled", "log_loss_scaled")
+FIGURES = ("ece", "ece_chance", "brier", "log_loss", *SCALED)
 
 
 def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row per condition, encoder and method, means over seeds; one per ensemble, whose method is its name."""
+    """One row per condition, encoder and method, means over seeds; one per ensemble, whose method is its name.
+
+    A temperature at its bound is no estimate: its seed counts before scaling, not after, and `notes` says so.
+    """
     if inputs.task.classes is None:
         return []
     groups: dict[tuple[str, str, str], list[Path]] = {}
@@ -39,28 +43,39 @@ def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
         groups[item["condition"], encoders, f"mean of {item['method']}"] = [inputs.runs / "ensemble" / name]
     made = []
     for (condition, encoder, method), folders in groups.items():
-        found = [one for folder in folders if (one := _one(inputs, folder / "predictions.parquet")) is not None]
-        if found:
-            row: dict[str, Any] = {"condition": condition, "encoder": encoder, "method": method}
-            row |= {"fitted": found[0]["fitted"], "judged": found[0]["judged"]}
-            for name in FIGURES:
-                values = [one[name] for one in found]
-                row[name] = {**vars(statistics.mean(values)), "values": values}
-            made.append(row | {name: _pooled([one[name] for one in found]) for name in ("before", "after")})
+        found = [one for folder in folders if (one := _one(inputs, folder)) is not None]
+        if not found:
+            continue
+        row: dict[str, Any] = {"condition": condition, "encoder": encoder, "method": method}
+        row |= {"fitted": found[0]["fitted"], "judged": found[0]["judged"]}
+        for name in FIGURES:
+            values = [one[name] for one in found if one[name] is not None]
+            row[name] = {**vars(statistics.mean(values)), "values": values}
+        row |= {name: _pooled([one[name] for one in found if one[name]]) for name in ("before", "after")}
+        notes = [one["note"] for one in found if one["note"]]
+        row["notes"] = [f"{notes.count(note)} of {len(found)} {note}" for note in dict.fromkeys(notes)]
+        made.append(row)
     return made
 
 
-def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """What the logits are divided by so that the log loss is least."""
-    import math
-
+def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """What the logits are divided by so that the log loss is least; None without finite examples."""
     from scipy.optimize import minimize_scalar
 
+    if not _finite(probabilities):
+        return None
     bound = math.log(LARGEST)
     found = minimize_scalar(
         lambda t: log_loss(scaled(probabilities, math.exp(t)), labels), bounds=(-bound, bound), method="bounded"
     )
     return math.exp(found.x)
+
+
+def at_bound(probabilities: np.ndarray, labels: np.ndarray, found: float) -> bool:
+    """Whether a temperature that was found is no better than the largest or smallest that is tried."""
+    least = log_loss(scaled(probabilities, found), labels)
+    bounds = [log_loss(scaled(probabilities, by), labels) for by in (LARGEST, 1 / LARGEST)]
+    return min(bounds) - least < 1e-6
 
 
 def scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
@@ -72,57 +87,120 @@ def scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
     return made / made.sum(axis=1, keepdims=True)
 
 
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood in nats."""
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """Mean negative log-likelihood in nats; None without finite examples."""
     import numpy as np
 
+    if not _finite(probabilities):
+        return None
     return float(-np.log(probabilities[np.arange(len(labels)), labels].clip(SURE)).mean())
 
 
-def bins(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
-    """Of each bin of the highest probability: examples, sum of that probability, examples predicted right."""
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """Mean over examples of the squared distance to the label, summed over the classes: 0 to 2 (Brier 1950). Unlike the
+    calibration error it is not biased by how few examples there are. None without finite examples.
+    """
     import numpy as np
 
+    if not _finite(probabilities):
+        return None
+    return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1).mean())
+
+
+def bins(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, list[float]] | None:
+    """Of each bin of the highest probability: examples, sum of that probability, examples predicted right; None without
+    finite examples.
+    """
+    import numpy as np
+
+    if not _finite(probabilities):
+        return None
     sure = probabilities.max(axis=1)
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
     right = probabilities.argmax(axis=1) == labels
     columns = {"n": None, "confidence": sure, "right": right.astype(float)}
-    return {name: np.bincount(place, weights=w, minlength=BINS).tolist() for name, w in columns.items()}
+    return {name: np.bincount(_places(sure), weights=w, minlength=BINS).tolist() for name, w in columns.items()}
 
 
-def ece(found: dict[str, list[float]]) -> float:
+def ece(found: dict[str, list[float]] | None) -> float | None:
     """Expected calibration error: the mean gap of confidence and accuracy over the bins, weighted by examples."""
+    if found is None:
+        return None
     gaps = [abs(c - r) for c, r in zip(found["confidence"], found["right"], strict=True)]
     return sum(gaps) / sum(found["n"])
 
 
-def _one(inputs: Inputs, file: Path) -> dict[str, Any] | None:
-    """One cell: the figures on the half that the temperature was not fitted on; None without enough predictions."""
+def ece_chance(probabilities: np.ndarray) -> float | None:
+    """The calibration error that predictions of the same confidence would show by chance if they were calibrated: its
+    mean where each is right as often as it says. It is the bias of `ece`, large where examples are few (Bröcker and
+    Smith 2007 resample likewise). DRAWS draws, the same for the same number of examples.
+    """
     import numpy as np
 
+    if not _finite(probabilities):
+        return None
+    sure = probabilities.max(axis=1)
+    place, rng = _places(sure), np.random.default_rng(len(sure))
+    gaps = [
+        np.abs(np.bincount(place, weights=sure - (rng.random(len(sure)) < sure), minlength=BINS)).sum()
+        for _ in range(DRAWS)
+    ]
+    return float(np.mean(gaps)) / len(sure)
+
+
+def _places(sure: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.minimum((sure * BINS).astype(int), BINS - 1)
+
+
+def _finite(probabilities: np.ndarray) -> bool:
+    import numpy as np
+
+    return bool(len(probabilities)) and bool(np.isfinite(probabilities).all())
+
+
+def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Probabilities and class indices that a table of predictions holds; None where there is none or no row of it."""
     classes = inputs.task.classes
     if not file.exists():
         return None
     table = artefacts.read_parquet(file, ["id", "label", *(f"p_{name}" for name in classes)])
-    if len(table) < 4:
+    if not len(table):
         return None
-    fit = np.array([zlib.crc32(str(key).encode()) & 1 == 0 for key in table["id"].to_pylist()])
     labels = indices(table["label"].to_numpy(zero_copy_only=False), classes)
-    outputs = predictions.outputs(table, inputs.task)
-    if not 0 < fit.sum() < len(fit) or not np.isfinite(outputs).all():
+    return predictions.outputs(table, inputs.task), labels
+
+
+def _one(inputs: Inputs, folder: Path) -> dict[str, Any] | None:
+    """One cell: figures of its test predictions, and of the same scaled; None without predictions."""
+    test, selection = (_read(inputs, folder / name) for name in (predictions.TEST, predictions.SELECTION))
+    if test is None or not _finite(test[0]):
         return None
-    by = temperature(outputs[fit], labels[fit])
-    plain, better, truth = outputs[~fit], scaled(outputs[~fit], by), labels[~fit]
-    before, after = bins(plain, truth), bins(better, truth)
-    return {
-        "fitted": int(fit.sum()), "judged": int((~fit).sum()), "temperature": by, "before": before, "after": after,
-        "ece": ece(before), "ece_scaled": ece(after),
-        "log_loss": log_loss(plain, truth), "log_loss_scaled": log_loss(better, truth),
+    outputs, labels = test
+    made: dict[str, Any] = {"judged": len(labels), "before": bins(outputs, labels), "after": None}
+    made |= {"fitted": 0 if selection is None else len(selection[1]), "note": "", **dict.fromkeys(SCALED)}
+    made |= {"ece": ece(made["before"]), "ece_chance": ece_chance(outputs)}
+    made |= {"brier": brier(outputs, labels), "log_loss": log_loss(outputs, labels)}
+    if made["fitted"] < SMALL:
+        return made | {"note": f"not scaled: {made['fitted']} selection examples, {SMALL} are needed"}
+    by = temperature(*selection)
+    if by is None:
+        return made | {"note": "not scaled: a selection prediction is not finite"}
+    if at_bound(*selection, by):
+        end = "largest" if by > 1 else "smallest"
+        return made | {"note": f"not scaled: the temperature is at its bound, the {end} that is tried"}
+    better = scaled(outputs, by)
+    made |= {"temperature": by, "after": bins(better, labels), "ece_chance_scaled": ece_chance(better)}
+    return made | {
+        "ece_scaled": ece(made["after"]), "brier_scaled": brier(better, labels),
+        "log_loss_scaled": log_loss(better, labels),
     }  # fmt: skip
 
 
 def _pooled(found: list[dict[str, list[float]]]) -> dict[str, list[float]]:
     """Mean confidence and accuracy of the bins that hold examples, seeds together: the points of the picture."""
+    if not found:
+        return {"confidence": [], "accuracy": [], "n": []}
     total = {name: [sum(x) for x in zip(*(one[name] for one in found), strict=True)] for name in found[0]}
     rows = [(c / n, r / n, n) for n, c, r in zip(total["n"], total["confidence"], total["right"], strict=True) if n]
     columns = ([float(f"{x:.6g}") for x in column] for column in zip(*rows, strict=True))

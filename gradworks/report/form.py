@@ -12,6 +12,15 @@ MEANINGS = {
     "not run": "no result",
     "inactive": "its smoothness term has below 0.1 % of the loss's gradient: in effect plain training",
 }
+RULE = (
+    "Differences are paired by seed, with 95 % intervals and p-values that hold for all methods of a table at once "
+    "(Dunnett), from two seeds. The spread over seeds is pooled over the methods, without cells that did not converge "
+    "and methods that clearly spread more; a method that spreads more than the pool counts with its own spread "
+    "(Welch), and “spreads differ” marks where that is clear. Where an interval names test examples it is over seeds "
+    "and over these, else over seeds alone. A gain is claimed only where the interval excludes zero: at most 5 % of "
+    "tables without any true difference do. “Detectable” is the smallest true difference that this rule finds with "
+    "80 % power, given the spread seen."
+)
 
 
 def number(value: float | None) -> str:
@@ -118,17 +127,22 @@ def seeds(n: int) -> str:
     return f"{n} seed" + "s" * (n != 1)
 
 
+def over(one: dict[str, Any]) -> str:
+    """What an interval is over: `3 seeds, 1 500 test examples`; `3 seeds` where the examples are not in it."""
+    examples = f", {count(one['examples'])} test examples" if one["examples"] else ""
+    return seeds(one["n"]) + examples + (", spreads differ" if one["spreads"] == "differ" else "")
+
+
 def methods(n: int) -> str:
     """`1 method`, `3 methods`."""
     return f"{n} method" + "s" * (n != 1)
 
 
 def verdict(one: dict[str, Any]) -> str:
-    """`gain, p = 0.01`, `undecided`, `no interval: 2 seeds`."""
+    """`gain, p = 0.01`, `undecided, p = 0.2, spreads differ`, `no interval: 1 seed`."""
     if one["verdict"] == "no interval":
         return one["note"].partition(", ")[0]
-    p = "" if one["corrected_p"] is None else f", p = {one['corrected_p']:.2g}"
-    return one["verdict"] + p
+    return f"{one['verdict']}, p = {one['corrected_p']:.2g}" + (", spreads differ" * (one["spreads"] == "differ"))
 
 
 def plain_interval(score: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import cost, form, pictures, words
+from gradworks.report import cost, form, pictures, recorded, words
 from gradworks.report.pictures import method_names
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
         "results": results,
         "conditions": conditions(results),
         "breakdown": _breakdown(results),
+        "shown_confusions": [one for one in results["confusions"] if pictures.highlighted(results, one)],
         "stale": len(inputs.stale),
         "training": inputs.values.get("train") or {},
         "methods": {name: inputs.values["methods"][name] or {} for name in method_names(results)},
@@ -81,7 +82,7 @@ def _templates() -> Environment:
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    made.globals |= {"form": form, "on": _on}
+    made.globals |= {"form": form, "on": _on, "outdated_mark": recorded.MARK}
     made.filters |= {
         "md": escaped,
         "places": lambda names: {name: place for place, name in enumerate(names)},

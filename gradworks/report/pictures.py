@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import cost, figures, form, plots, read, words
+from gradworks.report import cost, details, figures, forest, form, plots, read, words
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -19,9 +19,11 @@ def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     methods = method_names(results)
     made: dict[str, Any] = {"style": markup(_style())}
     made["legend"] = [(i, method, markup(figures.swatch(i, method))) for i, method in enumerate(methods)]
+    made["gains"] = _gains(results, methods)
     made["dots"] = _dots(results, methods)
     made["costs"] = _costs(results, methods)
-    made["curves"] = _curves(results, inputs, methods)
+    made["curves"] = _curves(results, inputs, methods, "selection")
+    made["losses"] = _curves(results, inputs, methods, "loss")
     made["gradients"] = _gradients(results, methods)
     made["detection"] = [_detection(row) for row in results["detection"]]
     made["calibration"] = _calibration(results)
@@ -36,6 +38,12 @@ def method_names(results: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(summary["method"] for summary in results["summaries"]))
 
 
+def highlighted(results: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether a row is of the baseline or of the highest method of its condition and encoder."""
+    best = {(h["condition"], h["encoder"]): h["method"] for h in results["headline"] if h["highest"]}
+    return row["method"] in (results["baseline"], best.get((row["condition"], row["encoder"])))
+
+
 def markup(text: str) -> Markup:
     """Our own markup around names that are escaped, so safe to stand in the page as it is."""
     from markupsafe import Markup
@@ -46,6 +54,27 @@ def markup(text: str) -> Markup:
 def _figure(condition: str, encoder: str, svg: str, more: str = "", **about: Any) -> dict[str, Any]:
     title = " · ".join(filter(None, [condition, encoder, more]))
     return {"title": title, "condition": condition, "encoder": encoder, "svg": markup(svg), **about}
+
+
+def _gains(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
+    """Differences to the baseline with their intervals; none where there is nothing to compare."""
+    primary, made = results["primary"], []
+    every = [s["difference"]["primary"] for s in results["summaries"] if s["difference"]["primary"]]
+    values = [v for one in every for v in (*one["values"], one["low"], one["high"]) if v is not None]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    margin = 0.06 * (high - low) or 0.05
+    way = "right" if primary["better"] > 0 else "left"
+    for (condition, encoder), family in words.families(results).items():
+        rows = [{"method": s["method"], **s["difference"]["primary"]} for s in family if s["difference"]["primary"]]
+        if not any(row["mean"] is not None for row in rows):
+            continue
+        told = "; ".join(f"{row['method']} {form.gap(row)} {form.verdict(row)}".strip() for row in rows)
+        to = rows[0]["to"]
+        alt = f"{condition} · {encoder}: {primary['name']}, difference to {to} with its 95 % interval. {told}"
+        label = f"{primary['metric'].replace('_', ' ')} over {to}, {way} is better"
+        svg = forest.forest(rows, (low - margin, high + margin), methods, label, alt)
+        made.append(_figure(condition, encoder, svg))
+    return made
 
 
 def _dots(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
@@ -81,16 +110,25 @@ def _costs(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
     return made
 
 
-def _curves(results: dict[str, Any], inputs: Inputs, methods: list[str]) -> list[dict[str, Any]]:
+def _curves(results: dict[str, Any], inputs: Inputs, methods: list[str], which: str) -> list[dict[str, Any]]:
+    """`which`: the score on the selection split, or the loss of training batches."""
+    found = {"selection": (read.history, "selection score", "score on the selection split")}
+    found["loss"] = (details.losses, "training loss", "loss of training batches")
+    history, label, said = found[which]
     made = []
     for condition, encoder in words.families(results):
-        histories = _histories(results, inputs, condition, encoder)
+        histories: dict[str, list[dict[str, list[float]]]] = {}
+        for cell in results["cells"]:
+            if (cell["condition"], cell["encoder"]) == (condition, encoder):
+                one = history(inputs, cell["key"])
+                if one and one["examples"]:
+                    histories.setdefault(cell["method"], []).append(one)
         if not histories:
             continue
         last = {m: [h["score"][-1] for h in runs] for m, runs in histories.items()}
         told = "; ".join(f"{m} {', '.join(map(form.number, ends))}" for m, ends in last.items())
-        alt = f"{condition} · {encoder}: score on the selection split against examples seen. At the end: {told}"
-        made.append(_figure(condition, encoder, figures.curves(histories, methods, "selection score", alt)))
+        alt = f"{condition} · {encoder}: {said} against examples seen. At the end: {told}"
+        made.append(_figure(condition, encoder, figures.curves(histories, methods, label, alt)))
     return made
 
 
@@ -117,14 +155,14 @@ def _detection(row: dict[str, Any]) -> dict[str, Any]:
 
 def _calibration(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The baseline and the highest method of each family, and ensembles."""
-    best = {(h["condition"], h["encoder"]): h["method"] for h in results["headline"] if h["highest"]}
     families, made = words.families(results), []
     for row in results["calibration"]:
-        key = row["condition"], row["encoder"]
-        if key in families and row["method"] not in (results["baseline"], best.get(key)):
+        if (row["condition"], row["encoder"]) in families and not highlighted(results, row):
             continue
         numbers = f"before {form.number(row['ece']['value'])}, after {form.number(row['ece_scaled']['value'])}"
         alt = f"{row['condition']} · {row['encoder']} · {row['method']}: accuracy against confidence. ECE {numbers}"
+        points = zip(*(row["before"][name] for name in ("confidence", "accuracy", "n")), strict=True)
+        alt += ". Bins before scaling: " + "; ".join(f"{c:.2f} sure, {a:.2f} right, n = {n:.0f}" for c, a, n in points)
         svg = plots.reliability(row, alt)
         made.append(_figure(row["condition"], row["encoder"], svg, row["method"], method=row["method"]))
     return made
@@ -144,18 +182,6 @@ def _limits(results: dict[str, Any]) -> tuple[float, float]:
     low, high = min(values, default=0.0), max(values, default=1.0)
     margin = 0.05 * (high - low) or 0.05
     return low - margin, high + margin
-
-
-def _histories(
-    results: dict[str, Any], inputs: Inputs, condition: str, encoder: str
-) -> dict[str, list[dict[str, list[float]]]]:
-    found: dict[str, list[dict[str, list[float]]]] = {}
-    for cell in results["cells"]:
-        if (cell["condition"], cell["encoder"]) == (condition, encoder):
-            history = read.history(inputs, cell["key"])
-            if history and history["examples"]:
-                found.setdefault(cell["method"], []).append(history)
-    return found
 
 
 def _style() -> str:

@@ -27,15 +27,16 @@ def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, al
     for point in points:
         index = methods.index(point["method"])
         look = {"color": stand_in(index), "gid": mark(index)}
-        if point["low"] is not None:
-            axes.plot([point["low"], point["high"]], [point["y"]] * 2, linewidth=1, **look)
-        if point["se"] is not None:
-            axes.plot([point["x"]] * 2, [point["y"] - point["se"], point["y"] + point["se"]], linewidth=1, **look)
+        along, up = _bars(point)
+        axes.plot(along, [point["y"]] * 2, linewidth=1, **look)
+        axes.plot([point["x"]] * 2, up, linewidth=1, **look)
         axes.plot([point["x"]], [point["y"]], style(index)["marker"], markersize=6.5, **look)
-    xs, ys = [p["x"] for p in points] + [1.0], [p["y"] for p in points]
-    wide, high = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 0.1
-    axes.set_xlim(min(xs) - 0.12 * wide, max(xs) + 0.3 * wide)
-    axes.set_ylim(min(ys) - 0.15 * high, max(ys) + 0.15 * high)
+    bars = [_bars(point) for point in points]
+    left, right = min([1.0, *(x[0] for x, _ in bars)]), max([1.0, *(x[1] for x, _ in bars)])
+    low, high = min(y[0] for _, y in bars), max(y[1] for _, y in bars)
+    wide, tall = right - left or 1.0, high - low or 0.1
+    axes.set_xlim(left - 0.12 * wide, right + 0.3 * wide)
+    axes.set_ylim(low - 0.1 * tall, high + 0.1 * tall)
     _names(axes, points, methods)
     axes.set_xlabel("time of the run, × that of plain training (left is cheaper)")
     axes.set_ylabel(label)
@@ -43,21 +44,39 @@ def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, al
     return svg_of(axes, "cost-" + alt, alt)
 
 
+def _bars(point: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From where to where the bars of a point reach, along and up; no time is below 0, whatever its interval says."""
+    se = point["se"] or 0.0
+    along = (point["x"], point["x"]) if point["low"] is None else (max(0.0, point["low"]), point["high"])
+    return along, (point["y"] - se, point["y"] + se)
+
+
 def _names(axes: Axes, points: list[dict[str, Any]], methods: Sequence[str]) -> None:
-    """Each name beside its marker, at the first place where it covers no other name and no marker."""
+    """Each name beside its marker, at the nearest place where it covers no other name, no marker and no bar."""
     place = axes.transData.transform
     markers = [tuple(place((p["x"], p["y"]))) for p in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in markers]
+    for point, (x, y) in zip(points, markers, strict=True):
+        (left, right), (low, high) = _bars(point)
+        ends = place([(left, low), (right, high)])
+        taken += [(ends[0][0], y - 2, ends[1][0], y + 2), (x - 2, ends[0][1], x + 2, ends[1][1])]
+    frame = axes.bbox
     for point, (x, y) in sorted(zip(points, markers, strict=True), key=lambda one: (-one[1][1], one[1][0])):
         length = 4.6 * len(point["method"]) * axes.figure.dpi / 72
-        beside = [(9, 0), (9, -13), (9, 13), (-9 - length, 0), (-9 - length, 13), (-9 - length, -13), (9, -26), (9, 26)]
+        ups = sorted((step * 6.5 for step in range(-12, 13)), key=abs)
+        beside = [(dx, dy) for dy in ups for dx in (9, -9 - length)]
         boxes = [(x + dx, y + dy - 6, x + dx + length, y + dy + 6) for dx, dy in beside]
-        own = (x - 6, y - 6, x + 6, y + 6)
-        free = [b for b in boxes if not any(_meet(b, t) for t in taken if t != own)]
-        box = (free or boxes)[0]
+        inside = [b for b in boxes if b[0] > frame.x0 and b[2] < frame.x1 and b[1] > frame.y0 and b[3] < frame.y1]
+        free = [b for b in inside if not any(_meet(b, t) for t in taken)]
+        box = (free or inside or boxes)[0]
         taken.append(box)
-        at = axes.transData.inverted().transform((box[0], (box[1] + box[3]) / 2))
         index = methods.index(point["method"])
+        middle = (box[1] + box[3]) / 2
+        at = axes.transData.inverted().transform((box[0], middle))
+        if abs(middle - y) > 13:  # so far away that a line must say whose name it is
+            edge = box[0] - 2 if box[0] > x else box[2] + 2
+            ends = axes.transData.inverted().transform([(x, y), (edge, middle)])
+            axes.plot(*zip(*ends, strict=True), color=stand_in(index), linewidth=0.5, gid=mark(index))
         axes.text(*at, point["method"], size=8, va="center", color=INK, gid=mark(index))
 
 
@@ -96,24 +115,46 @@ def densities(row: dict[str, Any], names: tuple[str, str], label: str, alt: str)
 
 
 def reliability(row: dict[str, Any], alt: str) -> str:
-    """Accuracy against confidence, before (dashed, hollow) and after scaling; the diagonal is perfect."""
-    axes = axes_of(3.9, 2.7, 0.5, 0.14)
+    """Accuracy against confidence, before (dashed, hollow) and after scaling; the diagonal is perfect. Below it how
+    many examples each bin holds, before scaling.
+    """
+    axes = axes_of(3.9, 3.2, 0.5, 0.14, 1.05)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
     shapes = {"before": ("--", "none"), "after": ("-", stand_in(ONE))}
-    for name, colour in (("before", OTHER), ("after", ONE)):
+    drawn = [(name, found) for name, found in (("before", row["ece"]), ("after", row["ece_scaled"])) if found["n"]]
+    for name, found in drawn:
+        colour, y = (OTHER, 0.97) if name == "before" else (ONE, 0.89)
         line, face = shapes[name]
         points = row[name]["confidence"], row[name]["accuracy"]
         look = {"color": stand_in(colour), "linestyle": line, "markerfacecolor": face, "markersize": 4}
         axes.plot(*points, marker="o", linewidth=1.4, **look)
-    for name, found, colour, y in (("before", row["ece"], OTHER, 0.97), ("after", row["ece_scaled"], ONE, 0.88)):
         look = {"color": stand_in(colour), "size": 8, "va": "top", "transform": axes.transAxes}
         axes.text(0.03, y, f"{name}: ECE {found['value']:.3f}", **look)
-    low = min([*row["before"]["confidence"], *row["after"]["confidence"], *row["before"]["accuracy"], 0.95])
-    axes.set_xlim(max(0.0, low - 0.08), 1.02)
-    axes.set_ylim(min(axes.get_xlim()[0], min(row["after"]["accuracy"])) - 0.02, 1.05)
-    axes.set_xlabel("mean confidence of a bin")
+    xs = [x for name, _ in drawn for x in row[name]["confidence"]]
+    ys = [y for name, _ in drawn for y in row[name]["accuracy"]]
+    low = min([*xs, *ys, 0.95])
+    axes.set_xlim(max(0.0, min([*xs, 0.95]) - 0.08), 1.02)
+    axes.set_ylim(max(-0.03, low - 0.08), 1.05)
     axes.set_ylabel("accuracy")
+    axes.tick_params(labelbottom=False)
+    _counts(axes, row["before"])
     return svg_of(axes, "calibration-" + alt, alt)
+
+
+def _counts(above: Axes, found: dict[str, list[float]]) -> None:
+    """A bar for each bin under the axes `above`, with its number of examples on it."""
+    frame = above.get_position()
+    axes = above.figure.add_axes((frame.x0, 0.4 / 3.2, frame.width, 0.45 / 3.2), sharex=above)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=8, length=3, labelleft=False, left=False)
+    most = max(found["n"])
+    axes.vlines(found["confidence"], 0, found["n"], color=stand_in(OTHER), linewidth=5)
+    for x, n in zip(found["confidence"], found["n"], strict=True):
+        axes.text(x, n + 0.06 * most, f"{n:.0f}", size=6, ha="center", color=INK)
+    axes.set_ylim(0, 1.35 * most)
+    axes.set_ylabel("n", color=INK, size=8)
+    axes.set_xlabel("mean confidence of a bin", color=INK, size=8)
 
 
 def members(rows: list[dict[str, Any]], label: str, alt: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gradworks.report import cost
 from gradworks.report.settings import Report, Target
 from gradworks.stage import artefacts
 from gradworks.stage.errors import InputError
+from gradworks.stage.place import place
 from gradworks.tasks import Row, row
 
 _SHARE = "smoothness_share"  # of the log of the objectives smart and r3f
@@ -47,8 +49,8 @@ class Inputs:
     stale: tuple[Path, ...] = ()
 
 
-def read(params: Path, cells: Path, runs: Path) -> Inputs:
-    """Read what is there; what is missing is "not run".
+def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) -> Inputs:
+    """Read what is there; what is missing is "not run", and so are cells whose path is among the `outdated`.
 
     Raises:
         InputError: a file is damaged, or `report` names a method that params.yaml does not have.
@@ -56,7 +58,7 @@ def read(params: Path, cells: Path, runs: Path) -> Inputs:
     values = stage.read_yaml(params)
     if "fetch" in values:
         values["fetch"] = _named(values["fetch"])
-    settings = stage.section(params, "report", Report)
+    settings = stage.optional(params, "report", Report)
     named = {"baseline": settings.baseline, **{f"controls.{m}": m for m in settings.controls}}
     named |= {f"controls.{m}": c for m, c in settings.controls.items() if m in values["methods"]}
     for key, name in named.items():
@@ -68,6 +70,8 @@ def read(params: Path, cells: Path, runs: Path) -> Inputs:
     for key, cell in each["train"].items():
         if found[key]["state"] == "not run" and (runs / "train" / cell["path"] / "status.json").exists():
             found[key] = {**NOT_RUN, "reason": "trained, not evaluated"}
+        if cell["path"] in outdated:
+            found[key] = {**NOT_RUN, "reason": "there is a result of other parameters or code; not run again yet"}
     ensembles = {
         key: {**item, "metrics": _metrics(folder / "ensemble" / f"{key}.json")}
         for key, item in (each.get("ensemble") or {}).items()
@@ -82,7 +86,7 @@ def read(params: Path, cells: Path, runs: Path) -> Inputs:
         if folders:
             data[condition] = artefacts.read_json(folders[0] / artefacts.MANIFEST)
             references[condition] = _references(folders[0] / "test.parquet", task, settings)
-    versions = params.parent / values.get("root", ".") / "versions.json"
+    versions = place(params, values)[0] / "versions.json"
     return Inputs(
         settings, task, values, runs, each["train"], found, ensembles, references, data,
         cost.read(runs, each["train"]), artefacts.read_json(versions) if versions.exists() else {},

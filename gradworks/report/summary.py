@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from gradworks import metrics, statistics
-from gradworks.report import caveats, cost, words
+from gradworks.report import caveats, cost, examples, words
+from gradworks.report.differences import differences
 from gradworks.report.read import Inputs, adversarial_share, figure
 from gradworks.report.settings import Report, Target
 
@@ -69,7 +70,7 @@ def _cell(inputs: Inputs, key: str) -> dict[str, Any]:
 def _values(cells: list[dict[str, Any]], which: str) -> dict[int, float]:
     """Seed -> value of the cells that have one."""
     scores = {c["seed"]: c[which] for c in cells if c["state"] in USED and c[which] is not None}
-    return {seed: score["value"] for seed, score in scores.items() if score["value"] is not None}
+    return {seed: score["value"] for seed, score in scores.items() if statistics.is_number(score["value"])}
 
 
 def _summaries(inputs: Inputs, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -80,32 +81,41 @@ def _summaries(inputs: Inputs, cells: list[dict[str, Any]]) -> list[dict[str, An
     conditions = list(dict.fromkeys(c for c, _, _ in groups))  # those of one condition stand together
     for condition, encoder in sorted(dict.fromkeys((c, e) for c, e, _ in groups), key=lambda f: conditions.index(f[0])):
         family = {m: rows for (c, e, m), rows in groups.items() if (c, e) == (condition, encoder)}
-        summaries = {method: _summary(inputs, method, rows, family) for method, rows in family.items()}
-        for which in ("primary", "secondary"):
-            _correct([s["difference"][which] for s in summaries.values()])
+        summaries = {method: _summary(inputs, rows) for method, rows in family.items()}
+        for which, target in (("primary", inputs.settings.primary), ("secondary", inputs.settings.secondary)):
+            if target:
+                _compare(inputs, summaries, family, which, target)
         made += [{"condition": condition, "encoder": encoder, "method": m, **s} for m, s in summaries.items()]
     return made
 
 
-def _summary(
-    inputs: Inputs, method: str, cells: list[dict[str, Any]], family: dict[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
-    settings = inputs.settings
+def _compare(
+    inputs: Inputs,
+    summaries: dict[str, dict[str, Any]],
+    family: dict[str, list[dict[str, Any]]],
+    which: str,
+    target: Target,
+) -> None:
+    """Set `difference` (to the baseline) and `control` of each method of a condition and encoder."""
+    values = {method: _values(cells, which) for method, cells in family.items()}
+    weak = {m: {c["seed"] for c in cells if c["state"] != "ok"} for m, cells in family.items()}
+    baseline, controls = inputs.settings.baseline, inputs.settings.controls
+    for name, others in (("difference", dict.fromkeys(family, baseline)), ("control", controls)):
+        pairs = [(m, others[m]) for m in family if others.get(m) in family and others[m] != m]
+        spread = examples.spread(inputs, family, target, pairs)
+        better = metrics.better(target.metric)
+        for (method, _), one in differences(values, weak, pairs, better, spread, name == "difference").items():
+            summaries[method][name][which] = one
+
+
+def _summary(inputs: Inputs, cells: list[dict[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {"seeds": [c["seed"] for c in cells], "states": {}}
     for cell in cells:
         made["states"][cell["state"]] = made["states"].get(cell["state"], 0) + 1
     for which in ("primary", "secondary", "without_leaked"):
         values = _values(cells, which)
         made[which] = {**dataclasses.asdict(statistics.mean(list(values.values()))), "values": list(values.values())}
-    control = settings.controls.get(method)
-    for name, other in (("difference", settings.baseline), ("control", control)):
-        made[name] = {"primary": None, "secondary": None}
-        if other in family and other != method:
-            for which, target in (("primary", settings.primary), ("secondary", settings.secondary)):
-                if target:
-                    better = metrics.better(target.metric)
-                    pair = _values(cells, which), _values(family[other], which)
-                    made[name][which] = difference(other, *pair, better)
+    made |= {name: {"primary": None, "secondary": None} for name in ("difference", "control")}
     for count in ("steps", "examples", "skipped"):
         counts = [c[count] for c in cells if c[count] is not None]
         made[count] = round(sum(counts) / len(counts)) if counts else None
@@ -114,27 +124,6 @@ def _summary(
     made["inactive"] = bool(shares) and made["adversarial_share"] < INACTIVE
     made["by"] = _by(inputs, cells)
     return made
-
-
-def difference(to: str, ours: dict[int, float], theirs: dict[int, float], better: int) -> dict[str, Any]:
-    """A paired difference and what it shows: "gain" or "loss" (the interval excludes 0), "undecided", "no interval"."""
-    found = statistics.paired(ours, theirs)
-    verdict = "no interval" if found.low is None else "undecided"
-    if found.certain:
-        verdict = "gain" if found.mean * better > 0 else "loss"
-    seeds = sorted(ours.keys() & theirs.keys(), key=str)
-    more = {"certain": found.certain, "corrected_p": None, "verdict": verdict}
-    return {"to": to, "seeds": seeds, **dataclasses.asdict(found), **more}
-
-
-def _correct(differences: list[dict[str, Any] | None]) -> None:
-    """Holm over the methods of one condition and encoder; a difference that does not stand it is undecided."""
-    there = [d for d in differences if d is not None]
-    for one, p in zip(there, statistics.holm([d["p"] for d in there]), strict=True):
-        one["corrected_p"] = p
-        if p is not None and p >= 0.05 and one["verdict"] in ("gain", "loss"):
-            one["verdict"] = "undecided"
-            one["note"] = f"not beyond chance among {len(there)} methods compared (Holm)"
 
 
 def _by(inputs: Inputs, cells: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -24,13 +24,13 @@ def answer(results: dict[str, Any]) -> list[str]:
         known = [s for s in others if s["difference"]["primary"]["mean"] is not None]
         place = condition if _one_encoder(results, condition) else f"{condition}, {encoder}"
         if not known:
-            lines.append(f"{place}: nothing to compare with {baseline} yet")
+            lines.append(f"{place}: {_no_pair(baseline, family)}")
             continue
         best = max(known, key=lambda s: s["difference"]["primary"]["mean"] * primary["better"])
         shown.append((place, best["difference"]["primary"]))
         lines.append(f"{place}: {_verdict(results, best, family, len(others) - len(known))}")
     if not lines:
-        return [f"No cell has been compared with {baseline} yet."]
+        return _alone(results)
     if len(lines) > _LINES:
         lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more comparisons stand in the tables."]
     return [f"Figures: {primary['name']}.", *lines, *_power(shown[:_LINES])]
@@ -49,19 +49,60 @@ def _one_encoder(results: dict[str, Any], condition: str) -> bool:
     return sum(c == condition and len(family) > 1 for (c, _), family in families(results).items()) == 1
 
 
+def _alone(results: dict[str, Any]) -> list[str]:
+    """Where no two methods can be compared: what was found."""
+    lines = []
+    for (condition, encoder), family in families(results).items():
+        lines += [f"{condition}, {encoder}: {said}" for said in (_found(s) for s in family) if said]
+    if not lines:
+        return [f"No cell has run yet; nothing to compare with {results['baseline']}."]
+    if len(lines) > _LINES:
+        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more results stand in the tables."]
+    return [f"Figures: {results['primary']['name']}.", *lines, "Only one method has a score, so nothing is compared."]
+
+
+def _found(summary: dict[str, Any]) -> str:
+    """`erm 0.512 ± 0.004 (3 seeds)`, `smart has no score: 2 OOM`; empty where none of its cells has run."""
+    mean, states = summary["primary"], dict(summary.get("states") or {})
+    ended = {state: n for state, n in states.items() if state not in ("ok", "not converged", "not run")}
+    failed = ", ".join(f"{n} {state}" for state, n in ended.items())
+    if mean["value"] is not None:
+        said = f"{summary['method']} {form.over_seeds(mean)} ({form.seeds(mean['n'])})"
+        return said + (f", {failed}" if failed else "")
+    return f"{summary['method']} has no score: {failed}" if failed else ""
+
+
+def _no_pair(baseline: str, family: list[dict[str, Any]]) -> str:
+    """Why nothing is compared, and what there is."""
+    own = next((s for s in family if s["method"] == baseline), None)
+    there = [said for said in map(_found, family) if said]
+    if not there:
+        return f"nothing to compare with {baseline} yet"
+    if own is None or own["primary"]["value"] is None:
+        reason = "nothing to compare with"
+    elif any(s["primary"]["value"] is not None for s in family if s is not own):
+        reason = f"nothing to compare with {baseline}: no seed that both have"
+    else:
+        reason = f"nothing to compare with {baseline} yet: no other method has a score"
+    return f"{reason}; {', '.join(there[:_LINES])}" + ("" if len(there) <= _LINES else f", {len(there) - _LINES} more")
+
+
 def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[str, Any]], waiting: int) -> str:
     one, better = best["difference"]["primary"], results["primary"]["better"]
-    base = form.number(next(s["primary"]["value"] for s in family if s["method"] == one["to"]))
-    value, seeds = form.number(best["primary"]["value"]), form.seeds(one["n"])
+    base, value, over = (
+        form.number(one["base"]),
+        form.number(one["value"]),
+        form.over(one),
+    )  # of the seeds that both have
     if one["verdict"] == "gain":
-        more = f"p = {one['corrected_p']:.2g} after Holm" if one["corrected_p"] is not None else "not corrected"
-        more += f" over {form.methods(sum(s['difference']['primary'] is not None for s in family))}"
-        said = f"{best['method']} gains {form.gap(one)} over {one['to']}, from {base} to {value} ({seeds}, {more})"
+        more = f"p = {one['corrected_p']:.2g}, corrected over {form.methods(one['methods'])}"
+        said = f"{best['method']} gains {form.gap(one)} over {one['to']}, from {base} to {value} ({over}; {more})"
     elif one["mean"] * better <= 0:
         said = f"no method is above {one['to']} ({base}); nearest is {best['method']}, {form.gap(one)}"
     else:
-        reason = one["note"] if one["low"] is None or one["certain"] else f"the interval holds 0 ({seeds})"
-        reason = reason.replace("no interval: ", "no interval with ")
+        reason = f"the interval holds 0 ({over})" if one["verdict"] == "undecided" else one["note"]
+        reason = reason.replace("no interval: ", "no interval with ").replace("with all ", "as all ")
+        reason += f"; {one['note']}" if one["verdict"] == "undecided" and one["note"] else ""
         said = f"{best['method']} is highest, {value} against {base} of {one['to']}: {form.gap(one)}"
         said += f"; no claim, {reason}"
     control = best["control"]["primary"]
@@ -70,8 +111,12 @@ def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[st
     said += f"; it takes {time}" if (time := _time(results, best)) else ""
     sure = _surest(results, family)
     if sure and one["verdict"] != "gain":
-        said += f"; {sure['method']} gains {form.gap(sure['difference']['primary'])}"
-    return said + (f"; {form.methods(waiting)} without a value" if waiting else "")
+        gain = sure["difference"]["primary"]
+        said += f"; {sure['method']} gains {form.gap(gain)} (p = {gain['corrected_p']:.2g}, corrected)"
+    failed = ", ".join(said_ for s in family if s["primary"]["value"] is None and (said_ := _found(s)))
+    said += f"; {failed}" if failed else ""
+    waiting -= sum(s["primary"]["value"] is None and bool(_found(s)) for s in family if s["method"] != one["to"])
+    return said + (f"; {form.methods(waiting)} without a value" if waiting > 0 else "")
 
 
 def _time(results: dict[str, Any], best: dict[str, Any]) -> str:
@@ -108,24 +153,22 @@ def _surest(results: dict[str, Any], family: list[dict[str, Any]]) -> dict[str, 
 
 
 def significant(one: dict[str, Any], better: int) -> str:
-    """`yes: p = 0.01 (Holm)`, `no: the interval holds 0`, `not tested: 2 seeds, 3 are needed`."""
+    """`yes: p = 0.01, corrected over 9 methods`, `no: p = 0.3, …`, `not tested: 1 seed, 2 are needed`."""
     if one["verdict"] == "no interval":
         return "not tested: " + one["note"].removeprefix("no interval: ")
-    p = "" if one["corrected_p"] is None else f"p = {one['corrected_p']:.2g} (Holm)"
+    p = f"p = {one['corrected_p']:.2g}, corrected over {form.methods(one['methods'])}"
     if one["verdict"] == "undecided":
-        return "no: " + (p or "the interval holds 0")
-    if one["mean"] * better < 0:
-        return "yes, it loses: " + (p or "the interval excludes 0")
-    return "yes: " + (p or "the interval excludes 0")
+        return f"no: {p}"
+    return f"yes, it loses: {p}" if one["mean"] * better < 0 else f"yes: {p}"
 
 
 def _power(shown: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    """The smallest gain that so many seeds could show, from the spread that was seen."""
+    """The smallest gain that the same rule would find, from the spread that was seen."""
     known = [f"{place} {form.number(one['detectable'])} ({form.seeds(one['n'])})" for place, one in shown
              if one["detectable"] is not None]  # fmt: skip
     if not known:
         return []
-    return [f"Smallest true gain that would be seen 4 times in 5: {', '.join(known)}."]
+    return [f"Smallest true gain that this rule finds 4 times in 5: {', '.join(known)}."]
 
 
 def checks(results: dict[str, Any], inputs: Inputs) -> list[dict[str, str]]:
@@ -172,7 +215,7 @@ def _check(name: str, where: str, found: list[dict[str, Any]], best: dict[str, A
         verdict = "values only"
     else:
         verdict = "as expected"
-    seen = f"; a true one of {form.number(one['detectable'])} would be seen 4 times in 5" if one["detectable"] else ""
+    seen = f"; a true one of {form.number(one['detectable'])} is found 4 times in 5" if one["detectable"] else ""
     note = f"; {one['note']}" if one["low"] is None else seen
     text = f"{where}. Highest against {one['to']}: {best['method']} {form.gap(one)}{note}."
     return {"name": name, "verdict": verdict, "text": text}

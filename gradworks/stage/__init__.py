@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gradworks.stage import words
 from gradworks.stage.errors import InputError
 
 
 class Section(BaseModel):
-    """A section of params.yaml: no unknown key, no silent conversion."""
+    """A section of params.yaml: no unknown key, no silent conversion, no number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -32,6 +35,8 @@ class _Unique(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no plain word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
@@ -43,20 +48,42 @@ _Unique.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
+_kept: dict[Path, dict[str, Any]] | None = None  # what a stage program has read: it keeps that, whatever is edited
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Raises InputError that names file and line."""
+    """A YAML file that holds a mapping; the same for a whole stage program. Raises InputError that names the line."""
+    if _kept is None:
+        return fresh_yaml(path)
+    if path not in _kept:
+        _kept[path] = fresh_yaml(path)
+    return copy.deepcopy(_kept[path])
+
+
+def fresh_yaml(path: Path) -> dict[str, Any]:
+    """`read_yaml` of the file as it is now."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Unique)  # noqa: S506  a subclass of SafeLoader
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: found a folder, expected a file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds. `where`: its file. Raises InputError that names the line."""
+    try:
+        values = yaml.load(text, _Unique)  # noqa: S506  a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise InputError(f"{path}: line {line}: {error.problem}") from None
+        raise InputError(f"{where}: line {line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a character that YAML has not; a date such as 2024-13-01
+        raise InputError(f"{where}: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+        raise InputError(f"{where}: expected a mapping of sections, found {type(values).__name__}")
     return values
 
 
@@ -88,22 +115,31 @@ def section(path: Path, key: str, model: type[T]) -> T:
     return validate({} if found is None else found, model, f"{path}: {key}")
 
 
+def optional(path: Path, key: str, model: type[T]) -> T:
+    """`section`, or what holds where the file has none: the defaults of the model."""
+    return section(path, key, model) if key in read_yaml(path) else validate({}, model, f"{path}: {key}")
+
+
 def validate(value: Any, model: type[T], where: str) -> T:
-    """`value` as `model`; `where` (file and key) begins the error message. Raises InputError."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(p) for p in first["loc"])
-        at = f"{where}.{name}" if name else where
-        if first["type"] == "extra_forbidden":
-            known = sorted(field.alias or name for name, field in model.model_fields.items())
-            raise InputError(f"{at}: unknown key\nexpected one of: {', '.join(known)}") from None
-        if first["type"] == "missing":
-            raise InputError(f"{at}: missing") from None
-        said = first["msg"].removeprefix("Value error, ")
-        found = f" found {first['input']!r}" if name else ""  # a whole section is no finding
-        raise InputError(f"{at}:{found}\n{said}") from None
+    """`value` as `model`; numbers that YAML gives as text are taken.
+
+    Args:
+        value: what YAML gave.
+        model: the pydantic model.
+        where: file and key, which begin the error message.
+
+    Raises:
+        InputError: in words, what was found and what was expected.
+    """
+    while True:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            errors = error.errors()
+        number = next((found for one in errors if (found := words.number(value, one)) is not None), None)
+        if number is None:
+            raise InputError(words.said(errors, value, model, where))
+        value = number
 
 
 def _port(text: str) -> int:
@@ -168,8 +204,34 @@ class Stopping:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    """What DVC records of a stage that it runs is what the stage read: see `held`."""
+    global _kept
+    from gradworks.stage import held
+
+    _kept = {}
+    try:
+        now = held.begin(sys.argv[1:])
+        yield
+        if now is not None:
+            now.check()
+    finally:
+        _kept = None
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a stage program: InputError in three lines at most and exit 2; Ctrl-C and SIGTERM quietly, 130 and 143."""
+    """Run a stage program: as `clean_end`, and an error where what it read is no longer what DVC would record."""
+
+    def program() -> None:
+        with _keeping():
+            main()
+
+    clean_end(program)
+
+
+def clean_end(main: Callable[[], None]) -> None:
+    """Run a command: InputError in three lines at most and exit 2; Ctrl-C and SIGTERM quietly, 130 and 143."""
 
     def terminate(*_):
         raise SystemExit(143)

@@ -7,17 +7,24 @@ method only. So the grid is written out by `gradworks cells`, and the stage `cel
 from __future__ import annotations
 
 import itertools
+import os
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel
 
-from gradworks.stage import Section, read_yaml, validate
+from gradworks.stage import Section, fresh_yaml, names, validate, words
 from gradworks.stage.artefacts import atomic_file
 from gradworks.stage.errors import InputError
+from gradworks.stage.place import place
 
-Slot = str | dict[str, dict[str, Any]]  # an entry's name, or {name: its options}
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Slot = str | dict[str, dict[str, Any] | None]  # an entry's name, or {name: its options}
 NONE = "versions.json"  # a dependency that is there anyway, for a cell that has none of its own
+OPTIONAL = ("measure", "evaluate", "report", "ensemble")  # sections that params.yaml need not have
+_THERE = "task"  # a key that is there anyway, for a section that is not: DVC knows no optional parameters
 _HEAD = "# Written from params.yaml by `gradworks cells`; a change here is lost.\n"
 
 
@@ -46,7 +53,7 @@ class Block(Section):
     condition: list[str] = Field(min_length=1)
     method: list[str] = Field(min_length=1)
     encoder: list[str] = Field(min_length=1)
-    seed: list[int] | None = None
+    seed: list[Seed] | None = Field(None, min_length=1)
 
 
 class Ensemble(Section):
@@ -60,7 +67,7 @@ class Ensemble(Section):
 class Cells(Section):
     """The section `cells`: blocks of the grid, and the seeds of those that name none."""
 
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     grid: list[Block] = Field(min_length=1)
 
 
@@ -75,16 +82,19 @@ def entry_name(slot: Slot) -> str:
 
 def entry_options(slot: Slot) -> dict[str, Any]:
     """`{}` of `erm`, `{batches: 2}` of `{erm: {batches: 2}}`."""
-    return {} if isinstance(slot, str) else next(iter(slot.values()))
+    return {} if isinstance(slot, str) else next(iter(slot.values())) or {}
 
 
 def method_point(params: Path, name: str, value: Any) -> MethodPoint:
     """`methods.NAME` validated: every slot names exactly one entry."""
-    point = validate(value or {}, MethodPoint, f"{params}: methods.{name}")
+    point = validate({} if value is None else value, MethodPoint, f"{params}: methods.{name}")
     for slot in ("objective", "weighting", "update"):
         chosen = getattr(point, slot)
         if isinstance(chosen, dict) and len(chosen) != 1:
             raise InputError(f"{params}: methods.{name}.{slot}: found {len(chosen)} entries, expected one")
+        names.check([entry_name(chosen)], f"{params}: methods.{name}.{slot}")  # it becomes the name of a file
+    if len(set(point.train_on)) < max(len(point.train_on), 1):
+        raise InputError(f"{params}: methods.{name}.train_on: found {point.train_on}\nexpected train, clean, or both")
     return point
 
 
@@ -106,34 +116,35 @@ def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
     }
 
 
-def _train(params: Path, values: dict[str, Any], points: dict[str, MethodPoint]) -> dict[str, dict[str, Any]]:
+def _train(
+    params: Path, values: dict[str, Any], points: dict[str, MethodPoint], here: str
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Every cell of the grid: name -> condition, method, encoder, seed, path and the files of its entries."""
-    known = {
-        "condition": values["corrupt"].get("conditions") or {},
-        "method": values["methods"],
-        "encoder": values["pretrain"],
-    }
+    known = {"condition": values["corrupt"]["conditions"], "method": values["methods"], "encoder": values["pretrain"]}
     if "ensemble" in known["condition"]:
         raise InputError(f"{params}: corrupt.conditions.ensemble: the name is taken by the stage's own results")
     section = validate(values["cells"], Cells, f"{params}: cells")
     cells: dict[str, dict[str, Any]] = {}
     for number, block in enumerate(section.grid):
         where = f"{params}: cells.grid.{number}"
-        for kind, names in known.items():
+        for kind, there in known.items():
             for name in getattr(block, kind):
-                if name not in names:
-                    raise InputError(f"{where}.{kind}: found {name!r}\nexpected one of: {', '.join(names)}")
+                if name not in there:
+                    raise InputError(words.unknown(f"{where}.{kind}", name, there))
         for cell in itertools.product(block.condition, block.method, block.encoder, block.seed or section.seeds):
             condition, method, encoder, seed = cell
             key = "-".join(map(str, cell))
+            path = "/".join(map(str, cell))
+            if key in cells and cells[key]["path"] != path:
+                raise InputError(f"{where}: {path} and {cells[key]['path']} are both the cell {key}\nname one anew")
             if key in cells:
-                raise InputError(f"{where}: the cell {key} stands in an earlier block too")
+                raise InputError(f"{where}: the cell {key} stands twice\nexpected each once in all blocks together")
             cells[key] = {
                 **{"condition": condition, "method": method, "encoder": encoder, "seed": seed},
-                "path": "/".join(map(str, cell)),
+                "path": path,
                 "start": _start(params, points, cell),
                 "model": values["pretrain"][encoder].get("model"),
-                "schedule": _schedule(params, points, method, encoder, values.get("here") or ""),
+                "schedule": _schedule(params, points, method, encoder, here),
                 **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
             }
     for key, cell in cells.items():
@@ -163,20 +174,28 @@ def _schedule(params: Path, points: dict[str, MethodPoint], method: str, encoder
         return NONE
     where = f"{params}: methods.{method}"
     if other not in points or points[other].as_long_as:
-        names = ", ".join(name for name, point in points.items() if not point.as_long_as)
-        raise InputError(f"{where}.as_long_as: found {other!r}\nexpected one of: {names}")
+        there = (name for name, point in points.items() if not point.as_long_as)
+        raise InputError(words.unknown(f"{where}.as_long_as", other, there))
     if points[method].from_:
         raise InputError(f"{where}: found both from and as_long_as\nexpected one of them")
     return f"{here}runs/schedule/{encoder}/{other}.json"
 
 
-def _measure(points: dict[str, MethodPoint], cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _measure(
+    params: Path, points: dict[str, MethodPoint], cells: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """A method's cost on an encoder is measured once: on the data, and from the start, of its first cell."""
     made: dict[str, dict[str, Any]] = {}
     for cell in cells.values():
         if points[cell["method"]].as_long_as is None:  # its steps are those of another method
             item = {key: value for key, value in cell.items() if key not in ("path", "schedule")}
-            made.setdefault(f"{cell['encoder']}-{cell['method']}", item)
+            key = f"{cell['encoder']}-{cell['method']}"
+            first = made.setdefault(key, item)
+            if first["method"] != cell["method"]:
+                raise InputError(
+                    f"{params}: {cell['encoder']}/{cell['method']} and {first['encoder']}/{first['method']} "
+                    f"are both the measurement {key}\nname one anew"
+                )
     return made
 
 
@@ -187,8 +206,8 @@ def _start(params: Path, points: dict[str, MethodPoint], cell: tuple[str, str, s
     if before is None:
         return f"pretrain/{encoder}"
     if before not in points or points[before].from_ is not None:
-        names = ", ".join(name for name, point in points.items() if point.from_ is None)
-        raise InputError(f"{params}: methods.{method}.from: found {before!r}\nexpected one of: {names}")
+        there = (name for name, point in points.items() if point.from_ is None)
+        raise InputError(words.unknown(f"{params}: methods.{method}.from", before, there))
     return f"models/{condition}/{before}/{encoder}/{seed}"
 
 
@@ -196,12 +215,18 @@ def _ensemble(params: Path, values: dict[str, Any], cells: dict[str, dict[str, A
     there = {(cell["condition"], cell["method"], cell["encoder"]) for cell in cells.values()}
     made = {}
     for number, one in enumerate(validate(values.get("ensemble") or [], _Ensembles, f"{params}: ensemble").root):
+        if len(set(one.encoders)) < len(one.encoders):
+            raise InputError(f"{params}: ensemble.{number}.encoders: found {one.encoders}\nexpected each once")
         for encoder in one.encoders:
             if (one.condition, one.method, encoder) not in there:
                 raise InputError(
                     f"{params}: ensemble.{number}: no cell of {one.condition}, {one.method}, {encoder} in the grid"
                 )
         key = f"{one.condition}-{one.method}-{'+'.join(one.encoders)}"
+        if key in made:
+            raise InputError(
+                f"{params}: ensemble.{number}: {key} stands twice, or another has these names\nname one anew"
+            )
         seeds = dict.fromkeys(
             str(c["seed"]) for c in cells.values()
             if (c["condition"], c["method"]) == (one.condition, one.method) and c["encoder"] in one.encoders
@@ -213,39 +238,70 @@ def _ensemble(params: Path, values: dict[str, Any], cells: dict[str, dict[str, A
     return made
 
 
-def expand(params: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def check_names(params: Path, values: Mapping[str, Any]) -> None:
+    """Raises InputError when a section that the grid is made of is missing, or holds a name that is none."""
+    for needed in ("fetch", "corrupt", "corrupt.conditions", "pretrain", "methods", "cells"):
+        section: Any = values
+        for part in needed.split("."):
+            section = section.get(part)
+        if not isinstance(section, dict) or not section:
+            found = "missing or empty" if not section else f"found {words.shown(section)}"
+            raise InputError(f"{params}: {needed}: {found}\nexpected keys with values")
+        if needed not in ("corrupt", "cells"):
+            names.check(section, f"{params}: {needed}")
+    for part in ("fetch", "pretrain"):
+        for name, one in values[part].items():
+            if not isinstance(one, dict):
+                raise InputError(f"{params}: {part}.{name}: found {words.shown(one)}\nexpected keys with values")
+
+
+def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """What cells.yaml must hold for this params file: for each stage, a name and its items.
 
+    Args:
+        params: the params file.
+        values: what it holds, where that is not what lies there.
+
     Raises:
-        InputError: a block names a condition, method or encoder that params.yaml does not have, or a cell stands twice.
+        InputError: a name is none, a block names a condition, method or encoder that params.yaml does not have, a cell
+            stands twice.
     """
-    values = read_yaml(params)
-    for needed in ("fetch", "corrupt", "pretrain", "methods", "cells"):
-        if not values.get(needed):
-            raise InputError(f"{params}: {needed}: missing or empty")
+    values = fresh_yaml(params) if values is None else values
+    check_names(params, values)
+    top, here = place(params, values)
     points = {name: method_point(params, name, value) for name, value in values["methods"].items()}
-    cells = _train(params, values, points)
+    cells = _train(params, values, points, here)
     draws = dict.fromkeys((cell["condition"], cell["seed"]) for cell in cells.values())
-    root = params.parent / values.get("root", ".")
     encoders = {
-        c["encoder"]: {"model": c["model"], **_given(values["pretrain"][c["encoder"]], root)} for c in cells.values()
+        c["encoder"]: {"model": c["model"], **_given(values["pretrain"][c["encoder"]], top)} for c in cells.values()
     }
     return {
-        "fetch": {name: {"dep": _fetch_dependency(source.get("from", ""))} for name, source in values["fetch"].items()},
+        "fetch": {
+            name: {"dep": _fetch_dependency(str(source.get("from", "")))} for name, source in values["fetch"].items()
+        },
         "corrupt": {f"{c}-{seed}": {"condition": c, "seed": seed, "path": f"{c}/{seed}"} for c, seed in draws},
         "pretrain": encoders,
         "train": cells,
-        "measure": _measure(points, cells),
+        "measure": _measure(params, points, cells),
         "ensemble": (ensembles := _ensemble(params, values, cells)),
-        "report": {"ensembles": f"{values.get('here') or ''}runs/ensemble" if ensembles else NONE},
+        "report": {"ensembles": f"{here}runs/ensemble" if ensembles else NONE},
     }
 
 
-def text(params: Path) -> str:
-    """The text of cells.yaml."""
+def text(params: Path, values: dict[str, Any] | None = None) -> str:
+    """The text of cells.yaml; see `expand`."""
     import yaml
 
-    return _HEAD + yaml.safe_dump({"each": expand(params)}, sort_keys=False, width=120, default_flow_style=None)
+    values = fresh_yaml(params) if values is None else values
+    top, here = place(params, values)
+    made: dict[str, Any] = {"at": shlex.quote(here) if here else ""}
+    if "root" not in values:
+        made["root"] = os.path.relpath(top, params.absolute().parent.resolve())
+    if "here" not in values:
+        made["here"] = here
+    made["sections"] = {name: name if name in values else _THERE for name in OPTIONAL}
+    made["each"] = expand(params, values)
+    return _HEAD + yaml.safe_dump(made, sort_keys=False, width=120, default_flow_style=None)
 
 
 def write(params: Path) -> Path:
@@ -260,7 +316,7 @@ def write(params: Path) -> Path:
 
 def _definition(params: Path) -> str | None:
     """The text of the root's dvc.yaml where another folder should have a copy; DVC reads no links at a revision."""
-    top = params.parent / (read_yaml(params).get("root") or ".") / "dvc.yaml"
+    top = place(params, fresh_yaml(params))[0] / "dvc.yaml"
     own = params.parent / "dvc.yaml"
     if not top.is_file() or (own.exists() and own.samefile(top) and not own.is_symlink()):
         return None

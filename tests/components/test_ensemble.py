@@ -1,8 +1,10 @@
 """The ensemble stage on predictions that the tree of runs_tree.py holds."""
 
 import json
+import shutil
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -63,12 +65,81 @@ def test_a_member_without_predictions_is_left_out_and_named(tree, capsys):
     assert "cased/1: left out, OOM" in capsys.readouterr().out
 
 
+def test_a_member_that_is_missing_is_left_out_and_named(tree, capsys):
+    runs, call = tree
+    shutil.rmtree(runs / "evaluate/clean/erm/cased/1")
+    for more in ((), ("--seeds", "0", "1")):  # without seeds: another encoder has it
+        out, found = call(*more)
+        assert found["left_out"] == {"cased/1": "missing"}
+        assert list(found["members"]) == ["cased/0", "gru/0", "gru/1"] and found["state"] == "ok"
+        assert artefacts.check(out)["left_out"] == {"cased/1": "missing"}
+        assert "cased/1: left out, missing" in capsys.readouterr().out
+    (runs / "evaluate/clean/erm/cased/1").mkdir()  # what a checkout that was broken off leaves
+    assert call()[1]["left_out"] == {"cased/1": "missing"}
+    seven = call("--seeds", "0", "7")[1]
+    assert seven["left_out"] == {"gru/7": "missing", "cased/7": "missing"}
+    assert list(seven["members"]) == ["cased/0", "gru/0"]
+
+
+def test_a_member_of_other_examples_stops_the_stage(tree):
+    runs, call = tree
+    file = runs / "evaluate/clean/erm/cased/1/predictions.parquet"
+    table = pq.read_table(file)
+    ids = pa.array([f"other-{i}" for i in range(len(table))])
+    with artefacts.atomic_folder(file.parent) as new:
+        artefacts.write_parquet(new / file.name, table.set_column(0, "id", ids))
+        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+    with pytest.raises(InputError, match=r"cased/1: id synthetic/test-0 is missing, which gru/0 has \(80 such ids\)"):
+        call()
+
+
+def test_a_member_named_twice_would_count_twice(tree):
+    _, call = tree
+    with pytest.raises(InputError, match="--seeds: found 1 twice"):
+        call("--seeds", "0", "1", "1")
+    with pytest.raises(InputError, match="--encoders: found 'gru' twice"):
+        call("--encoders", "gru", "gru")
+
+
+def test_selection_predictions_are_averaged_where_all_members_have_them(tree):
+    runs, call = tree
+    folder = runs / "evaluate/clean/erm/cased/1"
+    with artefacts.atomic_folder(folder) as new:  # another seed's draw: the first ten are others, the order too
+        table = pq.read_table(folder / "selection.parquet").take([*range(39, 9, -1)])
+        artefacts.write_parquet(new / "selection.parquet", table)
+        shutil.copy(folder / "predictions.parquet", new)
+        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+    out, _ = call()
+    found = pq.read_table(out / "selection.parquet").to_pylist()
+    assert [row["id"] for row in found] == [f"synthetic/validation-{i}" for i in range(10, 40)]
+    for name in ("gru/0", "gru/1", "cased/0", "cased/1"):
+        rows = {r["id"]: r for r in pq.read_table(runs / f"evaluate/clean/erm/{name}/selection.parquet").to_pylist()}
+        for row in found:
+            row["p_neutral"] -= rows[row["id"]]["p_neutral"] / 4
+    assert max(abs(row["p_neutral"]) for row in found) < 1e-9
+
+
+def test_no_selection_example_in_common(tree):
+    runs, call = tree
+    folder = runs / "evaluate/clean/erm/cased/1"
+    with artefacts.atomic_folder(folder) as new:
+        table = pq.read_table(folder / "selection.parquet")
+        ids = pa.array([f"other-{i}" for i in range(len(table))])
+        artefacts.write_parquet(new / "selection.parquet", table.set_column(0, "id", ids))
+        shutil.copy(folder / "predictions.parquet", new)
+        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+    out, _ = call()
+    table = pq.read_table(out / "selection.parquet")
+    assert len(table) == 0 and table.schema == pq.read_table(folder / "selection.parquet").schema
+
+
 def test_no_member_with_predictions_still_writes_outputs(tree):
     runs, call = tree
     for name in ("gru/0", "gru/1", "cased/0", "cased/1"):
         runs_tree.evaluated(runs, f"clean/erm/{name}", 0.5, 0, "diverged", "nan")
     out, found = call()
     assert found["state"] == "not run" and found["members"] == {} and len(found["left_out"]) == 4
+    assert "gru/0 (diverged)" in found["reason"] and "cased/1 (diverged)" in found["reason"]
     assert artefacts.check(out)["rows"] == 0
 
 

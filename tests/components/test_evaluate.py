@@ -76,6 +76,27 @@ def test_predictions_are_those_of_the_model(cell):
     assert (found["state"], found["steps"], found["examples"], found["skipped"]) == ("ok", 15, 60, 1)
 
 
+def test_the_selection_split_is_predicted_too(cell):
+    import torch
+
+    test = runs_tree.test_split()
+    folder = cell.runs / "corrupt/noise/0"
+    artefacts.write_parquet(folder / "selection.parquet", test.slice(20, 30).drop_columns(["set", "heuristic", "rule"]))
+    artefacts.write_manifest(folder, "corrupt", {"task": "nli", "condition": {"noise": {"share": 0.5}}})
+    cell()
+    table = pq.read_table(cell.runs / "evaluate" / PATH / "selection.parquet")
+    assert table["id"].to_pylist() == test["id"].to_pylist()[20:50] and table["label"] == test["label"].slice(20, 30)
+    cell.model.eval()
+    with torch.no_grad():
+        encoded = [cell.model.encode([pair], 16) for pair in cell.texts[20:50]]
+        expected = torch.cat([cell.model(cell.model.collate(one)) for one in encoded]).softmax(-1)
+    for i, name in enumerate(runs_tree.CLASSES):
+        assert table[f"p_{name}"].to_numpy() == pytest.approx(expected[:, i].numpy(), abs=1e-6)
+    recorded = artefacts.check(cell.runs / "evaluate" / PATH)["parameters"]
+    assert recorded["run"]["train"]["max_length"] == 16 and recorded["data"]["condition"] == {"noise": {"share": 0.5}}
+    assert recorded["digests"]["selection.parquet"] == artefacts.digest(folder / "selection.parquet")
+
+
 def test_by_every_column_with_small_slices_marked(cell):
     table, found = cell()
     challenge = [s == "challenge" for s in table["set"].to_pylist()]

@@ -8,12 +8,18 @@ from components import report as stage
 from tests import runs_tree
 
 
-def test_three_outputs(tmp_path, monkeypatch):
+def test_outputs(tmp_path, monkeypatch):
     params, cells, runs = runs_tree.write(tmp_path, seeds=(0,))
     argv = ["report", "--params", params, "--cells", cells, "--runs", runs, "--out", tmp_path / "report"]
     monkeypatch.setattr(sys, "argv", [str(a) for a in argv])
     stage.main()
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.md", "results.json"]
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
+        "curves.json",
+        "metrics",
+        "report.html",
+        "report.md",
+        "results.json",
+    ]
     results = json.loads((tmp_path / "report/results.json").read_text())
     assert len(results["cells"]) == len(runs_tree.items(params)) and len(results["summaries"]) == 8
 

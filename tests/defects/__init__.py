@@ -6,6 +6,7 @@ from tests.defects import (
     kubeflow,
     library,
     objectives,
+    parameters,
     report,
     rest,
     telemetry,
@@ -13,5 +14,5 @@ from tests.defects import (
     weightings,
 )
 
-PARTS = (rest, objectives, weightings, updates, library, benchmarks, kubeflow, artifacts, telemetry, report)
+PARTS = (rest, objectives, weightings, updates, library, benchmarks, kubeflow, artifacts, telemetry, report, parameters)
 ROWS = tuple(row for part in PARTS for row in part.ROWS)

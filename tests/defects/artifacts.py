@@ -10,7 +10,7 @@ ROWS = (
      'tests/kubeflow/test_artifacts_untrusted.py::test_no_name_and_no_text_steers_the_terminal'),
     ('gradworks/kubeflow/artifacts/lock.py', 'if isinstance(path, str) and MD5.fullmatch(md5):', 'if isinstance(path, str):',
      'tests/kubeflow/test_artifacts_untrusted.py::test_a_lock_that_is_none_is_named'),
-    ('gradworks/kubeflow/artifacts/lock.py', '        if ": damaged\\n" in str(error):', '        if False:',
+    ('gradworks/kubeflow/artifacts/lock.py', '    except Damaged:\n        return None\n', '    except ZeroDivisionError:\n        return None\n',
      'tests/kubeflow/test_artifacts.py::test_verify_reads_what_gradworks_itself_keeps'),
     ('gradworks/kubeflow/artifacts/fast_yaml.py', '                if len(levels) > _DEEP:', '                if False:',
      'tests/kubeflow/test_artifacts_untrusted.py::test_yaml_that_never_ends_is_refused_before_its_end'),

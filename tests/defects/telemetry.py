@@ -56,7 +56,7 @@ ROWS = (
      'tests/components/test_measure.py::test_a_method_that_fails_says_why'),
     ('components/train.py', '* (self.longer or 1))', ')',
      'tests/components/test_measure.py::test_a_run_for_as_long_has_so_many_times_the_steps'),
-    ('gradworks/stage/cells.py', 'made.setdefault(f"{cell[\'encoder\']}-{cell[\'method\']}", item)', 'made[f"{cell[\'encoder\']}-{cell[\'method\']}"] = item',
+    ('gradworks/stage/cells.py', 'first = made.setdefault(key, item)', 'first = made[key] = item',
      'tests/stage/test_cells.py::test_a_cost_is_measured_once_for_each_encoder_and_method'),
     ('gradworks/stage/cells.py', 'if points[cell["method"]].as_long_as is None:', 'if True:',
      'tests/stage/test_cells.py::test_a_cost_is_measured_once_for_each_encoder_and_method'),

@@ -64,13 +64,15 @@ def test_a_step_gets_the_batches_it_asks_for_in_micro_batches(example, tmp_path)
 
 def test_what_does_not_fill_a_step_is_left_out(example, tmp_path):
     run = example.trainer({"update": "dotprod"}, tmp_path, per_device_train_batch_size=334, num_train_epochs=1,
-                          save_strategy="no")  # fmt: skip
+                          save_strategy="no", logging_steps=1)  # fmt: skip
     run.train_dataset = run.train_dataset[:700]  # three batches, two a step
     seen = watched(run)
     run.train()
     assert [sizes for sizes, *_ in seen] == [[[334], [334]]]
     assert run.state.global_step == 2
     assert {int(s["step"]) for s in run.optimizer.state_dict()["state"].values()} == {1}
+    logged = [row["loss"] for row in run.state.log_history if "loss" in row]
+    assert logged == pytest.approx([seen[0][-1].log["loss"]] * 2, rel=1e-5)  # not 0.0 for what was left out
 
 
 def test_a_resumed_run_ends_bit_identical(example, tmp_path):

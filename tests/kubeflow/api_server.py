@@ -1,7 +1,7 @@
 """An API server of Kubeflow Pipelines over real HTTP: requests have to be as the swagger says, and so are its answers.
 
-A run's pipeline is handed to a function, which runs it in containers where a test wants that. Told to, it refuses,
-sends to a login page, hangs, or answers as something else would that stands in front of it.
+A run's pipeline is handed to a function as pods would see it (backend.py), which runs it in containers where a test
+wants that. Told to, it refuses, sends to a login page, hangs, or answers as something else would that stands in front.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 from jsonschema import Draft202012Validator
 
+from tests.kubeflow import backend
 from tests.kubeflow.swagger import derive
 
 SWAGGER = json.loads(derive.FILE.read_text())
@@ -132,7 +133,8 @@ class Api:
 
     def _execute(self, run: dict[str, Any]) -> None:
         run["state"], spec = "RUNNING", run["pipeline_spec"]
-        documents = [spec["pipeline_spec"], spec["platform_spec"]] if "platform_spec" in spec else [spec]
+        whole = "platform_spec" in spec
+        documents = [backend.seen(spec["pipeline_spec"] if whole else spec), *([spec["platform_spec"]] * whole)]
         try:
             well = self.run(yaml.safe_dump_all(documents, sort_keys=False), run["runtime_config"]["parameters"])
         except Exception as error:

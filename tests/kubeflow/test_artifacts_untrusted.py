@@ -156,6 +156,7 @@ def test_no_name_and_no_text_steers_the_terminal(put, served, capsys):
         ("stages: {a: !!timestamp x}", "not valid YAML"),
         ("stages: {[a]: {}}", "not valid YAML"),
         ("stages: *a", "not valid YAML"),
+        ("stages: {a: {}, a: {}}", "line 1: not valid YAML: a key stands twice"),
         ("[" * 50_000, "not valid YAML"),
     ],
 )

@@ -71,6 +71,21 @@ def test_a_gpu_that_the_cluster_does_not_have_is_refused(tmp_path):
         compile.text(checkout(tmp_path, PIPELINE), cluster)
 
 
+def test_an_image_is_demanded_where_a_stage_needs_it_and_nowhere_else(tmp_path):
+    only = {kind: profile.Profile.model_validate({"images": {kind: "r.example/x"}}) for kind in ("cpu", "gpu")}
+    on_cpu = {"stages": {"s": {"cmd": "c", "deps": ["code.py"], "outs": ["o"]}}}
+    pipeline = checkout(tmp_path / "cpu", on_cpu)
+    assert "r.example/x:" in compile.text(pipeline, only["cpu"])
+    with pytest.raises(InputError, match=r"stage s: it runs in the cpu image, .* has no cpu\nadd it there"):
+        compile.text(pipeline, only["gpu"])
+    on_gpu = {"stages": {"s": on_cpu["stages"]["s"] | {"meta": {"image": "gpu"}}}}
+    pipeline = checkout(tmp_path / "gpu", on_gpu)
+    assert "r.example/x:" in compile.text(pipeline, only["gpu"])
+    for made in (compile.text, lambda *args: compile.write_components(args[0], tmp_path / "parts", args[1])):
+        with pytest.raises(InputError, match=r"has no gpu\nadd it there: where `make images KIND=gpu"):
+            made(pipeline, only["cpu"])
+
+
 def test_a_pipeline_that_is_too_large_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(compile, "SIZE", 20_000)
     with pytest.raises(

@@ -107,6 +107,43 @@ def test_results_that_only_this_checkout_has_are_not_lost(made, clone):
     assert yaml.safe_load((clone / "dvc.lock").read_text())["stages"] == made[1]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("schema: '2.0'\nstages:\n<<<<<<< HEAD\n  a: {}\n=======\n  b: {}\n>>>>>>> theirs\n",
+         "dvc.lock: line 3: found the marks of a merge conflict.*\nkeep one side: git checkout --ours dvc.lock"),
+        ("stages: {a: {}, a: {}}\n", "dvc.lock: line 1: not valid YAML: a key stands twice"),
+        ("stages: [", "dvc.lock: line 2: not valid YAML"),
+        ("stages: [a]\n", "dvc.lock: found no mapping of stages"),
+        ("- a\n", "dvc.lock: found no mapping of stages"),
+        ("stages: {a: 1}\n", "dvc.lock: found no mapping of stages"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("force", [False, True])
+def test_a_lock_that_cannot_be_read_is_named_and_kept(made, clone, text, said, force):
+    submitted(made, "broken")
+    (clone / "dvc.lock").write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        collect.collect("broken", force)
+    assert len(str(caught.value).splitlines()) <= 3 and (clone / "dvc.lock").read_text() == text
+    toy.git(clone, "add", "dvc.lock")
+    toy.git(clone, "commit", "-q", "-m", "damaged")
+    (clone / "dvc.lock").unlink()
+    collect.collect("broken", force)  # nothing here that could be lost
+
+
+def test_values_that_yaml_1_1_would_change_stay(made, clone):
+    submitted(made, "words")
+    kept = "stages:\n  mine:\n    cmd: x\n    params:\n      params.yaml: {a: on, b: 012, c: 1e-3}\n"
+    (clone / "dvc.lock").write_text(f"schema: '2.0'\n{kept}")
+    collect.collect("words")
+    from dvc.utils.serialize import load_yaml
+
+    assert load_yaml(str(clone / "dvc.lock"))["stages"]["mine"]["params"]["params.yaml"] == {
+        "a": "on", "b": 12, "c": 0.001,
+    }  # fmt: skip
+
+
 def test_runs_are_listed_and_shown(made, clone):
     places = submitted(made, "listed", without=["join"])
     good = {"state": "succeeded", "ran": True, "attempt": 1, "seconds": {"total": 3.2}}
@@ -121,6 +158,80 @@ def test_runs_are_listed_and_shown(made, clone):
     assert shown[4].split() == ["double@a", "failed", "2", "1", "double@a:", "<b>"]
     assert "attempt: 2" in runs.shown(places, "listed", "double@a")
     assert runs.failed(places, "listed") == ["double@a"]
+
+
+RECORD = b'{"run": "x", "pipeline": "dvc.yaml", "base": "0", "stages": ["a"], "sets": []}'
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "damaged"), (b"not JSON", "damaged"), (b"[]", "damaged"), (b"\xff", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b"{}", "not the record of a run"), (RECORD.replace(b'["a"]', b"3"), "not the record of a run"),
+        (RECORD.replace(b'["a"]', b"[3]"), "not the record of a run"),
+        (b"2a\r\n" + RECORD + b"\r\n0\r\nx-amz-checksum-crc32:sOO8/Q==\r\n\r\n", "damaged"),
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(made, clone, body, said):
+    places = submitted(made, "sound")
+    key = places.key("runs", "bitten", "run.json")
+    places.put(key, body)
+    try:
+        lines = runs.listing(places).splitlines()
+        assert [line.split()[:2] for line in lines if line.startswith("bitten")] == [["bitten", "damaged"]]
+        assert any(line.startswith("bitten") and f"s3://gradworks/{key}: {said}" in line for line in lines)
+        assert any(line.startswith("sound ") and "4 waiting" in line for line in lines)
+        for act in (lambda: runs.shown(places, "bitten"), lambda: collect.collect("bitten")):
+            with pytest.raises(InputError, match=f"bitten/run.json: {said}\n") as caught:
+                act()
+            assert len(str(caught.value).splitlines()) <= 3
+            assert ("AWS_REQUEST_CHECKSUM_CALCULATION=when_required" in str(caught.value)) is (b"x-amz" in body)
+        assert "sound" in runs.shown(places, "sound")
+    finally:
+        places.delete([key])
+
+
+def test_what_no_run_wrote_is_skipped_and_named(made, clone):
+    places = submitted(made, "sound")
+    strange = ["readme.txt", "a/b/run.json", "sound/note", "sound/stages/a/b.json", "\x1b[2Jrun.json"]
+    keys = [f"{places.key('runs')}/{name}" for name in strange]
+    for key in keys:
+        places.put(key, b"{}")
+    try:
+        lines = runs.listing(places).splitlines()
+        assert any(line.startswith("sound ") for line in lines) and not any(line.startswith("a/b") for line in lines)
+        assert [line.partition(":")[0] for line in lines[-4:]] == ["skipped, as no run wrote it"] * 3 + ["and 2 more"]
+        assert "\x1b" not in "".join(lines) and "a/b" not in runs.names(places)
+    finally:
+        for key in keys:  # one of them is more than XML can hold
+            places.client.delete_object(Bucket=places.bucket, Key=key)
+
+
+@pytest.mark.parametrize("body", [b"x", b"[]", b"{}", b'{"state": 3}', b'{"state": "succeeded", "seconds": 3}'])
+def test_a_stages_record_that_cannot_be_read_hides_no_other(made, clone, body):
+    places = submitted(made, "partly")
+    places.put(places.key("runs", "partly", "stages/make.json"), body)
+    places.put_record("partly", "stages/double@a", {"state": "succeeded", "seconds": {"total": 3}, "attempt": 1})
+    lines = {line.split()[0]: line.split()[1] for line in runs.shown(places, "partly").splitlines() if line}
+    assert lines["make"] == "damaged" and lines["double@a"] == "succeeded" and lines["join"] == "waiting"
+    assert "1 succeeded, 2 waiting, 1 damaged" in runs.listing(places)
+
+
+def test_the_end_of_what_is_shown_of_a_failed_run_is_what_why_and_where(made, clone):
+    places = submitted(made, "fails")
+    said = "double@a: params.yaml: train.epochs: found -1\nexpected 1 or more"
+    places.put_record("fails", "stages/double@a", {"state": "failed", "attempt": 1, "error": said})
+    places.put_record("fails", "stages/double@b", {"state": "failed", "attempt": 1, "error": "double@b: x"})
+    places.put_record("fails", "stages/make", {"state": "retrying", "attempt": 1, "error": "make: y\nz"})
+    lines = runs.shown(places, "fails").splitlines()
+    assert lines[-3:] == [
+        "run fails failed: double@a: params.yaml: train.epochs: found -1", "expected 1 or more",
+        "its log: gradworks runs show fails --stage double@a --log   (failed too: double@b)",
+    ]  # fmt: skip
+    assert any(line.split()[:2] == ["make", "retrying"] and line.endswith("make: y") for line in lines)
+    assert "1 retrying" in runs.listing(places) and runs.failed(places, "fails") == ["make", "double@a", "double@b"]
 
 
 def test_what_a_run_cost_is_shown_where_the_profile_knew_a_price(made, clone):
@@ -140,7 +251,7 @@ def test_what_is_not_there_is_said(made, clone):
         runs.record(places, "other-one")
     with pytest.raises(InputError, match="no stage 'nope'\nfound: make, double@a"):
         runs.shown(places, "there", "nope")
-    with pytest.raises(InputError, match="no log of make yet"):
+    with pytest.raises(InputError, match="no log of make: its pod has not begun; why: kubectl get events"):
         runs.log(places, "there", "make")
     with pytest.raises(InputError, match="no stage has failed"):
         runs.failed(places, "there")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gradworks.kubeflow import compile, environment, profile, stages
+from tests.kubeflow import backend
 from tests.kubeflow.small_checkout import EXAMPLE, PIPELINE, ROOT, checkout, git, grown, parsed
 
 
@@ -49,14 +52,89 @@ def test_a_task_for_each_stage(project):
     }  # fmt: skip
     assert artifacts["report"] == {"html": "system.HTML", "markdown": "system.Markdown"}
     assert list(spec["components"]["comp-report"]["outputDefinitions"]["parameters"]) == ["lock"]
-    assert set(kubernetes) == {"exec-train-small", "exec-train-big-er"}  # a timeout is Kubernetes' own
+    # a timeout and a security context are Kubernetes' own
+    assert set(kubernetes) == set(spec["deploymentSpec"]["executors"])
+    assert {name for name, one in kubernetes.items() if "activeDeadlineSeconds" in one} == {
+        "exec-train-small", "exec-train-big-er",
+    }  # fmt: skip
+
+
+def outputs(spec) -> dict[str, set[str]]:
+    """Of each component whose container is one: what its pods are asked for."""
+    return {
+        name: set(one["outputDefinitions"]["artifacts"])
+        for name, one in spec["components"].items()
+        if "executorLabel" in one
+    }
+
+
+@pytest.mark.parametrize("count", [0, 60])
+def test_a_backend_that_merges_equal_containers_leaves_each_stage_its_own(count, project, tmp_path):
+    pipeline = checkout(tmp_path / "many", grown(count)) if count else project
+    spec, _ = parsed(compile.text(pipeline))
+    whole, seen = outputs(spec), backend.seen(spec)
+    assert outputs(backend.seen(spec, publish_logs=False)) == whole and len(whole) >= 4
+    assert outputs(seen) == {name: some | {backend.LOGS} for name, some in whole.items()}
+    for name, one in seen["components"].items():  # defaults as well
+        assert one.get("inputDefinitions") == spec["components"][name].get("inputDefinitions")
+
+
+def test_components_of_two_pipelines_in_one_do_not_merge(project, tmp_path):
+    mine = tmp_path / "pipelines/mine"
+    mine.mkdir(parents=True)
+    (mine / "dvc.yaml").write_text((tmp_path / "dvc.yaml").read_text().replace("data/raw", "../../data/raw"))
+    (mine / "code.py").write_text("")
+    git(tmp_path, "add", ".")
+    both = [yaml.safe_load(compile.write_components(one, tmp_path / "parts")[0].read_text())
+            for one in (project, mine / "dvc.yaml")]  # fmt: skip
+    containers = [next(iter(one["deploymentSpec"]["executors"].values()))["container"] for one in both]
+    assert containers[0]["image"] == containers[1]["image"] and containers[0] != containers[1]
+
+
+def test_the_stand_in_merges_as_the_backend_does(project):
+    spec, _ = parsed(compile.text(project))
+    for one in spec["deploymentSpec"]["executors"].values():
+        one["container"] = {"image": "x", "args": ["{{$}}"]}
+    assert len(set(map(frozenset, outputs(backend.seen(spec)).values()))) == 1
+
+
+ALLOWED = {  # fields of the IR that make no pod which "restricted" refuses: kubernetes.io/docs, Pod Security Standards
+    "activeDeadlineSeconds", "nodeSelector", "tolerations", "nodeAffinity", "podMetadata", "imagePullSecret",
+    "secretAsEnv", "configMapAsEnv", "imagePullPolicy", "securityContext",
+    "configMapAsVolume", "secretAsVolume", "emptyDirMounts", "pvcMount", "genericEphemeralVolume",  # kinds of volume
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cluster", [None, EXAMPLE])
+@pytest.mark.parametrize("count", [0, 60])
+def test_pod_security_restricted_takes_every_pod(cluster, count, project, tmp_path):
+    """What the IR says of it; the backend itself drops capabilities, forbids escalation, sets the seccomp profile."""
+    pipeline = checkout(tmp_path / "many", grown(count)) if count else project
+    spec, kubernetes = parsed(compile.text(pipeline, cluster and profile.read(cluster)))
+    executors = spec["deploymentSpec"]["executors"]
+    assert set(kubernetes) == set(executors) and len(executors) >= 4
+    for name, one in kubernetes.items():
+        assert one["securityContext"]["runAsNonRoot"] is True
+        assert one["securityContext"].get("runAsUser", "1") != "0"
+        assert set(one) <= ALLOWED, name
+        assert not any("windows" in key.lower() or "host" in key.lower() for key in one)
+        labels = one.get("podMetadata", {}).get("annotations", {})
+        assert not any("apparmor" in key or "seccomp" in key for key in labels)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_an_image_says_its_user_as_a_number_other_than_root(kind):
+    """A kubelet cannot tell that a user of a name is not root, and does not start the container."""
+    (user,) = re.findall(r"^USER (\S+)$", (ROOT / f"images/{kind}/Dockerfile").read_text(), re.MULTILINE)
+    assert re.fullmatch(r"[1-9][0-9]*(:[0-9]+)?", user)
 
 
 def test_what_runs_in_the_pod(project):
     spec, _ = parsed(compile.text(project))
     container = spec["deploymentSpec"]["executors"]["exec-train-small"]["container"]
     boot = (ROOT / "gradworks" / "kubeflow" / "boot.py").read_text()
-    assert container["command"] == ["python3", "-c", boot] and container["args"] == ["{{$}}"]
+    assert container["command"] == ["python3", "-c", boot]
+    assert container["args"] == ["{{$}}", "dvc.yaml:train-small"]
     assert container["image"] == f"gradworks-gpu:{environment.digest(project.parent, 'gpu')}"
     resources = container["resources"]
     assert resources["resourceCpuRequest"] == resources["resourceCpuLimit"] == "500m"

@@ -11,7 +11,9 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
+from botocore.exceptions import FlexibleChecksumError
 
+from gradworks import s3
 from gradworks.kubeflow import doctor, environment, registry
 from gradworks.kubeflow.places import Places
 from tests.kubeflow import toy
@@ -261,3 +263,37 @@ def test_images(world, api, images, tmp_path, capsys):
 )
 def test_the_name_of_an_image(image, expected):
     assert registry.parts(image) == expected
+
+
+TRAILER = b"2a\r\n%s\r\n0\r\nx-amz-checksum-crc32:sOO8/Q==\r\n\r\n"  # what a store keeps that knows no trailer
+
+
+def test_a_store_that_keeps_the_checksum_in_the_object_is_told_which_variable_mends_it(
+    world, api, images, tmp_path, capsys, monkeypatch
+):
+    well(images)
+    real = Places.put
+    monkeypatch.setattr(Places, "put", lambda self, key, body: real(self, key, TRAILER % body))
+    good, lines = told(tmp_path, api, images, capsys)
+    assert not good and lines["bucket read"].startswith("failed: s3://gradworks/toy/gradworks/doctor/")
+    assert (
+        "keeps boto3's checksum as part of it\nexport AWS_REQUEST_CHECKSUM_CALCULATION=when_required here, and"
+        in (lines["bucket read"])
+    )
+
+
+def test_a_store_that_gives_the_whole_checksum_with_a_part(world, api, images, tmp_path, capsys, monkeypatch):
+    well(images)
+
+    def part(*_: object) -> bytes:
+        with s3.in_words("s3://b/k"):
+            raise FlexibleChecksumError(error_msg="Expected checksum a did not match calculated checksum: b")
+
+    monkeypatch.setattr(Places, "part", part)
+    good, lines = told(tmp_path, api, images, capsys)
+    assert not good and "export AWS_RESPONSE_CHECKSUM_VALIDATION=when_required" in lines["bucket read"]
+
+
+def test_an_image_that_the_profile_lacks(world, api, images, tmp_path, capsys):
+    good, lines = told(tmp_path, api, images, capsys, images={"gpu": "r.example/x"})
+    assert not good and "it runs in the cpu image, and `images` of the cluster's profile has no cpu" in lines["image"]

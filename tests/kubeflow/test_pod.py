@@ -176,6 +176,48 @@ def test_a_failed_stage_leaves_its_log_and_no_entry(world, tmp_path):
     assert runs.record("fails", "make")["state"] == "failed" and runs.places.entries("fails") == {}
 
 
+WORDS = [
+    ("print('error: early')\nprint('error: params.yaml: epochs: found -1\\nexpected 1 or more')\nsys.exit(2)",
+     "params.yaml: epochs: found -1\nexpected 1 or more"),
+    ("raise KeyError('nothing')", "KeyError: 'nothing'"),
+    ("print('about to fail')\nsys.exit(3)", "failed to run: python work.py make made, exited with 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "said"), WORDS, ids=range(len(WORDS)))
+def test_the_record_of_a_failed_stage_has_its_own_words(world, tmp_path, program, said):
+    broken = toy.checkout(tmp_path / "broken")
+    (broken / "work.py").write_text(f"import sys\n{program}\n")
+    file = broken / "dvc.yaml"
+    file.write_text(file.read_text().replace("    outs: [made]\n", "    outs: [made]\n    meta: {retries: 1}\n"))
+    toy.git(broken, "commit", "-q", "-am", "broken")
+    runs = toy.Runs(broken, tmp_path, world.environment)
+    name = f"own-{len(said)}"
+    for state in ("retrying", "failed"):  # the first of two tries, and the second
+        ended, printed = runs.pod(name, "make")
+        record = runs.record(name, "make")
+        assert ended == 2 and (record["state"], record["error"]) == (state, f"make: {said}")
+        assert f"error: make: {said}" in printed
+
+
+def test_a_damaged_record_of_an_earlier_try_stops_no_pod(world):
+    copy_of_run(world, "bitten-record", ["make"])
+    world.places.put(world.places.key("runs", "bitten-record", "stages/double@a.json"), b"{")
+    assert world.pod("bitten-record", "double@a")[0] == 0
+    assert world.record("bitten-record", "double@a")["attempt"] == 1
+
+
+def test_a_pod_knows_that_it_asked_for_a_gpu(world, tmp_path):
+    asks = toy.checkout(tmp_path / "asks")
+    (asks / "work.py").write_text("from gradworks.stage.device import set_up\nset_up(1, 'auto')\n")
+    file = asks / "dvc.yaml"
+    meta = "    meta: {image: cpu, resources: {gpu: {kind: a, count: 1}}}\n"
+    file.write_text(file.read_text().replace("    outs: [made]\n", f"    outs: [made]\n{meta}"))
+    toy.git(asks, "commit", "-q", "-am", "asks")
+    ended, printed = toy.Runs(asks, tmp_path, world.environment).pod("asks", "make", CUDA_VISIBLE_DEVICES="")
+    assert ended == 2 and "InputError: the stage asked for 1 GPU, but torch sees none" in printed
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [

@@ -74,7 +74,7 @@ def test_what_pods_are_told_of_the_object_store():
             {"gpus": {"a": {"resource": "gpu"}}},
             "gpus.a.resource: found 'gpu'\nexpected what the device plugin calls it",
         ),
-        ({"images": {"cpu": "r.example/cpu"}}, "cluster.yaml: images.gpu: missing"),
+        ({"images": {}}, "images: found none, expected cpu, gpu or both"),
         ({"images": {"cpu": "a b", "gpu": "x"}}, "images.cpu: found 'a b'\nexpected REGISTRY/REPOSITORY"),
         ({"pricePerGpuHour": {"h100": 1.0}}, "pricePerGpuHour: found h100, expected kinds of `gpus`"),
         ({"s3": {"sseKmsKeyId": "k"}}, "expected sse: aws:kms beside sseKmsKeyId"),
@@ -88,6 +88,66 @@ def test_what_is_wrong_is_named(more, said, tmp_path):
     with pytest.raises(InputError, match=said) as caught:
         read(LEAST | more, tmp_path)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+KEY = {"key": "a"}
+GOOD = [
+    {"tolerations": [{"operator": "Exists"}, {"key": "", "operator": "Exists"}, KEY, {**KEY, "value": ""}]},
+    {"tolerations": [{**KEY, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": -1}]},
+    {"tolerations": [{"key": "a.b/C_d.e", "operator": "Equal", "value": "1"}]},
+    {"affinity": [{"matchExpressions": [{**KEY, "operator": "NotIn", "values": ["", "x"]}], "weight": 100}]},
+    {"affinity": [{"matchExpressions": [{**KEY, "operator": one, "values": ["080"]} for one in ("Gt", "Lt")]}]},
+    {"nodeSelector": {"kubernetes.io/os": "linux", "x" * 63: "y" * 63, "a" * 250 + ".io/b": ""}},
+    {"imagePullSecrets": ["a.b-c", "x" * 253], "namespace": "x" * 63, "queue": "team.a"},
+    {"images": {"cpu": "localhost:5000/team/cpu_1:V1.0"}},
+    {"images": {"gpu": "R.example/a@sha256:" + "0" * 64}},
+    {"gpus": {"a": {"resource": "nvidia.com/mig-1g.10gb"}}, "shm": "64Ki"},
+    {"secretEnv": {"A": {"secret": "s", "key": ".k"}}},
+]
+
+
+@pytest.mark.parametrize("more", GOOD)
+def test_what_kubernetes_takes_is_taken(more, tmp_path):
+    read(LEAST | more, tmp_path)
+
+
+BAD = [  # each is refused by Kubernetes' own validation: pkg/apis/core/validation and apimachinery/pkg/util/validation
+    *({"tolerations": [one]} for one in (
+        {**KEY, "operator": "Exists", "value": "x"}, {"operator": "Equal", "value": "x"}, {"value": "x"}, {},
+        {**KEY, "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 300},
+        {**KEY, "operator": "Exists", "tolerationSeconds": 0}, {**KEY, "operator": "In"}, {**KEY, "effect": "Never"},
+        {"key": "a b"}, {"key": "a/b/c"}, {"key": "/a"}, {"key": "a/"}, {"key": "A.b/c"}, {"key": "-a"},
+        {"key": "x" * 64}, {"key": "a" * 254 + "/b"}, {**KEY, "value": "x y"}, {**KEY, "value": "x" * 64},
+        {**KEY, "value": True}, {**KEY, "effect": "NoExecute", "tolerationSeconds": 2**63},
+        {**KEY, "effect": "NoExecute", "tolerationSeconds": "300"},
+    )),
+    *({"affinity": [{"matchExpressions": [{**KEY, **one}]}]} for one in (
+        {"operator": "In"}, {"operator": "NotIn", "values": []}, {"operator": "Exists", "values": ["x"]},
+        {"operator": "DoesNotExist", "values": ["x"]}, {"operator": "Gt", "values": ["x"]}, {"operator": "Gt"},
+        {"operator": "Gt", "values": ["1", "2"]}, {"operator": "Lt", "values": ["1.5"]},
+        {"operator": "Lt", "values": ["-1"]}, {"operator": "Lt", "values": [5]},
+        {"operator": "Lt", "values": [str(2**63)]}, {"operator": "Exists", "key": "a b"},
+        {"operator": "In", "values": ["x y"]}, {"operator": "Equals", "values": ["x"]},
+    )),
+    *({"affinity": [{"matchExpressions": [{**KEY, "operator": "Exists"}], "weight": one}]} for one in (0, 101, -1)),
+    *({"nodeSelector": one} for one in ({"a b": "c"}, {"a": "b c"}, {"a": 5}, {"a": "_x"}, {"": "x"}, {"a": None})),
+    {"gpus": {"a": {"resource": "nvidia.com/gpu", "nodeSelector": {"a": "b c"}}}},
+    {"gpus": {"a": {"resource": "nvidia.com/gpu", "tolerations": [{"value": "x"}]}}},
+    *({"gpus": {"a": {"resource": one}}} for one in ("-/gpu", "a..b/gpu", "a/b/c", "a/-", "gpu")),
+    *({"imagePullSecrets": [one]} for one in ("Reg", "a_b", "a..b", "-a", "a-", "x" * 254, "")),
+    *({"secretEnv": {"A": {"secret": "s", "key": one}}} for one in (".", "..", "..a", "a b", "")),
+    {"configMapEnv": {"A": {"configMap": "C", "key": "k"}}}, {"s3": {"ca": {"configMap": "a..b", "key": "k"}}},
+    {"serviceAccount": "Default"}, {"namespace": "a.b"}, {"namespace": "x" * 64}, {"queue": "x" * 64},
+    {"shm": "64K"}, {"shm": "64GB"}, {"shm": "0Gi"},
+    *({"images": {"cpu": one}} for one in ("r.example/Team/cpu", "r.example/a:-x", "r.example//a", "a@sha256:00")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", BAD, ids=str)
+def test_what_no_cluster_takes_is_refused_when_it_is_read(more, tmp_path):
+    with pytest.raises(InputError, match=rf"cluster.yaml: {next(iter(more))}\b") as caught:
+        read(LEAST | more, tmp_path)
+    assert len(str(caught.value).splitlines()) <= 3 and "function-" not in str(caught.value)
 
 
 def test_a_secret_written_into_it_is_refused_and_not_printed(tmp_path):

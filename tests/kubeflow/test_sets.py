@@ -74,12 +74,13 @@ def test_cells_follow_as_if_the_file_had_been_edited(tmp_path, folder):
         if (ROOT / folder / name).exists():
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / folder / name, tmp_path / folder / name)
+    (tmp_path / "components").mkdir()
     found = sets.replaced(tmp_path, tmp_path / folder / "dvc.yaml", ["cells.seeds=[7]"])
     paths = [(Path(folder) / name).as_posix() for name in ("params.yaml", "cells.yaml")]
     assert list(found) == paths
     (tmp_path / paths[0]).write_bytes(found[paths[0]])
     assert cells.text(tmp_path / paths[0]).encode() == found[paths[1]] != (ROOT / paths[1]).read_bytes()
-    assert yaml.safe_load(found[paths[0]])["root"] == ("." if folder == "." else "../..")
+    assert yaml.safe_load(found[paths[1]])["root"] == ("." if folder == "." else "../..")
 
 
 def test_cells_look_for_files_where_the_checkout_has_them(tmp_path):
@@ -87,6 +88,7 @@ def test_cells_look_for_files_where_the_checkout_has_them(tmp_path):
     folder = tmp_path / "pipelines/one"
     folder.mkdir(parents=True)
     (tmp_path / "models/mine").mkdir(parents=True)
+    (tmp_path / "components").mkdir()
     values = yaml.safe_load((ROOT / "pipelines/sst5/params.yaml").read_text())
     name = next(iter(values["pretrain"]))
     (folder / "params.yaml").write_text(yaml.safe_dump(values))

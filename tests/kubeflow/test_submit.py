@@ -139,7 +139,7 @@ def test_the_pipeline_is_that_of_the_code_that_is_sent(world, api, tmp_path, cap
         changed.write_text(whole)
     told = record(run)
     assert told["stages"] == ["make", "double@c", "join", "last"] and told["dirty"] is True
-    spec = api.bodies[-1]["pipeline_spec"]
+    spec = api.bodies[-1]["pipeline_spec"]["pipeline_spec"]
     assert set(spec["root"]["dag"]["tasks"]) == {"make", "double-c", "join", "last"}
     assert api.bodies[-1]["runtime_config"]["parameters"] == {"run": run, "code": told["code"], "remote": toy.REMOTE}
     assert capsys.readouterr().out.splitlines()[2:] == [
@@ -206,9 +206,9 @@ def test_what_a_pod_could_not_run_or_reach_is_named_as_in_the_checkout(world, tm
         submit.plan(other / "dvc.yaml", None)
 
 
-def followed(api: Api, folder: Path, monkeypatch, capsys) -> list[str]:
+def followed(api: Api, folder: Path, monkeypatch, capsys, **more: float) -> list[str]:
     monkeypatch.setattr(follow, "_LOOK", 0.05)
-    submit.submit(Path("dvc.yaml"), profile(folder, api), wait=True)
+    submit.submit(Path("dvc.yaml"), profile(folder, api), wait=True, **more)
     return capsys.readouterr().out.splitlines()[2:]
 
 
@@ -236,7 +236,7 @@ def test_a_failed_run_names_its_stages_and_how_to_see_why(world, api, tmp_path, 
     with pytest.raises(InputError) as raised:
         followed(api, tmp_path, monkeypatch, capsys)
     said = str(raised.value).splitlines()
-    assert said[0].endswith(": failed: double@a") and said[1] == "double@a: python work.py, exited with 3"
+    assert said[0].endswith(" failed: double@a: python work.py, exited with 3") and said[1] == "its log"
     assert said[2].startswith("its log: gradworks runs show 20") and said[2].endswith("--stage double@a --log")
     assert "double@a: failed (try 2): double@a: python work.py, " in capsys.readouterr().out
 
@@ -249,14 +249,14 @@ def test_a_pod_that_never_began_is_known_from_the_api(world, api, tmp_path, monk
         {"display_name": "double@b", "state": "FAILED", "error": {"code": 13, "message": "exit 2"}},
         {"display_name": "root", "state": "FAILED"},
     ]
-    with pytest.raises(InputError, match=r"failed: double@b, double@a\nno word why\n"):
+    with pytest.raises(InputError, match=r"double@b: it ended without a word: .*\n.*--log   \(failed too: double@a\)"):
         followed(api, tmp_path, monkeypatch, capsys)
     api.run = pods({"make": {"state": "failed", "error": "x"}} | {})
     api.tasks = [{"display_name": "make", "state": "FAILED"}]
-    with pytest.raises(InputError, match=r"failed: make\nx\n"):
+    with pytest.raises(InputError, match=r"failed: make: x\nits log"):
         followed(api, tmp_path, monkeypatch, capsys)
     api.run, api.tasks = (lambda *_: False), api.tasks
-    with pytest.raises(InputError, match=r"failed: make\nmake: its pod did not start\n"):
+    with pytest.raises(InputError, match=r"failed: make: its pod never began, and Kubeflow does not say why: kubectl"):
         followed(api, tmp_path, monkeypatch, capsys)
 
 
@@ -306,7 +306,7 @@ def test_an_api_that_stays_away_or_ends_the_login_is_left(world, api, tmp_path, 
         with pytest.raises(ApiError, match="login page"):
             followed(api, tmp_path, monkeypatch, capsys)
         api.page, patient = None, True
-        monkeypatch.setattr(follow, "_PATIENCE", 0.2)
+        monkeypatch.setattr(follow, "_AWAY", 0.2)
         with pytest.raises(ApiError, match="found 503"):
             followed(api, tmp_path, monkeypatch, capsys)
     finally:

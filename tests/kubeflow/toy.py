@@ -17,6 +17,7 @@ import pytest
 from gradworks import storage
 from gradworks.kubeflow import code, environment, stages
 from gradworks.kubeflow.places import Places, encoded
+from tests.kubeflow import backend
 
 ROOT = Path(__file__).parent.parent.parent
 REMOTE = "s3://gradworks/toy"
@@ -126,6 +127,7 @@ class Runs:
             out.name: {"artifacts": [{"name": out.name, "uri": str(at / out.name), "metadata": {}}]}
             for out in self.stages[stage].outs
         }
+        artifacts[backend.LOGS] = {"artifacts": [{"name": backend.LOGS, "uri": str(at / backend.LOGS), "metadata": {}}]}
         values = {"run": run, "stage": stage, "pipeline": "dvc.yaml", "remote": REMOTE, "code": self.uri}
         return {
             "inputs": {"parameterValues": values},

@@ -59,6 +59,8 @@ def test_filters_filter(page):
     assert page.ask(f"{dim}.some(g => getComputedStyle(g).opacity == 1)")
     choose(page, "condition", "noise")
     assert page.ask(METHODS) == "reweight"
+    matrices = "[...document.querySelectorAll('.matrix')].filter(m => m.offsetParent).map(m => m.caption.textContent)"
+    assert page.ask(f"{matrices}.join()").startswith("reweight · noise · gru") and page.ask(f"{matrices}.length") == 1
     assert page.ask("[...document.querySelectorAll('figure[data-condition=clean]')].every(f => !f.offsetParent)")
     choose(page, "encoder", "cased")
     assert page.ask(METHODS) == ""
@@ -70,16 +72,16 @@ def test_filters_filter(page):
 
 TABLES = "[...document.querySelectorAll('.results table')]"
 HEAD = f"{TABLES}.find(t => t.caption.textContent.startsWith('noise')).tHead.rows[0]"
-VALUES = f"[...{HEAD}.closest('table').tBodies[0].rows].slice(1).map(r => r.cells[2].dataset.value)"
+VALUES = f"[...{HEAD}.closest('table').tBodies[0].rows].slice(1).map(r => r.cells[1].dataset.value)"
 
 
 def test_heads_sort_with_the_keyboard(page):
     before = page.ask(VALUES)
-    page.ask(f"{HEAD}.cells[2].querySelector('button').focus()")
+    page.ask(f"{HEAD}.cells[1].querySelector('button').focus()")
     page.press("Enter")
     found = [float(x) for x in page.ask(VALUES)]
     assert found == sorted(map(float, before), reverse=True) and page.ask(VALUES) != before
-    assert page.ask(f"{HEAD}.cells[2].getAttribute('aria-sort')") == "descending"
+    assert page.ask(f"{HEAD}.cells[1].getAttribute('aria-sort')") == "descending"
     page.press("Enter")
     assert [float(x) for x in page.ask(VALUES)] == sorted(found)
     assert page.ask(f"{HEAD}.querySelectorAll('[aria-sort]').length") == 1
@@ -88,9 +90,9 @@ def test_heads_sort_with_the_keyboard(page):
 
 
 def test_what_has_no_value_stands_last(page):
-    difference = f"[...{HEAD}.closest('table').tBodies[0].rows].slice(1).map(r => r.cells[3].dataset.value)"
+    difference = f"[...{HEAD}.closest('table').tBodies[0].rows].slice(1).map(r => r.cells[2].dataset.value)"
     for _ in range(2):
-        page.ask(f"{HEAD}.cells[3].querySelector('button').click()")
+        page.ask(f"{HEAD}.cells[2].querySelector('button').click()")
         assert page.ask(f"{difference}.at(-1)") == "" and page.ask(f"{difference}[0]") != ""
 
 
@@ -99,6 +101,24 @@ def test_it_fits_without_scrolling_sideways(chromium, file, width):
     page = chromium.open(file, width=width)
     assert page.ask("document.documentElement.scrollWidth") <= width
     assert page.ask("document.querySelector('h1').getBoundingClientRect().width") > 0.8 * min(width, 1200)
+
+
+def test_the_gain_and_its_verdict_are_on_a_narrow_screen(chromium, file):
+    page = chromium.open(file, width=400)
+    for table in range(page.ask("document.querySelectorAll('.results table').length")):
+        there = f"document.querySelectorAll('.results table')[{table}]"
+        cells = f"[...{there}.querySelectorAll('tbody tr[data-method] td:nth-child(3)')]"
+        right = page.ask(f"Math.max(...{cells}.map(c => c.getBoundingClientRect().right))")
+        assert right <= page.ask(f"{there}.closest('.scroll').getBoundingClientRect().right") <= 400
+        assert page.ask(f"{cells}.some(c => c.querySelector('.verdict'))")
+    stacked = "[...document.querySelectorAll('.answer td, .answer th[scope=row]')]"
+    assert page.ask(f"Math.max(...{stacked}.map(c => c.getBoundingClientRect().right))") <= 400
+    assert page.ask("getComputedStyle(document.querySelector('.answer td'), '::before').content").startswith('"Best')
+
+
+def test_the_gains_come_before_every_other_picture(page):
+    first = page.ask("document.querySelector('main figure svg').getAttribute('aria-label')")
+    assert "difference to erm with its 95 % interval" in first
 
 
 def test_light_and_dark(chromium, file):

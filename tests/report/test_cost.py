@@ -144,16 +144,17 @@ def test_a_damaged_file_is_named(tmp_path, text):
 
 def test_significance_in_words():
     from gradworks.report import words
-    from gradworks.report.summary import difference
+    from gradworks.report.differences import differences
 
     def said(values, better=1):
-        ours, theirs = dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0)
-        return words.significant(difference("erm", ours, theirs, better), better)
+        table = {"a": dict(enumerate(values)), "erm": dict.fromkeys(range(len(values)), 0.0)}
+        return words.significant(differences(table, {}, [("a", "erm")], better, {})["a", "erm"], better)
 
-    assert said([0.1, 0.2]) == "not tested: 2 seeds, 3 are needed"
-    assert said([0.1, 0.11, 0.12]) == "yes: the interval excludes 0"
-    assert said([0.1, -0.1, 0.05]) == "no: the interval holds 0"
-    assert said([-0.1, -0.11, -0.12]) == "yes, it loses: the interval excludes 0"
+    assert said([0.1]) == "not tested: 1 seed, 2 are needed"
+    assert said([0.1, 0.2]) == "no: p = 0.2, corrected over 1 method"  # t = 3 with one degree of freedom
+    assert said([0.1, 0.11, 0.12]) == "yes: p = 0.0027, corrected over 1 method"
+    assert said([0.1, -0.1, 0.05]).startswith("no: p = 0.8")
+    assert said([-0.1, -0.11, -0.12]) == "yes, it loses: p = 0.0027, corrected over 1 method"
     assert said([0.1, 0.11, 0.12], -1).startswith("yes, it loses")
 
 
@@ -161,7 +162,8 @@ def test_a_significant_gain_below_the_highest_is_told():
     from gradworks.report import words
     from tests.report.test_words import by_seed, results_of
 
-    erm = by_seed(0.5, 0.5, 0.5)
-    results = results_of({"erm": erm, "wild": by_seed(0.9, 0.5, 0.6), "sure": by_seed(0.55, 0.56, 0.57)})
+    level = {m: by_seed(*(0.5 + 0.01 * ((i + s) % 3) for s in range(5))) for i, m in enumerate(("erm", *"abcde"))}
+    sure = {s: v + 0.06 for s, v in level["erm"].items()}
+    results = results_of({**level, "wild": by_seed(0.62, 0.55, 0.6, 0.5, 0.75), "sure": sure})
     assert "; sure gains +0.060" in " ".join(words.answer(results))
     assert [(h["method"], h["highest"]) for h in words.headline(results)] == [("wild", True), ("sure", False)]

@@ -76,11 +76,23 @@ def test_tables_and_figures_can_be_heard(html):
     assert len(found.of("caption")) == len(found.of("table")) > 3
     assert all(th.get("scope") in ("col", "row", "rowgroup") for th in found.of("th"))
     pictures = [svg for svg in found.of("svg") if "aria-hidden" not in svg]
-    assert len(pictures) == 11 and all(svg["role"] == "img" and len(svg["aria-label"]) > 40 for svg in pictures)
+    assert len(pictures) == 16 and all(svg["role"] == "img" and len(svg["aria-label"]) > 40 for svg in pictures)
     assert "reweight" in pictures[0]["aria-label"] and "0." in pictures[0]["aria-label"]
     regions = [div for div in found.of("div") if div.get("role") == "region"]
     assert all(div["tabindex"] == "0" and div["aria-label"] for div in regions)
     assert found.of("html")[0]["lang"] == "en"
+
+
+def test_no_best_method_where_none_is_above_the_baseline(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path, seeds=(0, 1))
+    for seed in (0, 1):
+        for method in ("erm+clean", "reweight", "random"):
+            runs_tree.evaluated(runs, f"noise/{method}/gru/{seed}", 0.1, seed)
+    report.build(params, cells, runs, tmp_path / "report")
+    html = (tmp_path / "report/report.html").read_text()
+    row = re.search(r'<tr role="row" data-condition="noise".*?</tr>', html, re.S).group(0)
+    assert "<b>erm</b>" in row and re.search("none is above it; nearest: (random|reweight|erm.clean)", row)
+    assert not re.search("<b>(random|reweight|erm.clean)</b>", row)
 
 
 def test_ids_are_unique(html):

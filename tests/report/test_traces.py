@@ -1,7 +1,5 @@
 """Dot products, scores of corrupted examples and calibration against what stands in the files, by hand or sklearn."""
 
-import zlib
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -112,22 +110,98 @@ def test_calibration_error_by_hand():
     assert calibration.ece(calibration.bins(given, labels)) > 0.1
 
 
-def test_the_temperature_is_not_judged_on_what_it_was_fitted_on(tmp_path):
+def test_the_brier_score_is_that_of_scikit_learn():
+    from sklearn.metrics import brier_score_loss
+
+    given, labels, _ = sure(200)
+    expected = brier_score_loss(labels, given, labels=[0, 1, 2], scale_by_half=False)
+    assert calibration.brier(given, labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_the_calibration_error_of_calibrated_predictions(n):
+    rng, found, chance = np.random.default_rng(1), [], []
+    for _ in range(150):
+        given = rng.dirichlet(np.ones(3), size=n)
+        labels = np.array([rng.choice(3, p=p) for p in given])  # calibrated by construction
+        found.append(calibration.ece(calibration.bins(given, labels)))
+        chance.append(calibration.ece_chance(given))
+    assert np.mean(found) == pytest.approx(np.mean(chance), rel=0.07)
+    assert np.mean(found) > (0.15 if n == 30 else 0.05)  # it is not zero: that is the bias
+
+
+@pytest.mark.parametrize("given", [np.zeros((0, 3)), np.array([[0.2, 0.3, 0.5], [np.nan] * 3])])
+def test_calibration_of_nothing_is_none(given):
+    labels = np.zeros(len(given), dtype=int)
+    assert calibration.temperature(given, labels) is None and calibration.bins(given, labels) is None
+    assert calibration.ece(None) is None and calibration.ece_chance(given) is None
+    assert calibration.brier(given, labels) is None and calibration.log_loss(given, labels) is None
+
+
+def predicted(runs, path, **splits):
+    """predictions.parquet (`test`) and selection.parquet of a cell from probabilities and labels."""
+    for split, (given, labels) in splits.items():
+        names = [runs_tree.CLASSES[i] for i in labels]
+        table = {"id": [f"{split}-{i}" for i in range(len(labels))], "label": names}
+        table["prediction"] = [runs_tree.CLASSES[i] for i in given.argmax(1)]
+        table |= {f"p_{name}": given[:, i] for i, name in enumerate(runs_tree.CLASSES)}
+        file = {"test": "predictions", "selection": "selection"}[split]
+        artefacts.write_parquet(runs / f"evaluate/{path}/{file}.parquet", pa.table(table))
+
+
+def test_the_temperature_is_fitted_on_the_selection_split(tmp_path):
     params, cells, runs = runs_tree.write(tmp_path, (0,))
-    given, labels, _ = sure()
-    ids = [f"x{i}" for i in range(len(labels))]
-    fitted = np.array([zlib.crc32(i.encode()) % 2 == 0 for i in ids])
-    given[~fitted] = calibration.scaled(given[~fitted], 0.4**-2)  # the other half is too unsure: scaling makes it worse
-    table = {"id": ids, "label": [runs_tree.CLASSES[i] for i in labels]}
-    table |= {f"p_{name}": given[:, i] for i, name in enumerate(runs_tree.CLASSES)}
-    artefacts.write_parquet(runs / "evaluate/noise/erm/gru/0/predictions.parquet", pa.table(table))
+    given, labels, true = sure()
+    # the test predictions are too unsure: the temperature of the selection split makes them worse
+    predicted(
+        runs, "noise/erm/gru/0", selection=(given, labels), test=(calibration.scaled(true, 2.5)[:500], labels[:500])
+    )
     results = report.build(params, cells, runs, tmp_path / "report")
     found = row(results["calibration"], condition="noise", method="erm")
-    assert found["temperature"]["value"] == pytest.approx(2.5, rel=0.15)
+    assert found["temperature"]["value"] == pytest.approx(2.5, rel=0.1) and found["notes"] == []
     assert found["ece_scaled"]["value"] > found["ece"]["value"] + 0.05
     assert found["log_loss_scaled"]["value"] > found["log_loss"]["value"]
-    assert (found["fitted"], found["judged"]) == (int(fitted.sum()), int((~fitted).sum()))
-    assert "fitted on one half of the test examples" in (tmp_path / "report/report.html").read_text()
+    assert found["brier_scaled"]["value"] > found["brier"]["value"]
+    assert (found["fitted"], found["judged"]) == (4000, 500) and sum(found["before"]["n"]) == 500
+    html = (tmp_path / "report/report.html").read_text()
+    assert "fitted on the predictions of the selection split" in html
+    assert f"by chance {found['ece_chance']['value']:.3f}" in html and f"n = {found['before']['n'][0]:.0f}" in html
+
+
+def test_a_temperature_at_its_bound_is_named_and_not_averaged(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path)
+    given, labels, _ = sure(400)
+    for seed in (0, 1):
+        predicted(runs, f"noise/erm/gru/{seed}", selection=(given, labels), test=(given, labels))
+    right = np.eye(3)[labels] * 0.9 + 0.1 / 3  # never wrong: the surer the better, without end
+    predicted(runs, "noise/erm/gru/2", selection=(right, labels), test=(given, labels))
+    results = report.build(params, cells, runs, tmp_path / "report")
+    found = row(results["calibration"], condition="noise", method="erm")
+    assert found["temperature"]["n"] == found["log_loss_scaled"]["n"] == 2 and found["ece"]["n"] == 3
+    assert min(found["temperature"]["values"]) > 2
+    note = "1 of 3 not scaled: the temperature is at its bound, the smallest that is tried"
+    assert found["notes"] == [note] and note in (tmp_path / "report/report.html").read_text()
+
+
+def test_the_bound_itself():
+    labels = np.zeros(50, dtype=int)
+    wrong, flat = np.eye(3)[[1] * 50] * 0.9 + 0.1 / 3, np.full((50, 3), 1 / 3)
+    for given in (wrong, flat, np.eye(3)[labels]):
+        assert calibration.at_bound(given, labels, calibration.temperature(given, labels))
+    given, labels, _ = sure(400)
+    assert not calibration.at_bound(given, labels, calibration.temperature(given, labels))
+
+
+def test_too_few_selection_examples_fit_no_temperature(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path, (0,))
+    given, labels, _ = sure(100)
+    predicted(runs, "noise/erm/gru/0", selection=(given[:29], labels[:29]), test=(given, labels))
+    (runs / "evaluate/noise/reweight/gru/0/selection.parquet").unlink()
+    found = report.build(params, cells, runs, tmp_path / "report")["calibration"]
+    one = row(found, condition="noise", method="erm")
+    assert one["notes"] == ["1 of 1 not scaled: 29 selection examples, 30 are needed"] and one["ece"]["n"] == 1
+    assert one["temperature"]["value"] is None and one["after"]["n"] == []
+    assert "0 selection examples" in row(found, condition="noise", method="reweight")["notes"][0]
 
 
 def test_half_of_it_there(tmp_path):

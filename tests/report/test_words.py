@@ -11,20 +11,20 @@ from tests import runs_tree
 
 def results_of(values, others=(), baseline="erm"):
     """Results of one condition and encoder: method -> values by seed."""
-    from gradworks import statistics
-    from gradworks.report.summary import _correct, difference
+    import dataclasses
 
+    from gradworks import statistics
+    from gradworks.report.differences import differences
+
+    pairs = [(method, baseline) for method in values if method != baseline]
+    found = differences(values, {}, pairs, 1, {})
     rows = []
-    for method, by_seed in values.items():
-        mean = statistics.mean(list(by_seed.values()))
-        pair = None if method == baseline else difference(baseline, by_seed, values[baseline], 1)
-        rows.append(
-            {
-                "condition": "noise", "encoder": "gru", "method": method,
-                "primary": {"value": mean.value}, "difference": {"primary": pair}, "control": {"primary": None},
-            }
-        )  # fmt: skip
-    _correct([row["difference"]["primary"] for row in rows])
+    for method, of in values.items():
+        mean = {**dataclasses.asdict(statistics.mean(list(of.values()))), "values": list(of.values())}
+        state = {"ok": len(of)} if of else {"not run": 1}
+        pair = found.get((method, baseline))
+        about = {"condition": "noise", "encoder": "gru", "method": method, "states": state, "inactive": False}
+        rows.append({**about, "primary": mean, "difference": {"primary": pair}, "control": {"primary": None}})
     return {"baseline": baseline, "primary": {"name": "accuracy", "better": 1}, "summaries": [*rows, *others]} | {
         "cost": {"rows": []}
     }
@@ -37,13 +37,26 @@ def by_seed(*values):
 def test_a_gain_with_its_interval():
     said = words.answer(results_of({"erm": by_seed(0.5, 0.52, 0.49), "reweight": by_seed(0.71, 0.7, 0.72)}))
     assert "noise: reweight gains +0.207 [+0.144, +0.269] over erm, from 0.503 to 0.710 (3 seeds" in said[1]
-    assert said[2].startswith("Smallest true gain that would be seen 4 times in 5: noise 0.082")
+    assert "(3 seeds; p = 0.0049, corrected over 1 method)" in said[1]
+    assert said[2].startswith("Smallest true gain that this rule finds 4 times in 5: noise 0.08")
 
 
-def test_two_seeds_claim_nothing():
-    said = " ".join(words.answer(results_of({"erm": by_seed(0.5, 0.52), "reweight": by_seed(0.9, 0.91)})))
-    assert " gains " not in said and "no claim, no interval with 2 seeds, 3 are needed" in said
-    assert "+0.395 (+0.400, +0.390)" in said
+def test_one_seed_claims_nothing():
+    said = " ".join(words.answer(results_of({"erm": by_seed(0.5), "reweight": by_seed(0.9)})))
+    assert " gains " not in said and "no claim, no interval with 1 seed, 2 are needed" in said
+    assert "+0.400 (+0.400)" in said
+
+
+def test_two_seeds_have_an_interval_and_rarely_a_claim():
+    values = {"erm": by_seed(0.5, 0.52), "reweight": by_seed(0.6, 0.61), "b": by_seed(0.51, 0.49)}
+    said = " ".join(words.answer(results_of(values)))
+    assert " gains " not in said and "+0.095 [−" in said and "no claim, the interval holds 0 (2 seeds" in said
+
+
+def test_value_and_gap_of_a_sentence_are_of_the_same_seeds():
+    values = {"erm": {0: 0.5, 1: 0.52, 2: 0.51, 3: 0.99}, "a": {0: 0.6, 1: 0.62, 2: 0.611, 9: 0.1}}
+    said = words.answer(results_of(values))[1]
+    assert "a gains +0.100" in said and "from 0.510 to 0.610 (3 seeds" in said
 
 
 def test_an_interval_that_holds_zero_claims_nothing():
@@ -60,12 +73,12 @@ def test_no_method_above_the_baseline():
 def test_a_winner_among_many_must_stand_the_correction():
     noise = (0.02, -0.03, 0.01, 0.03, -0.02)
     erm = by_seed(*[0.5 + x for x in noise])
-    shifts = (0.06, 0.03, 0.13, 0.07, 0.02)  # p = 0.031 alone
+    shifts = (0.06, 0.03, 0.09, 0.07, 0.03)
     values = {"erm": erm, "a": {s: erm[s] + d for s, d in enumerate(shifts)}}
     assert " gains " in words.answer(results_of(values))[1]
-    values |= {name: {s: erm[s] + (-1) ** s * 0.05 for s in erm} for name in "bcd"}
+    values |= {name: {s: erm[s] + (-1) ** (s // 2) * 0.03 for s in erm} for name in "bcd"}
     said = words.answer(results_of(values))[1]
-    assert " gains " not in said and "not beyond chance among 4 methods compared (Holm)" in said
+    assert " gains " not in said and "not beyond chance among 4 methods compared" in said
 
 
 def test_at_most_six_lines(tmp_path):
@@ -77,8 +90,29 @@ def test_at_most_six_lines(tmp_path):
 
 
 def test_nothing_to_compare_yet():
-    assert words.answer(results_of({"erm": by_seed(0.5)})) == ["No cell has been compared with erm yet."]
-    assert "nothing to compare with erm yet" in words.answer(results_of({"erm": {}, "reweight": by_seed(0.5)}))[1]
+    assert words.answer(results_of({"erm": {}})) == ["No cell has run yet; nothing to compare with erm."]
+    assert "nothing to compare with erm yet" in words.answer(results_of({"erm": {}, "reweight": {}}))[1]
+
+
+def test_a_report_of_one_method_says_what_it_found():
+    said = words.answer(results_of({"erm": by_seed(0.5, 0.52, 0.51)}))
+    assert said[1] == "noise, gru: erm 0.510 ± 0.006 (3 seeds)" and "Only one method" in said[2]
+
+
+def test_failed_cells_are_named():
+    results = results_of({"erm": by_seed(0.5, 0.52, 0.51), "a": by_seed(0.5, 0.52, 0.53), "b": {}})
+    results["summaries"][2]["states"] = {"OOM": 2, "diverged": 1}
+    assert "; b has no score: 2 OOM, 1 diverged" in words.answer(results)[1]
+    assert "without a value" not in words.answer(results)[1]
+    results = results_of({"erm": {}, "a": by_seed(0.5, 0.52, 0.53)})
+    results["summaries"][0]["states"] = {"diverged": 3}
+    said = words.answer(results)[1]
+    assert said == "noise: nothing to compare with; erm has no score: 3 diverged, a 0.517 ± 0.009 (3 seeds)"
+    results = results_of({"erm": by_seed(0.5, 0.52), "a": {}})
+    results["summaries"][1]["states"] = {"OOM": 2}
+    assert "no other method has a score; erm 0.500, 0.520 (2 seeds), a has no score: 2 OOM" in words.answer(results)[1]
+    results = results_of({"erm": {0: 0.5}, "a": {1: 0.6}})
+    assert "no seed that both have; erm 0.500 (1 seed), a 0.600 (1 seed)" in words.answer(results)[1]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ def expand(tmp_path, change=None):
     if change:
         change(values)
     path = tmp_path / "params.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(values))
     return cells.expand(path)
 
@@ -120,9 +121,9 @@ def test_a_cost_is_measured_once_for_each_encoder_and_method(tmp_path):
 def test_cells_that_train_for_as_long_depend_on_the_ratio_and_no_others(tmp_path):
     def change(values):
         longer(values)
-        values["here"] = "pipelines/mine/"
 
-    made = expand(tmp_path, change)["train"]
+    (tmp_path / "components").mkdir()
+    made = expand(tmp_path / "pipelines/mine", change)["train"]
     named = {key: cell["schedule"] for key, cell in made.items() if cell["schedule"] != "versions.json"}
     assert set(named) == {f"{c}-erm-long-gru-{s}" for c in ("clean", "noise") for s in (0, 1)}
     assert set(named.values()) == {"pipelines/mine/runs/schedule/gru/dotprod.json"}
@@ -137,7 +138,30 @@ def grid(values):
     [
         (lambda v: grid(v)[0].update(method=["sgd"]), "cells.grid.0.method: found 'sgd'"),
         (lambda v: grid(v)[0].update(methods=["erm"]), "cells.grid.0.methods: unknown key"),
-        (lambda v: grid(v).append(grid(v)[0]), "stands in an earlier block"),
+        (lambda v: grid(v).append(grid(v)[0]), "the cell clean-erm-gru-0 stands twice"),
+        (
+            lambda v: [
+                v["methods"].update({"a-b": {}, "a": {}}),
+                v["pretrain"].update({"b-gru": {"model": "gru"}}),
+                grid(v)[0].update(method=["a-b", "a"], encoder=["gru", "b-gru"]),
+            ],
+            "clean/a/b-gru/0 and clean/a-b/gru/0 are both the cell clean-a-b-gru-0",
+        ),
+        (
+            lambda v: [
+                v["methods"].update({"x-a": {}, "a": {}}),
+                v["pretrain"].update({"gru-x": {"model": "gru"}}),
+                grid(v)[0].update(method=["x-a", "a"], encoder=["gru", "gru-x"], condition=["clean"]),
+                v.update(ensemble=[]),
+            ],
+            "gru-x/a and gru/x-a are both the measurement gru-x-a",
+        ),
+        (lambda v: v["ensemble"].append(v["ensemble"][0]), "ensemble.1: clean-erm-gru+cased stands twice"),
+        (lambda v: v["ensemble"][0].update(encoders=["gru", "gru"]), "encoders: found ['gru', 'gru']"),
+        (lambda v: v["cells"].update(seeds=[-1]), "cells.seeds.0: found -1"),
+        (lambda v: v["pretrain"].update({"GRU": {"model": "gru"}}), "differ in more than capitals"),
+        (lambda v: v["fetch"].update({"my data": {"from": "file:x"}}), "fetch: found the name 'my data'"),
+        (lambda v: v["methods"]["erm"].update(update="a;touch x"), "erm.update: found the name 'a;touch x'"),
         (lambda v: v.pop("methods"), "methods: missing or empty"),
         (lambda v: v["methods"]["erm"].update(train_on=["test"]), "methods.erm.train_on.0: found 'test'"),
         (lambda v: v["methods"]["erm"].update(update={"erm": {}, "sam": {}}), "methods.erm.update: found 2 entries"),

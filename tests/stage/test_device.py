@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from gradworks.stage.device import set_up
+from gradworks.stage.device import ASKED, set_up
 from gradworks.stage.errors import InputError
 
 
@@ -42,3 +42,16 @@ def test_missing_cuda_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="device: found cuda, but torch sees no GPU"):
         set_up(1, "cuda")
+
+
+def test_a_stage_that_asked_for_a_gpu_and_sees_none_stops(monkeypatch):
+    monkeypatch.setenv(ASKED, "2")
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        for chosen in ("auto", "cuda"):
+            if there:
+                assert set_up(1, chosen).type == "cuda"
+                continue
+            with pytest.raises(InputError, match=r"asked for 2 GPU, but torch sees none.*\nexpected a GPU, or"):
+                set_up(1, chosen)
+        assert set_up(1, "cpu").type == "cpu"  # was said, and is not silent

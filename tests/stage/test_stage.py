@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -15,14 +16,25 @@ from pydantic import Field
 from gradworks import stage
 from gradworks.stage.errors import InputError
 
+Rate = Annotated[float, Field(gt=0)]
+
 
 class Inner(stage.Section):
     share: float = Field(gt=0, le=1)
+    to: Literal["any", "other"] = "any"
 
 
 class Outer(stage.Section):
     epochs: int = 1
     noise: Inner | None = None
+    rate: Rate | dict[str, Rate] = 1.0
+
+
+def test_numbers_that_yaml_gives_as_text_are_taken(params):
+    path = params("train: {epochs: '3', noise: {share: ' 5e-1'}, rate: {gru: '1.e-2'}}\n")
+    assert stage.section(path, "train", Outer) == Outer(epochs=3, noise=Inner(share=0.5), rate={"gru": 0.01})
+    assert stage.section(params("train: {epochs: 3.0, rate: '2'}"), "train", Outer) == Outer(epochs=3, rate=2.0)
+    assert stage.optional(params("other: {}"), "train", Outer) == Outer()
 
 
 @pytest.fixture
@@ -38,9 +50,22 @@ def params(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("train: {epochz: 3}", "params.yaml: train.epochz: unknown key\nexpected one of: epochs, noise"),
+        ("train: {epochz: 3}", "train.epochz: unknown key; did you mean epochs?\nexpected one of: epochs, noise, rate"),
         ("train: {epochs: many}", "params.yaml: train.epochs: found 'many'"),
-        ("train: {epochs: '3'}", "params.yaml: train.epochs: found '3'"),
+        ("train: {epochs: '3.5'}", "params.yaml: train.epochs: found '3.5'\nexpected a whole number"),
+        ("train: {epochs: true}", "params.yaml: train.epochs: found true\nexpected a whole number"),
+        ("train: {epochs: }", "params.yaml: train.epochs: found nothing\nexpected a whole number"),
+        ("train: 3", "params.yaml: train: found 3\nexpected keys with values"),
+        ("train: {noise: {share: .inf}}", "train.noise.share: found inf\nexpected a finite number"),
+        ("train: {noise: {share: .nan}}", "train.noise.share: found nan\nexpected a finite number"),
+        ("train: {noise: {share: -1}}", "params.yaml: train.noise.share: found -1\nexpected a number greater than 0"),
+        ("train: {noise: {to: sideways, share: 1}}", "found 'sideways'\nexpected one of: any, other"),
+        ("train: {noise: {to: otter, share: 1}}", "found 'otter'; did you mean other?\nexpected one of: any, other"),
+        ("train: {rate: {gru: 0}}", "params.yaml: train.rate.gru: found 0\nexpected a number greater than 0"),
+        ("train: {rate: fast}", "params.yaml: train.rate: found 'fast'\nexpected a number or keys with values"),
+        ("train: {? {a: 1} : 2}", "line 1: a key that is no plain word"),
+        ("train: {when: 2024-13-45}", "params.yaml: month must be in 1..12"),
+        ("train: \a", "params.yaml: unacceptable character"),
         ("train: {noise: {share: 1.5}}", "params.yaml: train.noise.share: found 1.5"),
         ("train: {noise: {}}", "params.yaml: train.noise.share: missing"),
         ("trian: {}", "params.yaml: no key 'train'\nfound: trian"),

@@ -36,7 +36,12 @@ def load(body: bytes) -> Any:
                 continue
             elif kind in (yaml.MappingEndEvent, yaml.SequenceEndEvent):
                 anchor, *found = levels.pop()
-                value = found if kind is yaml.SequenceEndEvent else dict(zip(found[::2], found[1::2], strict=True))
+                if kind is yaml.MappingEndEvent:
+                    keys, values = found[::2], found[1::2]
+                    found = dict(zip(keys, values, strict=True))
+                    if len(found) < len(keys):  # as a merge by hand leaves it; which one holds nobody knows
+                        raise yaml.MarkedYAMLError(problem="a key stands twice", problem_mark=event.end_mark)
+                value = found
                 if anchor:
                     anchors[anchor] = value
             elif kind is yaml.AliasEvent:

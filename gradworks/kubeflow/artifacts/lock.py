@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from gradworks.kubeflow.artifacts.words import plain
-from gradworks.kubeflow.places import Places
+from gradworks.kubeflow.places import Damaged, Places
 from gradworks.stage.errors import InputError
 
 AT_ONCE = 8  # requests
+_MERGE = re.compile(rb"^(<{7}|>{7})( |$)", re.MULTILINE)
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -78,7 +79,7 @@ def work_tree(pipeline: Path) -> Lock:
     """The dvc.lock beside a dvc.yaml. Raises InputError."""
     file = pipeline.with_name("dvc.lock")
     try:
-        return _parsed(file.read_bytes(), str(file))
+        return parsed(file.read_bytes(), str(file))
     except FileNotFoundError:
         raise InputError(
             f"{file}: no such file\nexpected the results of a run: gradworks run, gradworks collect, or --rev REV"
@@ -93,7 +94,7 @@ def revision(pipeline: Path, rev: str) -> Lock:
     done = _git(pipeline, "show", f"{at}:./dvc.lock")
     if done.returncode:
         raise InputError(f"{plain(rev)}: it has no {pipeline.with_name('dvc.lock')}")
-    return _parsed(done.stdout, f"{plain(rev)}:{pipeline.with_name('dvc.lock')}")
+    return parsed(done.stdout, f"{plain(rev)}:{pipeline.with_name('dvc.lock')}")
 
 
 def commit(pipeline: Path, rev: str) -> str | None:
@@ -129,14 +130,13 @@ def intact(places: Places, run: str, stage: str) -> dict[str, Any] | None:
     """A lock entry of a run, or None where its bytes are not those of its digest. Raises InputError: the store."""
     try:
         entry = places.entry(run, stage)
-    except InputError as error:
-        if ": damaged\n" in str(error):
-            return None
-        raise
+    except Damaged:
+        return None
     return entry if isinstance(entry, dict) else None
 
 
-def _parsed(body: bytes, source: str) -> Lock:
+def parsed(body: bytes, source: str) -> Lock:
+    """A text of dvc.lock. `source`: where it was read. Raises InputError: it is not valid, a merge left its marks."""
     import yaml
 
     from gradworks.kubeflow.artifacts import fast_yaml
@@ -144,8 +144,18 @@ def _parsed(body: bytes, source: str) -> Lock:
     try:
         found = fast_yaml.load(body)
     except yaml.YAMLError as error:
+        marks = _MERGE.search(body)
+        if marks:
+            line = body.count(b"\n", 0, marks.start()) + 1
+            file = source.rpartition(":")[2]  # REV:FILE is one of a commit
+            raise InputError(
+                f"{source}: line {line}: found the marks of a merge conflict, expected YAML\n"
+                f"keep one side: git checkout --ours {file} (or --theirs) and git add {file};\n"
+                "what is then missing: gradworks collect RUN, or gradworks run"
+            ) from None
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{source}: line {mark.line + 1 if mark else '?'}: not valid YAML") from None
+        why = f": {error.problem}" if getattr(error, "problem", None) else ""
+        raise InputError(f"{source}: line {mark.line + 1 if mark else '?'}: not valid YAML{why}") from None
     entries = found.get("stages", {}) if isinstance(found, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
         raise InputError(f"{source}: found no mapping of stages\nexpected a dvc.lock, schema 2.0")

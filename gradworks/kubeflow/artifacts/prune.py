@@ -15,7 +15,7 @@ from typing import Any
 
 from gradworks.kubeflow.artifacts import words
 from gradworks.kubeflow.artifacts.lock import AT_ONCE
-from gradworks.kubeflow.places import Places, encoded
+from gradworks.kubeflow.places import Damaged, Places, encoded
 from gradworks.stage.errors import InputError
 
 KINDS = ("code", "checkpoints", "logs", "locks", "runs")  # removed in this order: a run's record goes last
@@ -76,12 +76,9 @@ def _record(places: Places, name: str) -> dict[str, Any] | None:
     """A record, or None where there is none or it is damaged."""
     run, _, rest = name.partition("/")
     try:
-        found = places.record(run, rest)
-    except ValueError as error:
-        if isinstance(error, InputError):  # the store
-            raise
+        return places.record(run, rest)
+    except Damaged:
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _ended(places: Places, run: _Run) -> bool:

@@ -1,0 +1,125 @@
+"""What can be known of the four splits before any data is read: how many examples they have, and where they overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradworks.data.corruptions import Condition
+from gradworks.data.splits import NAMES, ORDER, Splits, Take
+from gradworks.stage import artefacts, words
+from gradworks.stage.errors import InputError
+
+if TYPE_CHECKING:
+    from gradworks.tasks import Row
+
+_COLUMNS = {  # of a synthetic source
+    "set": ("challenge", "in_distribution"),
+    "heuristic": ("none", "lexical_overlap", "subsequence", "constituent"),
+    "label": ("entailment", "neutral", "contradiction"),
+    "rule": ("entailment", "neutral", "contradiction"),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Examples of each split where they are known; a split that `where` thins out has that many at most.
+
+    Attributes:
+        splits: the section.
+        most: split -> examples.
+    """
+
+    splits: Splits
+    most: dict[str, int]
+
+    def at_most(self, name: str, batch: int, where: str) -> None:
+        """Raises InputError when a batch of split `name` is larger than the split."""
+        if name in self.most and batch > self.most[name]:
+            raise InputError(
+                f"{where}: found {batch}\nexpected at most {self.most[name]}, the examples of the split {name}"
+            )
+
+    def check_files(self, found: Mapping[str, Mapping[str, Path]], where: str) -> None:
+        """Raises InputError when a split has no file in `found` (source -> split -> file), or test has train's."""
+        read: dict[str, Path] = {}
+        for name in NAMES:
+            path = getattr(self.splits, name).from_
+            source, split = path.split("/")
+            if source in found:
+                if split not in found[source]:
+                    there = [f"{source}/{one}" for one in found[source]]
+                    raise InputError(words.unknown(f"{where}.{name}.from", path, there))
+                read[path] = found[source][split]
+        if len({getattr(self.splits, name).from_ for name in ("train", "test")} & read.keys()) < 2:
+            return
+        test, train = read[self.splits.test.from_], read[self.splits.train.from_]
+        same = test.stat().st_size == train.stat().st_size and artefacts.digest(test) == artefacts.digest(train)
+        if same:
+            raise InputError(
+                f"{where}.test: {self.splits.test.from_} and {self.splits.train.from_} are the same file, {test.name}\n"
+                "expected test examples that are not trained on; `size` draws some from one split"
+            )
+
+
+def drawn(asked: Splits, rows: Mapping[str, int], where: str) -> Sizes:
+    """The sizes of the splits that `asked` for.
+
+    Args:
+        asked: the section.
+        rows: SOURCE/SPLIT -> its examples, where they are known.
+        where: file and section.
+
+    Raises:
+        InputError: a split takes more than there is, or leaves nothing for another.
+    """
+    left, before, most = dict(rows), {}, {}
+    for name in ORDER:
+        take: Take = getattr(asked, name)
+        if take.from_ in before:
+            raise InputError(
+                f"{where}.{before[take.from_]}: it takes all of {take.from_}, and {name} takes from there too\n"
+                "give it a `size`"
+            )
+        if take.from_ in left:
+            if (take.size or 1) > left[take.from_]:
+                raise InputError(
+                    f"{where}.{name}.size: found {take.size}\n"
+                    f"expected at most {left[take.from_]}, the examples that {take.from_} has for it"
+                )
+            most[name] = take.size or left[take.from_]
+            left[take.from_] -= most[name] if take.size else 0
+        elif take.size:
+            most[name] = take.size
+        if not take.size and not take.where:
+            before[take.from_] = name
+    return Sizes(asked, most)
+
+
+def check_columns(take: Take, where: str) -> None:
+    """Raises InputError when `take.where` names a column or value that no synthetic source has."""
+    for column, wanted in take.where.items():
+        if column in ("premise", "hypothesis", "id"):
+            continue
+        if column not in _COLUMNS:
+            raise InputError(words.unknown(where, column, _COLUMNS))
+        for value in [wanted] if isinstance(wanted, str) else wanted:
+            if value not in _COLUMNS[column]:
+                raise InputError(words.unknown(f"{where}.{column}", value, _COLUMNS[column]))
+
+
+def check_condition(condition: Condition, task: Row, drawn: Sizes, where: str) -> None:
+    """Raises InputError when a condition names a class that the task has not, or leaks more than there is."""
+    if task.classes is None:
+        for name in ("imbalance", "noise"):
+            if getattr(condition, name) is not None:
+                raise InputError(f"{where}.{name}: the task {task.name} has no classes")
+    if condition.imbalance is not None:
+        key = "counts" if condition.imbalance.counts is not None else "ratios"
+        for label in getattr(condition.imbalance, key):
+            if label not in (task.classes or ()):
+                raise InputError(words.unknown(f"{where}.imbalance.{key}", label, task.classes or ()))
+    if condition.leak is not None:
+        drawn.at_most("test", condition.leak.count, f"{where}.leak.count")

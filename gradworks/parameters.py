@@ -1,0 +1,274 @@
+"""The whole params file, checked before anything runs.
+
+Each section is checked by the very model with which its stage reads it, each method is built, and names are looked up
+across sections, so that a mistake is found in seconds and not by the stage that meets it after an hour of training.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gradworks import metrics
+from gradworks.data import corruptions, predictions, sizes, splits
+from gradworks.report.settings import Report, Target
+from gradworks.stage import Section, cells, fresh_yaml, validate, words
+from gradworks.stage.errors import InputError
+from gradworks.stage.place import place
+from gradworks.tasks import Row, row
+
+_SECTIONS = (
+    "root", "here", "threads", "device", "gpu", "task", "fetch", "corrupt", "pretrain", "methods", "train", "measure",
+    "evaluate", "report", "cells", "ensemble",
+)  # fmt: skip
+_FILES = (("vectors", "file"), ("pretrain", "corpus"))  # of an encoder
+_LEFT_OUT = ("root", "here", *cells.OPTIONAL)
+
+
+class _Gpu(Section):
+    kind: str
+    count: int = Field(ge=0)
+
+
+class _Surroundings(Section):
+    """The values that are no sections."""
+
+    threads: int = Field(ge=1)
+    device: Literal["cpu", "cuda", "auto"]
+    gpu: _Gpu
+    task: str
+
+
+def check(params: Path, values: dict[str, Any] | None = None, data: bool = False) -> None:
+    """Check a params file.
+
+    Args:
+        params: the file.
+        values: what it holds, where that is not what lies there.
+        data: whether the files that it names must be there.
+
+    Raises:
+        InputError: the first mistake.
+    """
+    values = fresh_yaml(params) if values is None else values
+    for name in values:
+        if name not in _SECTIONS and not str(name).startswith("x-"):
+            said = f"{params}: {name}: unknown section{words.near(name, _SECTIONS)}"
+            raise InputError(f"{said}\nexpected one of: {', '.join(_SECTIONS)}, x-…")
+    for name in _SECTIONS:
+        if name not in values and name not in _LEFT_OUT:
+            raise InputError(f"{params}: {name}: missing")
+    top, _ = place(params, values)
+    one = validate({name: values[name] for name in _Surroundings.model_fields}, _Surroundings, f"{params}:")
+    task = _task(one.task, f"{params}: task")
+    cells.check_names(params, values)
+    _importable(top)
+    sources = _sources(params, values, task)
+    drawn = _splits(params, values, task, sources)
+    kinds = _encoders(params, values)
+    _methods(params, values, task)
+    _train(params, values, task, kinds, drawn)
+    validate(values.get("measure") or {}, _program("measure").Measure, f"{params}: measure")
+    _figures(params, values, task)
+    made = cells.expand(params, values)
+    _grid(params, values, made, kinds)
+    _data(params, values, top, sources, drawn, data)
+
+
+def _importable(top: Path) -> None:
+    """components/ is no installed package: its programs are the checkout's."""
+    if importlib.util.find_spec("components") is None:
+        sys.path.insert(0, str(top))
+
+
+def _program(name: str) -> Any:
+    return importlib.import_module(f"components.{name}")
+
+
+def _task(name: str, where: str) -> Row:
+    try:
+        return row(name)
+    except InputError as error:
+        known = str(error).partition("expected one of: ")[2].split(", ")
+        raise InputError(words.unknown(where, name, known)) from None
+
+
+def _sources(params: Path, values: Mapping[str, Any], task: Row) -> dict[str, Any]:
+    made = {}
+    for name, given in values["fetch"].items():
+        where = f"{params}: fetch.{name}"
+        source = made[name] = validate(given, _program("fetch").Source, where)
+        own = _task(source.task, f"{where}.task") if source.task else task
+        for column in source.columns or {}:
+            if column not in (known := (*own.texts, "label", "id")):
+                raise InputError(words.unknown(f"{where}.columns", column, known))
+        if source.kind == "synthetic" and own.name != "nli":
+            raise InputError(f"{where}: synthetic:nli has examples of the task nli, not of {own.name}\nadd `task: nli`")
+        files = list((source.files or {}).values())
+        twice = next((file for file in files if files.count(file) > 1), None)
+        if twice:
+            raise InputError(f"{where}.files: {twice} is two splits\nexpected a file of its own for each")
+    return made
+
+
+def _splits(params: Path, values: Mapping[str, Any], task: Row, sources: Mapping[str, Any]) -> sizes.Sizes:
+    where = f"{params}: corrupt"
+    given = values["corrupt"]
+    for name in given:
+        if name not in ("splits", "conditions"):
+            raise InputError(words.unknown(where, name, ("splits", "conditions")))
+    asked = validate(given.get("splits") or {}, splits.Splits, f"{where}.splits")
+    rows = {}
+    for name in splits.NAMES:
+        source, split = getattr(asked, name).from_.split("/")
+        if source not in sources:
+            raise InputError(words.unknown(f"{where}.splits.{name}.from", source, sources))
+        there = sources[source].rows or sources[source].files
+        if there is not None and split not in there:
+            found = f"{source}/{split}"
+            raise InputError(words.unknown(f"{where}.splits.{name}.from", found, [f"{source}/{one}" for one in there]))
+        if sources[source].rows:
+            rows[f"{source}/{split}"] = sources[source].rows[split]
+            sizes.check_columns(getattr(asked, name), f"{where}.splits.{name}.where")
+    drawn = sizes.drawn(asked, rows, f"{where}.splits")
+    for name, condition in given["conditions"].items():
+        at = f"{where}.conditions.{name}"
+        found = validate({} if condition is None else condition, corruptions.Condition, at)
+        sizes.check_condition(found, task, drawn, at)
+    return drawn
+
+
+def _encoders(params: Path, values: Mapping[str, Any]) -> dict[str, str]:
+    from gradworks import models
+
+    kinds = {}
+    for name, given in values["pretrain"].items():
+        where = f"{params}: pretrain.{name}"
+        if "model" not in given:
+            raise InputError(f"{where}.model: missing")
+        try:
+            kind = models.find(given["model"], f"{where}.model")
+        except InputError as error:
+            known = str(error).partition("expected one of: ")[2].split(", ")
+            raise InputError(words.unknown(f"{where}.model", given["model"], known)) from None
+        options = validate(given, kind.Options, where)
+        own = getattr(options, "from_", None) or options.vocabulary_file or getattr(options, "vectors", None)
+        if not own and not options.vocabulary:
+            raise InputError(f"{where}: no vocabulary\nexpected: vocabulary, a number of tokens, or vocabulary_file")
+        kinds[name] = given["model"]
+    return kinds
+
+
+def _methods(params: Path, values: Mapping[str, Any], task: Row) -> None:
+    from gradworks.methods._core import entries
+    from gradworks.tasks.heads import head
+
+    for name, given in values["methods"].items():
+        point = cells.method_point(params, name, given)
+        for slot in ("objective", "weighting", "update"):
+            chosen = cells.entry_name(getattr(point, slot))
+            if chosen not in (known := entries.names(slot)):
+                raise InputError(words.unknown(f"{params}: methods.{name}.{slot}", chosen, known))
+        _program("train").method_of(params, name, point, head(task), 0)
+
+
+def _train(params: Path, values: Mapping[str, Any], task: Row, kinds: Mapping[str, str], drawn: sizes.Sizes) -> None:
+    import torch
+
+    where = f"{params}: train"
+    train = validate(values["train"] or {}, _program("train").Train, where)
+    _metric(train.select.metric, task, f"{where}.select.metric")
+    known = [
+        name for name in dir(torch.optim) if name[0].isupper() and name not in ("LBFGS", "Optimizer", "SparseAdam")
+    ]
+    if train.optimizer not in known:
+        raise InputError(words.unknown(f"{where}.optimizer", train.optimizer, known))
+    if isinstance(train.learning_rate, dict):
+        for name in train.learning_rate:
+            if name not in kinds.values():
+                raise InputError(words.unknown(f"{where}.learning_rate", name, sorted(set(kinds.values()))))
+        for encoder, kind in kinds.items():
+            if kind not in train.learning_rate:
+                raise InputError(f"{where}.learning_rate: none for {kind}, the model of pretrain.{encoder}")
+    drawn.at_most("train", train.batch, f"{where}.batch")
+    drawn.at_most("clean", train.clean_batch, f"{where}.clean_batch")
+    for name, kind in kinds.items():
+        positions = values["pretrain"][name].get("positions", 512)
+        if kind == "transformer" and "from" not in values["pretrain"][name] and train.max_length > positions:
+            raise InputError(f"{where}.max_length: found {train.max_length}\n{name} has {positions} positions")
+
+
+def _metric(name: str, task: Row, where: str) -> None:
+    known = metrics.REGRESSION if task.classes is None else metrics.CLASSIFICATION
+    if name == "f1" and task.classes is not None and len(task.classes) != 2:
+        raise InputError(f"{where}: found 'f1', which is that of two classes; {task.name} has {len(task.classes)}")
+    if name not in known:
+        raise InputError(words.unknown(where, name, known))
+
+
+def _figures(params: Path, values: Mapping[str, Any], task: Row) -> None:
+    """What is evaluated, and what the report tells of it."""
+    evaluate = validate(values.get("evaluate") or {}, predictions.Evaluate, f"{params}: evaluate")
+    report = validate(values.get("report") or {}, Report, f"{params}: report")
+    for name in ("primary", "secondary"):
+        target: Target | None = getattr(report, name)
+        for column in target.where if target else ():
+            if column not in evaluate.by:
+                said = words.unknown(f"{params}: report.{name}.where", column, evaluate.by)
+                raise InputError(f"{said}, the columns of evaluate.by")
+        if target and target.metric not in task.reported:
+            raise InputError(words.unknown(f"{params}: report.{name}.metric", target.metric, task.reported))
+
+
+def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+    """What the report compares is trained."""
+    report = validate(values.get("report") or {}, Report, f"{params}: report")
+    trained = list(dict.fromkeys(cell["method"] for cell in made["train"].values()))
+    if report.baseline not in values["methods"]:
+        raise InputError(words.unknown(f"{params}: report.baseline", report.baseline, values["methods"]))
+    if report.baseline not in trained:
+        raise InputError(f"{params}: report.baseline: no cell of {report.baseline} in the grid\nexpected one")
+    for name, control in report.controls.items():
+        for one in (name, control):
+            if one not in values["methods"]:
+                raise InputError(words.unknown(f"{params}: report.controls", one, values["methods"]))
+
+
+def not_there(params: Path, values: Mapping[str, Any] | None = None) -> list[str]:
+    """Files and folders that a params file names and that are not there, by key."""
+    values = fresh_yaml(params) if values is None else values
+    top, _ = place(params, values)
+    named: list[tuple[str, str | None]] = []
+    for name, given in values["fetch"].items():
+        kind, _, folder = given["from"].partition(":")
+        if kind == "file":
+            inside = (given.get("files") or {}).values() if (top / folder).is_dir() else ()
+            named += [(f"fetch.{name}", path) for path in (folder, *(f"{folder}/{one}" for one in inside))]
+    for name, given in values["pretrain"].items():
+        named.append((f"pretrain.{name}", given.get("vocabulary_file")))
+        named += [(f"pretrain.{name}", (given.get(key) or {}).get(file)) for key, file in _FILES]
+    return [f"{path}, of {key}" for key, path in named if path and not (top / path).exists()]
+
+
+def _data(
+    params: Path, values: Mapping[str, Any], top: Path, sources: Mapping[str, Any], drawn: sizes.Sizes, needed: bool
+) -> None:  # fmt: skip
+    """The files that are named are there where they must be, and no split is read from another's."""
+    from gradworks.data import files
+
+    found: dict[str, dict[str, Path]] = {}
+    for name, source in sources.items():
+        folder = top / source.from_.partition(":")[2]
+        if source.kind == "file" and (needed or folder.is_dir()):
+            found[name] = files.splits_of(folder, source.files, f"{params}: fetch.{name}")
+    drawn.check_files(found, f"{params}: corrupt.splits")
+    missing = not_there(params, values)
+    if missing and needed:
+        path, _, key = missing[0].partition(", of ")
+        raise InputError(f"{params}: {key}: {path}: no such file")

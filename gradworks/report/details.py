@@ -1,0 +1,93 @@
+"""What the page shows beside the answer: every metric of the task, confusion matrices, the loss while training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradworks import statistics
+from gradworks.data import predictions
+from gradworks.metrics import better, indices
+from gradworks.report.summary import USED
+from gradworks.stage import artefacts
+
+if TYPE_CHECKING:
+    from gradworks.report.read import Inputs
+
+POINTS = 24  # of a loss curve: each the mean of as many steps
+
+
+def every_metric(inputs: Inputs) -> dict[str, Any]:
+    """`names`: metric -> 1 where higher is better, -1 where lower is; `rows`: each condition, encoder and method with
+    the mean over seeds of each metric that the task declares, on all test examples, and why one is not defined.
+    """
+    names = {name: better(name) for name in inputs.task.reported}
+    rows = []
+    for (condition, encoder, method), keys in _groups(inputs).items():
+        found = [inputs.metrics[key]["overall"] for key in keys if inputs.metrics[key]["state"] in USED]
+        row: dict[str, Any] = {"condition": condition, "encoder": encoder, "method": method, "scores": {}}
+        for name in names:
+            scores = [one[name] for one in found if name in one]
+            values = [score["value"] for score in scores if score["value"] is not None]
+            notes = dict.fromkeys(score["note"] for score in scores if score["value"] is None and "note" in score)
+            row["scores"][name] = {**vars(statistics.mean(values)), "values": values, "notes": list(notes)}
+        if found:
+            rows.append(row)
+    return {"names": names, "rows": rows}
+
+
+def confusions(inputs: Inputs) -> list[dict[str, Any]]:
+    """One row per condition, encoder and method: test examples by label (rows) and prediction (columns), all seeds
+    together, in the order of the task's classes; none for a regression.
+    """
+    classes, made = inputs.task.classes, []
+    if classes is None:
+        return []
+    for (condition, encoder, method), keys in _groups(inputs).items():
+        files = [inputs.runs / "evaluate" / inputs.cells[key]["path"] / predictions.TEST for key in keys]
+        found = [one for file in files if (one := _confusion(file, classes)) is not None]
+        if found:
+            total = [[sum(one[i][j] for one in found) for j in range(len(classes))] for i in range(len(classes))]
+            row = {"condition": condition, "encoder": encoder, "method": method, "seeds": len(found)}
+            made.append(row | {"classes": list(classes), "counts": total})
+    return made
+
+
+def losses(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
+    """`{"examples": [...], "score": [...]}`: the loss of training batches, the mean over each of POINTS parts of the
+    run; None where none was logged.
+    """
+    import numpy as np
+
+    file = inputs.runs / "train" / inputs.cells[key]["path"] / "history.parquet"
+    if not file.exists():
+        return None
+    table = artefacts.read_parquet(file, ["examples"])
+    if "loss" not in table.column_names or not len(table):
+        return None
+    examples = table["examples"].to_numpy(zero_copy_only=False)
+    loss = table["loss"].to_numpy(zero_copy_only=False).astype(float)
+    known = np.isfinite(loss)  # the last one of a run that diverged is not
+    parts = np.array_split(np.flatnonzero(known), min(POINTS, int(known.sum()))) if known.any() else []
+    made = [(int(examples[part[-1]]), float(f"{loss[part].mean():.6g}")) for part in parts]
+    return {"examples": [x for x, _ in made], "score": [y for _, y in made]} if made else None
+
+
+def _groups(inputs: Inputs) -> dict[tuple[str, str, str], list[str]]:
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for key, cell in inputs.cells.items():
+        groups.setdefault((cell["condition"], cell["encoder"], cell["method"]), []).append(key)
+    return groups
+
+
+def _confusion(file: Path, classes: tuple[str, ...]) -> list[list[int]] | None:
+    import numpy as np
+
+    if not file.exists():
+        return None
+    table = artefacts.read_parquet(file, ["label", "prediction"])
+    if not len(table):
+        return None
+    label, chosen = (indices(table[c].to_numpy(zero_copy_only=False), classes) for c in ("label", "prediction"))
+    n = len(classes)
+    return np.bincount(label * n + chosen, minlength=n * n).reshape(n, n).tolist()

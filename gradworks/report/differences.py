@@ -1,0 +1,87 @@
+"""The differences of a table and what they show, all by the one rule of `gradworks.simultaneous`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gradworks import simultaneous, statistics
+
+
+def differences(
+    values: Mapping[str, Mapping[int, float]],
+    weak: Mapping[str, set[int]],
+    pairs: Sequence[tuple[str, str]],
+    better: int,
+    examples: Mapping[tuple[str, str], tuple[float, int]],
+    correlated: bool = True,
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Each pair of methods compared, corrected over all pairs that two seeds have.
+
+    Args:
+        values: method -> seed -> score, of every method whose spread says something about chance.
+        weak: method -> seeds of the scores that do not enter the pooled spread.
+        pairs: (method, other).
+        better: 1 where a higher score is better, -1 where a lower one is.
+        examples: pair -> standard error of the difference over test examples, and how many; where it is known.
+        correlated: all pairs have the same other method.
+
+    Returns:
+        Pair -> the difference as results.json has it. `verdict`: "gain" or "loss" (the interval excludes 0),
+        "undecided" or "no interval"; `value`, `base`: means of the two over the seeds that both have; `methods`: over
+        how many comparisons it is corrected; `examples`: test examples whose variance the interval holds, None where it
+        is over seeds alone; `spreads`: "differ" where one of the two spreads clearly more than the others.
+    """
+    known = {m: {s: v for s, v in of.items() if statistics.is_number(v)} for m, of in values.items()}
+    found = {pair: statistics.paired(*(known.get(name, {}) for name in pair)) for pair in pairs}
+    judged = [pair for pair, one in found.items() if one.n >= simultaneous.FROM]
+    intervals: dict[tuple[str, str], simultaneous.Interval | None] = {}
+    if judged:
+        cells = [(method, seed) for method, of in known.items() for seed in of]
+        pool = [seed not in weak.get(method, ()) for method, seed in cells]
+        by = [examples.get(pair, (0.0, math.inf)) for pair in judged]
+        rule = simultaneous.Rule(cells, pool, judged, by, correlated)
+        intervals = dict(zip(judged, rule.intervals([known[m][s] for m, s in cells]), strict=True))
+    return {
+        pair: _one(pair, found[pair], known, better, intervals.get(pair), len(judged), examples.get(pair))
+        for pair in pairs
+    }
+
+
+def _one(
+    pair: tuple[str, str],
+    found: statistics.Difference,
+    known: Mapping[str, Mapping[int, float]],
+    better: int,
+    interval: simultaneous.Interval | None,
+    methods: int,
+    examples: tuple[float, int] | None,
+) -> dict[str, Any]:
+    made = dataclasses.asdict(found)
+    seeds = sorted(known.get(pair[0], {}).keys() & known.get(pair[1], {}).keys(), key=str)
+    made |= {"to": pair[1], "seeds": seeds, "corrected_p": None, "methods": methods, "spreads": "alike"}
+    made |= {name: statistics.mean([known[m][s] for s in seeds]).value for name, m in
+             zip(("value", "base"), pair, strict=True)} if seeds else {"value": None, "base": None}  # fmt: skip
+    made["examples"] = examples[1] if examples and interval else None
+    if interval:
+        low, high = found.mean - interval.half, found.mean + interval.half
+        made |= {"se": interval.se, "low": low, "high": high, "p": interval.p, "corrected_p": interval.corrected}
+        made |= {"detectable": interval.detectable, "spreads": interval.spreads, "note": ""}
+        if interval.p < simultaneous.ALPHA and low <= 0 <= high and methods > 1:
+            made["note"] = f"not beyond chance among {methods} methods compared"
+    elif found.n >= simultaneous.FROM:  # nothing varies: only how often it came out alike says anything
+        p = 2.0 ** (1 - found.n)
+        corrected = min(1.0, methods * p)
+        sure = found.mean != 0 and corrected < simultaneous.ALPHA
+        span = found.mean if sure else None
+        made |= {"se": None, "low": span, "high": span, "p": p, "corrected_p": corrected, "detectable": None}
+        made["note"] = "" if sure else f"no interval: all {found.n} seeds differ by the same amount"
+    else:
+        made |= {"se": None, "low": None, "high": None, "p": None, "detectable": None}
+    made["certain"] = made["low"] is not None and (made["low"] > 0 or made["high"] < 0)
+    verdict = "no interval" if made["low"] is None else "undecided"
+    if made["certain"]:
+        verdict = "gain" if found.mean * better > 0 else "loss"
+    return made | {"verdict": verdict}

@@ -1,0 +1,95 @@
+"""How far a difference could move with other test examples drawn alike, from the predictions by example id.
+
+The test split is the same for every seed, so the spread over seeds leaves its examples out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradworks import metrics
+from gradworks.data import predictions
+from gradworks.stage import artefacts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Target
+
+
+def spread(
+    inputs: Inputs, family: dict[str, list[dict[str, Any]]], target: Target, pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[float, int]]:
+    """Pair -> standard error of its difference over test examples, and how many there are.
+
+    A pair is left out where a cell of its seeds has no predictions, or was tested on other examples.
+    """
+    found: dict[tuple[str, int], tuple[np.ndarray, np.ndarray] | None] = {}
+
+    def of(cell: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+        key = cell["method"], cell["seed"]
+        if key not in found:
+            found[key] = _shares(inputs, cell, target)
+        return found[key]
+
+    made = {}
+    for ours, theirs in pairs:
+        others = {cell["seed"]: cell for cell in family[theirs]}
+        both = [(cell, others[cell["seed"]]) for cell in family[ours] if cell["seed"] in others]
+        both = [pair for pair in both if all(c["primary"] is not None and c["state"] in SCORED for c in pair)]
+        one = _error([(of(a), of(b)) for a, b in both])
+        if one:
+            made[ours, theirs] = one
+    return made
+
+
+SCORED = ("ok", "not converged")
+
+
+def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.ndarray, np.ndarray] | None:
+    """Ids, in order, and what each example adds to the cell's score; None without predictions of it."""
+    import numpy as np
+
+    file = inputs.runs / "evaluate" / cell["path"] / "predictions.parquet"
+    if not file.exists():
+        return None
+    table = artefacts.read_parquet(file, ["id", "label"])
+    chosen = np.ones(len(table), dtype=bool)
+    for column, value in target.where.items():
+        if column not in table.column_names:
+            return None
+        chosen &= np.array([str(x) == str(value) for x in table[column].to_pylist()], dtype=bool)
+    if chosen.sum() < 2:
+        return None
+    outputs = predictions.outputs(table, inputs.task)[chosen]
+    ids = np.array(table["id"].to_pylist(), dtype=str)[chosen]
+    labels = table["label"].to_numpy(zero_copy_only=False)[chosen]
+    added = metrics.shares(target.metric, labels, outputs, inputs.task.classes)
+    order = ids.argsort()
+    return None if added is None else (ids[order], added[order])
+
+
+def _error(pairs: list[tuple[Any, Any]]) -> tuple[float, int] | None:
+    """Over examples, of the difference averaged over seeds: what of it is of the examples and no other seed's chance.
+
+    Of seed by example differences d the mean's variance is that of seeds, of examples and of the rest (Brennan 2001,
+    Generalizability Theory, chapter 3). The spread over seeds holds the first and the last of them; so of the variance
+    between the examples' means that part is taken off which the rest explains.
+    """
+    import numpy as np
+
+    if not pairs or any(side is None for pair in pairs for side in pair):
+        return None
+    ids = pairs[0][0][0]
+    if any(len(side[0]) != len(ids) or (side[0] != ids).any() for pair in pairs for side in pair):
+        return None
+    gaps = np.stack([ours[1] - theirs[1] for ours, theirs in pairs])
+    seeds, n = gaps.shape
+    means = gaps.mean(axis=0)
+    variance = means.var(ddof=1)
+    if seeds > 1:
+        rest = gaps - means - gaps.mean(axis=1, keepdims=True) + gaps.mean()
+        variance -= (rest**2).sum() / ((seeds - 1) * (n - 1)) / seeds
+    return float(np.sqrt(max(0.0, variance) / n)), n

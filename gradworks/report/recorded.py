@@ -1,0 +1,126 @@
+"""What the results were made with: cells of other parameters than params.yaml's, and ensembles of other members.
+
+A run that was broken off, or a report that is written while one goes on, mixes results of old and new parameters. Every
+cell records the parameters that it was trained, fed and scored with, so that those which differ can be marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gradworks import stage
+from gradworks.report import form
+from gradworks.stage import artefacts
+from gradworks.stage.cells import MethodPoint
+
+if TYPE_CHECKING:
+    from gradworks.report.read import Inputs
+
+MARK = "§"
+
+
+def marked(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """The results with `outdated` in each cell (the parameters that differ), summary (how many of its cells) and
+    ensemble (what is wrong with its members), and a line of the answer where there is any.
+    """
+    said = {cell["key"]: differences(inputs, cell["key"]) for cell in results["cells"]}
+    cells = [cell | {"outdated": said[cell["key"]]} for cell in results["cells"]]
+    summaries = []
+    for one in results["summaries"]:
+        own = [c for c in cells if all(c[k] == one[k] for k in ("condition", "encoder", "method"))]
+        summaries.append(one | {"outdated": sum(bool(c["outdated"]) for c in own)})
+    ensembles = [_ensemble(inputs, one) for one in results["ensembles"]]
+    made = results | {"cells": cells, "summaries": summaries, "ensembles": ensembles}
+    old = [cell for cell in cells if cell["outdated"]]
+    if old:
+        line = f"{MARK} {len(old)} of {len(cells)} cells were made with other parameters or data than now"
+        made["answer"] = [*results["answer"], f"{line} ({old[0]['path']}: {old[0]['outdated'][0]})."]
+    return made
+
+
+def differences(inputs: Inputs, key: str) -> list[str]:
+    """`train.epochs: 1, now 3` for each parameter of a cell's result that differs; none without a result, or where it
+    recorded nothing.
+    """
+    cell = inputs.cells[key]
+    if inputs.metrics[key]["state"] == "not run":
+        return []
+    file = inputs.runs / "evaluate" / cell["path"] / artefacts.MANIFEST
+    there = artefacts.read_json(file)["parameters"] if file.exists() else {}
+    if "run" not in there:  # scored before scores recorded it
+        file = inputs.runs / "train" / cell["path"] / artefacts.MANIFEST
+        there |= {"run": artefacts.read_json(file)["parameters"] if file.exists() else {}}
+    now, run, data = inputs.values, there["run"], there.get("data", {})
+    corrupt = now.get("corrupt") or {}
+    found = list(_changed(run["train"], now.get("train") or {}, "train")) if "train" in run else []
+    if "method" in run:
+        where = f"methods.{cell['method']}"
+        point = stage.validate(now["methods"].get(cell["method"]) or {}, MethodPoint, where).model_dump(by_alias=True)
+        found += _changed(run["method"], point, where, exact=True)
+    for one in (run, data, there):
+        found += _changed(one.get("task", now["task"]), now["task"], "task")
+    if "condition" in data:
+        given = (corrupt.get("conditions") or {}).get(cell["condition"]) or {}
+        was, where = data["condition"], f"corrupt.conditions.{cell['condition']}"
+        found += _changed(was, given, where)
+        found += [f"{where}.{kind}: {was[kind]}, now not set" for kind in was if kind not in given]
+    for split, take in (data.get("splits") or {}).items():
+        given = (corrupt.get("splits") or {}).get(split) or {}
+        found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
+    file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artefacts.MANIFEST
+    if "digests" in there and file.exists():
+        files = {name: entry["sha256"] for name, entry in artefacts.read_json(file)["files"].items()}
+        other = sorted(name for name, one in there["digests"].items() if files.get(name) != one)
+        found += [f"data: other rows now in {', '.join(other)}"] if other else []
+    if "by" in there:
+        found += _changed(there["by"], (now.get("evaluate") or {}).get("by") or [], "evaluate.by")
+    return list(dict.fromkeys(found))
+
+
+def _changed(was: Any, now: Any, where: str, exact: bool = False) -> Iterator[str]:
+    """What differs. Unless `exact`, only what both name: what was recorded holds defaults that nobody gave, and lacks
+    parameters that did not exist then.
+    """
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*now, *was]) if exact else [key for key in now if key in was]:
+            yield from _changed(was.get(key), now.get(key), f"{where}.{key}", exact)
+    elif not _same(was, now):
+        yield f"{where}: {'not set' if was is None else was}, now {'not set' if now is None else now}"
+
+
+def _same(was: Any, now: Any) -> bool:
+    """Equal as numbers where both are (`1e-3` is text to YAML)."""
+    if isinstance(was, list) and isinstance(now, list | tuple):
+        return len(was) == len(now) and all(map(_same, was, now))
+    if isinstance(was, bool) or isinstance(now, bool) or was is None or now is None:
+        return was is now
+    try:
+        return float(was) == float(now)
+    except (TypeError, ValueError):
+        return was == now
+
+
+def _ensemble(inputs: Inputs, one: dict[str, Any]) -> dict[str, Any]:
+    """An ensemble with the members that its result does not hold named, and with those that were scored anew since."""
+    asked = {
+        f"{cell['encoder']}/{cell['seed']}": key
+        for key, cell in inputs.cells.items()
+        if (cell["condition"], cell["method"]) == (one["condition"], one["method"])
+        and cell["encoder"] in one["encoders"].split()
+    }
+    made = inputs.ensembles[one["name"]]["metrics"]
+    members = made.get("members", {})
+    if one["state"] == "not run" and not one["left_out"]:
+        waiting = [name for name, key in asked.items() if inputs.metrics[key]["state"] == "not run"]
+        reason = one["reason"] or ("no result yet" + (f"; not run: {', '.join(waiting)}" if waiting else ""))
+        return one | {"reason": reason, "outdated": []}
+    lacking = [name for name in asked if name not in members and name not in one["left_out"]]
+    said = one["said"] + (f" Missing, though params.yaml asks for it: {', '.join(lacking)}." if lacking else "")
+    again = [n for n in members if n in asked and members[n]["overall"] != inputs.metrics[asked[n]]["overall"]]
+    left_out = one["left_out"] | dict.fromkeys(lacking, "missing")
+    outdated = [f"{name} has been scored anew since" for name in again]
+    said += (
+        f" {MARK} {form.count(len(again))} of its members have other scores now: {', '.join(again)}." if again else ""
+    )
+    return one | {"left_out": left_out, "said": said.strip(), "outdated": outdated}

@@ -96,6 +96,8 @@ ROWS = (
      'tests/data/test_splits.py::test_duplicates_can_be_left_out'),
     ('gradworks/data/splits.py', 'if splits.duplicates is None and found', 'if False and found',
      'tests/components/test_corrupt.py::test_a_test_or_selection_split_that_is_the_training_split_is_refused'),
+    ('gradworks/report/read.py', 'values["fetch"] = _named(values["fetch"])', 'pass',
+     'tests/report/test_caveats.py::test_a_source_whose_labels_have_other_keys_than_text_has_a_report'),
     ('gradworks/report/caveats.py', 'values |= manifest.get("label_values", {})', 'pass',
      'tests/report/test_caveats.py::test_shared_texts_and_labels_read_from_numbers_are_named'),
     ('gradworks/data/splits.py', 'before.update(ids[i] for i in there)', 'pass',

@@ -115,8 +115,8 @@ class Source(stage.Section):
         return self
 
 
-def _asked(source: Source, task: Row, where: str) -> records.Asked:
-    """Raises InputError when `labels` names what is no label of the task."""
+def asked_of(source: Source, task: Row, where: str) -> records.Asked:
+    """What the source says of its files. Raises InputError when `labels` names what is no label of the task."""
     for key, label in (source.labels or {}).items():
         known = (*(task.classes or ()), *task.collapse)
         if (label not in known) if task.classes else isinstance(label, str):
@@ -128,7 +128,7 @@ def _splits(source: Source, task: Row, name: str, where: str) -> tuple[dict[str,
     """Read a source: its splits, and those left out with the reason. InputError when it is not as its section says."""
     from gradworks.data import files
 
-    asked = _asked(source, task, where)
+    asked = asked_of(source, task, where)
     rest = source.from_.partition(":")[2]
     if source.kind == "synthetic":
         from gradworks.data import synthetic

@@ -35,7 +35,7 @@ def training_texts(params: Path, data: Path, task: Row) -> list[tuple[str, ...]]
         tables[take.from_] = artefacts.read_parquet(
             data / source / f"{split}.parquet", ["id", *task.texts, *take.where]
         )
-    table = splits.draw(asked, tables, 0, f"{params}: {key}")["train"]
+    table = splits.draw(asked, tables, 0, f"{params}: {key}", task.texts)[0]["train"]
     return list(zip(*(table[column].to_pylist() for column in task.texts), strict=True))
 
 

@@ -131,6 +131,7 @@ def _sources(params: Path, values: Mapping[str, Any], task: Row) -> dict[str, An
         for column in source.columns or {}:
             if column not in (known := (*own.texts, "label", "id")):
                 raise InputError(words.unknown(f"{where}.columns", column, known))
+        _program("fetch").asked_of(source, own, where)
         if source.kind == "synthetic" and own.name != "nli":
             raise InputError(f"{where}: synthetic:nli has examples of the task nli, not of {own.name}\nadd `task: nli`")
         files = list((source.files or {}).values())

@@ -75,6 +75,7 @@ MISTAKES = [
     (put("fetch.synthetic.rows.train", -5), "fetch.synthetic.rows.train: found -5", "expected a number of at least 1"),
     (put("fetch.synthetic.seed", "one"), "fetch.synthetic.seed: found 'one'", "expected a whole number"),
     (put("fetch.mine", {"from": "file:data", "columns": {"premis": "a"}}), "columns: found 'premis'; did you mean", ""),
+    (put("fetch.mine", {"from": "file:data", "labels": {0: "neutrl"}}), "labels.0: found 'neutrl'", "expected one"),
     (put("fetch.mine", {"from": "file:data", "layout": "cvs"}), "layout: found 'cvs'; did you mean csv?", "expected"),
     (put("fetch.mine", {"from": "file:d", "files": {"train": "a.csv", "dev": "a.csv"}}), "a.csv is two splits", ""),
     (put("fetch.mine", {"from": "file:d", "task": "stt"}), "fetch.mine.task: found 'stt'", "expected one of"),

@@ -18,6 +18,7 @@ from gradworks.data.lines import Account, Lines
 from gradworks.stage.errors import InputError
 
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
+_RETURN = "a carriage return inside the line"
 _LONGEST = 1000  # lines of one row; more means that a closing mark is missing
 # a line whose every quotation mark belongs to a quoted field; others have them as plain characters
 _QUOTED = {d: re.compile(rf'(?:"(?:[^"]|"")*"|[^"{d}]*)(?:{d}(?:"(?:[^"]|"")*"|[^"{d}]*))*') for d in "\t,"}
@@ -109,6 +110,8 @@ def _quoted(
         except csv.Error as error:
             unclosed = len(feed.taken) > 1 or "unexpected end" in str(error)
             found = "a quotation mark is not closed" if unclosed else f"broken quotation: {error}"
+            if "new-line character" in str(error):
+                found = _RETURN
         if len(feed.taken) > 1:
             last = feed.taken[-1][0]
             if isinstance(found, list) and not fits(found):
@@ -149,6 +152,10 @@ def read(
     if not header:
         first, last, fields = next(found, (0, 0, []))
         fault = lines.fault(first, last) or (fields if isinstance(fields, str) else None)
+        if any("\r" in name for name in fields):
+            fault = _RETURN
+        if fault == _RETURN:
+            raise InputError(f"{lines.path}: line 1: {fault}\nexpected lines that end in a line feed")
         if fault:
             raise InputError(f"{lines.path}: line 1: {fault}\nexpected the names of the columns")
         names += [name.strip() for name in fields]

@@ -79,7 +79,7 @@ def _column(names: Iterable[str], header: Iterable[str], where: str, what: str) 
             return name
     raise (Unlabelled if what == "label" else InputError)(
         f"{where}: no column for {what}: expected {' or '.join(map(repr, names))}\n"
-        f"found: {', '.join(map(repr, header)) or 'none'}\n"
+        f"found: {', '.join(repr(name[:40]) for name in header[:20]) or 'none'}\n"
         f"`columns: {{{what}: NAME}}` of the source says which it is, `files` what is read, `header: [...]` is for "
         "files without one"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         InputError: a file is damaged, or `report` names a method that params.yaml does not have.
     """
     values = stage.read_yaml(params)
+    if "fetch" in values:
+        values["fetch"] = _named(values["fetch"])
     settings = stage.optional(params, "report", Report)
     named = {"baseline": settings.baseline, **{f"controls.{m}": m for m in settings.controls}}
     named |= {f"controls.{m}": c for m, c in settings.controls.items() if m in values["methods"]}
@@ -89,6 +92,13 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         cost.read(runs, each["train"]), artefacts.read_json(versions) if versions.exists() else {},
         tuple(sorted(set(folder.rglob("*.json")) - named_files)),
     )  # fmt: skip
+
+
+def _named(value: Any) -> Any:
+    """The same with text for every key: `labels: {0: …, yes: …}` of a source has others, which do not sort."""
+    if not isinstance(value, dict):
+        return value
+    return {key if isinstance(key, str) else json.dumps(key, default=str): _named(one) for key, one in value.items()}
 
 
 def figure(found: dict[str, Any], target: Target, where: str) -> dict[str, Any] | None:

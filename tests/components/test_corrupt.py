@@ -117,7 +117,8 @@ def test_a_binary_task_folds_three_classes(run):
     "given, said",
     [
         ({"condition": "nois"}, "no key 'corrupt.conditions.nois'\nfound: all, clean, imbalance, leak, noise"),
-        ({"conditions": {"clean": {"nosie": {}}}}, "corrupt.conditions.clean.nosie: unknown key\nexpected one of"),
+        ({"conditions": {"clean": {"nosie": {}}}},
+         "corrupt.conditions.clean.nosie: unknown key; did you mean noise?\nexpected one of"),
         ({"conditions": {"clean": {"noise": {"share": 1.5}}}}, "corrupt.conditions.clean.noise.share: found 1.5"),
         ({"conditions": {"clean": {"noise": {"share": 0.7, "to": "other"}}}}, "corrupt.conditions.clean.noise: "),
         ({"splits": {**SPLITS, "test": {"from": "synthetic/tst"}}},

@@ -122,7 +122,10 @@ def test_bad_files(project, capsys, content, said):
 @pytest.mark.parametrize(
     "source, said",
     [
-        ({"from": "file:data/mine", "lay_out": "tsv"}, ".lay_out: unknown key\nexpected one of: bad_rows"),
+        (
+            {"from": "file:data/mine", "lay_out": "tsv"},
+            ".lay_out: unknown key; did you mean layout?\nexpected one of: bad_rows",
+        ),
         ({"from": "file:data/mine", "layout": "xls"}, ".layout: found 'xls'\n"),
         ({"from": "file:data/mine", "bad_rows": 2.0}, ".bad_rows: found 2.0\n"),
         ({"from": "file:data/mine", "bad_rows": "1 %"}, ".bad_rows: found '1 %'\n"),

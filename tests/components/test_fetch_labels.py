@@ -79,7 +79,7 @@ def test_labels_of_true_and_false_by_name(project):
     [
         ({"labels": {0: "entailed"}}, ".labels.0: found 'entailed'\nexpected one of: entailment, neutral, contradict"),
         ({"labels": {0: "neutral", "0.0": "entailment"}}, "expected each value once"),
-        ({"labels": {1: ["neutral"]}}, ".labels.1"),
+        ({"labels": {1: ["neutral"]}}, ".labels: found ['neutral']\nexpected text or a number"),
         ({"labels": ["neutral"]}, ".labels: found ['neutral']"),
         ({"header": []}, ".header: found []"),
         ({"header": ["a", "a"]}, "header: expected each name once"),

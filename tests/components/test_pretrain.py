@@ -116,7 +116,7 @@ def test_rows_that_others_take_from_the_same_source_split_are_not_read(project, 
     asked = {name: {"from": "toy/all", **({"size": size} if size else {})} for name, size in sizes.items()}
     monkeypatch.setitem(PARAMS["corrupt"], "splits", asked)
     vocabulary = tokens(project("gru"))
-    drawn = splits.draw(splits.Splits.model_validate(asked), {"toy/all": pa.table(rows)}, 0, "test")
+    drawn, _ = splits.draw(splits.Splits.model_validate(asked), {"toy/all": pa.table(rows)}, 0, "test")
     assert vocabulary & set(characters) == set(drawn["train"]["id"].to_pylist())
     assert len(drawn["train"]) == 12 - 2 - 2 - 3
 

@@ -110,6 +110,15 @@ def test_utf_16_is_named(tmp_path):
         layouts.read(tmp_path / "a.tsv")
 
 
+@pytest.mark.parametrize("name, text", [("a.csv", "text,label\rone,a\r"), ("a.tsv", "text\tlabel\rone\ta\r")])
+def test_lines_that_end_in_carriage_returns_alone_are_named(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode())
+    with pytest.raises(
+        InputError, match=rf"{name}: line 1: a carriage return inside the line\nexpected lines that end"
+    ):
+        layouts.read(tmp_path / name)
+
+
 def test_a_file_without_a_header(tmp_path):
     rows, account = read(tmp_path / "a.csv", '"one, two",a\nthree,b\n', header=("text", "label"))
     assert rows == [(1, {"text": "one, two", "label": "a"}), (2, {"text": "three", "label": "b"})]

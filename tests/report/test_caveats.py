@@ -1,6 +1,9 @@
 """What is said of the data: texts that two splits share, labels that were read from numbers."""
 
+from gradworks import report
 from gradworks.report import caveats
+from gradworks.stage import artefacts
+from tests import runs_tree
 
 
 def count(alike):
@@ -22,3 +25,20 @@ def test_shared_texts_and_labels_read_from_numbers_are_named():
         " Left out because another split has their texts: 7 of train."
         " Labels of mine/train were read: 0 as not_entailment, 1 as entailment."
     )
+
+
+def test_a_source_whose_labels_have_other_keys_than_text_has_a_report(tmp_path):
+    """YAML gives 0, true and null, which JSON cannot sort."""
+    params, cells, runs = runs_tree.write(tmp_path, (0,))
+    labels = '{0: neutral, yes: entailment, null: contradiction, "-": neutral}'
+    params.write_text(
+        params.read_text().replace('{from: "synthetic:nli",', f'{{from: "synthetic:nli", labels: {labels},')
+    )
+    results = report.build(params, cells, runs, tmp_path / "report")
+    assert set(results["data"]["sources"]["synthetic"]["labels"]) == {"0", "true", "null", "-"}
+    manifest = runs / "corrupt/clean/0/manifest.json"
+    written = artefacts.read_json(manifest) | {"duplicates": {"test": {"train": count(3)}}}
+    artefacts.write_json(manifest, written)
+    results = report.build(params, cells, runs, tmp_path / "report")
+    assert "3 test examples have the texts of a training example." in results["data"]["said"]
+    assert "3 test examples have the texts" in (tmp_path / "report/report.html").read_text()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gradworks import done, parameters, report, storage
+from gradworks.kubeflow.artifacts.lock import merged
 from gradworks.stage import cells, read_yaml
 from gradworks.stage.errors import InputError
 from gradworks.stage.place import place
@@ -277,6 +278,9 @@ def run(params: Path, jobs: int) -> None:
     cells.write(params)
     hardware.write(params)
     _LOG.parent.mkdir(parents=True, exist_ok=True)
+    lock = params.with_name("dvc.lock")
+    if lock.is_file():  # DVC's own word for it names no line and nothing to do
+        merged(lock.read_bytes(), str(lock))
     page = params.parent / "report" / "report.html"
     watch = _Watch(params)
     with _LOG.open("w") as log:

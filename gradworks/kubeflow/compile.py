@@ -182,12 +182,16 @@ def _named(groups: Sequence[tuple[Stage, ...]]) -> list[Task]:
     tasks = []
     for group in groups:
         full = group[0].name if len(group) == 1 else group[0].group
-        name = re.sub(r"[^a-z0-9]+", "-", full.lower()).strip("-")
-        if len(name) > 56:
-            name = f"{name[:49]}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
+        name = _small(full)
         seen[name] += 1
         tasks.append(Task(name + (f"-{seen[name]}" if seen[name] > 1 else ""), group))
     return tasks
+
+
+def _small(full: str) -> str:
+    """A name as Kubernetes takes it, with room for what Kubeflow appends; a long one ends in its digest."""
+    name = re.sub(r"[^a-z0-9]+", "-", full.lower()).strip("-")
+    return name if len(name) <= 56 else f"{name[:49]}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
 
 
 def _component(task: Task, pipeline: str, image: str) -> Any:
@@ -230,4 +234,4 @@ def _write(path: Path, text: str) -> None:
 
 def title(pipeline: Path) -> str:
     """gradworks, or gradworks-NAME of pipelines/NAME/dvc.yaml."""
-    return "-".join(("gradworks", *(part for part in pipeline.parent.parts if part != "pipelines")))
+    return _small("-".join(("gradworks", *(part for part in pipeline.parent.parts if part != "pipelines"))))

@@ -26,9 +26,15 @@ def _nothing(_: dict[str, Any]) -> dict[str, str]:
 
 def remote(root: Path = Path()) -> str:
     """URL of the checkout's default DVC remote. Raises InputError where it is not on S3."""
-    from dvc.config import Config
+    from dvc.config import Config, ConfigError
 
-    config = Config(str(root / ".dvc"), validate=False)
+    try:
+        config = Config(str(root / ".dvc"), validate=False)
+    except ConfigError as error:
+        said = " ".join(str(error).split()).partition("config file error: ")[2] or str(error)
+        raise InputError(
+            f"{root / '.dvc/config'}: {said[:150]}\nexpected DVC's settings: are there marks of a merge conflict in it?"
+        ) from None
     name = config.get("core", {}).get("remote")
     url = config.get("remote", {}).get(name, {}).get("url", "")
     if not url.startswith("s3://"):

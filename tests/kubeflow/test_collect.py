@@ -6,14 +6,17 @@ import copy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+from gradworks import run
 from gradworks.kubeflow import collect, runs
 from gradworks.kubeflow.places import Places
 from gradworks.stage.errors import InputError
 from tests.kubeflow import toy
+from tests.small import SMALL
 
 
 def dvc(root, *args):
@@ -130,6 +133,22 @@ def test_a_lock_that_cannot_be_read_is_named_and_kept(made, clone, text, said, f
     toy.git(clone, "commit", "-q", "-m", "damaged")
     (clone / "dvc.lock").unlink()
     collect.collect("broken", force)  # nothing here that could be lost
+
+
+def test_a_benchmark_does_not_begin_on_a_lock_with_a_conflict(tmp_path, monkeypatch):
+    toy.git(tmp_path, "init", "-q")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SMALL))
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n>>>>>>> theirs\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^dvc.lock: line 2: found the marks of a merge conflict.*\nkeep one side"):
+        run.run(Path("params.yaml"), 1)
+
+
+def test_settings_of_dvc_with_a_conflict_are_named(made, clone):
+    config = clone / ".dvc/config"
+    config.write_text(f"<<<<<<< HEAD\n{config.read_text()}=======\n>>>>>>> theirs\n")
+    with pytest.raises(InputError, match=r"\.dvc/config: .*line 1.*\nexpected DVC's settings: .*merge conflict"):
+        runs.places()
 
 
 def test_values_that_yaml_1_1_would_change_stay(made, clone):

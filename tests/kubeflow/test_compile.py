@@ -330,3 +330,11 @@ def test_a_linked_pipeline_has_its_own_name_and_path(tmp_path, monkeypatch):
     assert spec["pipelineInfo"]["name"] == "gradworks-mine"
     given = spec["root"]["dag"]["tasks"]["s"]["inputs"]["parameters"]["pipeline"]
     assert given == {"runtimeValue": {"constant": "pipelines/mine/dvc.yaml"}}
+
+
+@pytest.mark.parametrize(
+    "name", ["My_Bench", "my bench", "gr\u00f6\u00dfe", "2024", "x.y", "\u65e5\u672c", "-", "a" * 200]
+)
+def test_the_name_of_a_pipeline_is_one_of_kubernetes(name):
+    made = compile.title(Path("pipelines", name, "dvc.yaml"))
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", made) and made.startswith("gradworks")

@@ -162,8 +162,9 @@ def test_the_roles_name_one_service_account():
     documents = list(yaml.safe_load_all((ROOT / "pipelines" / "rbac.example.yaml").read_text()))
     account = next(d["metadata"]["name"] for d in documents if d["kind"] == "ServiceAccount")
     assert profile.read(EXAMPLE).service_account == account
-    roles = {d["metadata"]["name"] for d in documents if d["kind"] == "Role"}
-    assert roles == {d["roleRef"]["name"] for d in documents if d["kind"] == "RoleBinding"}
+    for scope in ("", "Cluster"):
+        roles = {d["metadata"]["name"] for d in documents if d["kind"] == f"{scope}Role"}
+        assert roles == {d["roleRef"]["name"] for d in documents if d["kind"] == f"{scope}RoleBinding"} != set()
     for document in documents:  # no role for everything
         for rule in document.get("rules", []):
             assert "*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"])

@@ -144,15 +144,7 @@ def parsed(body: bytes, source: str) -> Lock:
     try:
         found = fast_yaml.load(body)
     except yaml.YAMLError as error:
-        marks = _MERGE.search(body)
-        if marks:
-            line = body.count(b"\n", 0, marks.start()) + 1
-            file = source.rpartition(":")[2]  # REV:FILE is one of a commit
-            raise InputError(
-                f"{source}: line {line}: found the marks of a merge conflict, expected YAML\n"
-                f"keep one side: git checkout --ours {file} (or --theirs) and git add {file};\n"
-                "what is then missing: gradworks collect RUN, or gradworks run"
-            ) from None
+        merged(body, source)
         mark = getattr(error, "problem_mark", None)
         why = f": {error.problem}" if getattr(error, "problem", None) else ""
         raise InputError(f"{source}: line {mark.line + 1 if mark else '?'}: not valid YAML{why}") from None
@@ -160,6 +152,19 @@ def parsed(body: bytes, source: str) -> Lock:
     if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
         raise InputError(f"{source}: found no mapping of stages\nexpected a dvc.lock, schema 2.0")
     return Lock(source, {str(stage): entry for stage, entry in entries.items()})
+
+
+def merged(body: bytes, source: str) -> None:
+    """Raises InputError where a merge left the marks of a conflict in a text of dvc.lock."""
+    marks = _MERGE.search(body)
+    if marks:
+        line = body.count(b"\n", 0, marks.start()) + 1
+        file = source.rpartition(":")[2]  # REV:FILE is one of a commit
+        raise InputError(
+            f"{source}: line {line}: found the marks of a merge conflict, expected YAML\n"
+            f"keep one side: git checkout --ours {file} (or --theirs) and git add {file};\n"
+            "what is then missing: gradworks collect RUN, or gradworks run"
+        )
 
 
 def not_kept(pipeline: Path) -> set[tuple[str, str]]:

@@ -159,11 +159,12 @@ def fit(
             norm = clip(model, settings.clip)
             loss = _loss(report)
             figures = {"loss": loss, "learning_rate": optimizer.param_groups[0]["lr"], "gradient_norm": norm}
-            if math.isfinite(loss) and math.isfinite(norm):
+            if math.isfinite(loss) and math.isfinite(norm) and report.log["finite"]:
                 optimizer.step()
                 trace.note(report, drawn, rows, **figures)
             else:
-                trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}"
+                term = f", a term of {report.log['term']:.3g} times the gradient" if "term" in report.log else ""
+                trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}{term}"
             if watch:
                 count = sum(len(part.ids) for batch in drawn for part in batch)
                 watch(report, examples=count, seconds=time.perf_counter() - began, **figures)

@@ -274,6 +274,9 @@ class Passes(Protocol):
     def loss(self, i: int, at: Params) -> Tensor:
         """() the same mean, differentiable in `at` to any order, held quantities constant. One rank; exact forms."""
 
+    def jumps(self) -> AbstractContextManager[Callable[[], bool]]:
+        """Inside, what it gives says whether a pass so far, on any rank, had an operation whose derivative jumps."""
+
 
 @dataclass
 class Needs:

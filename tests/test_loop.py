@@ -142,6 +142,13 @@ def test_divergence_is_a_state_and_keeps_the_best_before():
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+def test_a_term_out_of_all_bounds_is_divergence_and_no_step_is_made():
+    """Its gradient is finite: only the figure says that the step is not."""
+    model, trace = fit({"dotprod": {"weight": 1e7}})
+    assert trace.diverged.startswith("step 1: loss ") and trace.diverged.endswith("times the gradient")
+    assert trace.step == 0 and same(model, Toy())
+
+
 def test_weights_are_relative_and_named_by_row():
     _, trace = fit(weighting="random")
     step, index, weight, _ = (torch.cat(c) for c in zip(*trace.weights, strict=True))

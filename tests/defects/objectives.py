@@ -2,9 +2,9 @@
 
 # fmt: off
 ROWS = (
-    ('gradworks/methods/objectives/smart.py', 'held["teacher"] = run(3, self._teacher.model)', 'held["teacher"] = run(3, model)',
+    ('gradworks/methods/objectives/smart.py', 'module = self._teacher.model', 'module = model',
      'tests/methods/test_smart.py::test_steps_agree_with_the_oracle'),
-    ('gradworks/methods/objectives/smart.py', 'masks(0 if self._shared else stream)', 'masks(stream)',
+    ('gradworks/methods/objectives/smart.py', 'return 0 if self._shared else own', 'return own',
      'tests/methods/test_smart.py::test_smoothness_tends_to_zero_with_epsilon_dropout_on'),
     ('gradworks/methods/objectives/smart.py', 'if "delta" not in held:\n            held["delta"]', 'if True:\n            held["delta"]',
      'tests/methods/test_smart.py::test_dotprod_differences_one_function'),
@@ -12,7 +12,7 @@ ROWS = (
      'tests/methods/test_smart_teacher.py::test_the_teacher_moves_once_a_step_not_once_a_pass'),
     ('gradworks/methods/objectives/smart.py', 'self._steps >= self._switch', 'self._steps > self._switch',
      'tests/methods/test_smart_teacher.py::test_momentum_switches_at_its_step'),
-    ('gradworks/methods/objectives/smart.py', 'and not e.requires_grad:', 'and False:',
+    ('gradworks/methods/objectives/smart.py', 'and not first.e.requires_grad:', 'and False:',
      'tests/methods/test_smart_delta.py::test_embeddings_that_are_not_trained_are_attacked_all_the_same'),
     ('gradworks/methods/objectives/smart.py', '.clamp(-bound, bound)', '',
      'tests/methods/test_smart_delta.py::test_the_papers_figures_and_the_code_of_its_authors_are_orders_apart'),
@@ -68,4 +68,12 @@ ROWS = (
      'tests/report/test_results.py::test_a_method_whose_smoothness_term_has_no_gradient_is_labelled_inactive'),
     ('gradworks/report/read.py', 'if name == _SHARE]', 'if name != "loss"][1:]',
      'tests/report/test_results.py::test_a_method_whose_smoothness_term_has_no_gradient_is_labelled_inactive'),
+    ('gradworks/methods/objectives/_shared/embedded.py', 'torch.default_generator.set_state(self._cpu)', 'pass',
+     'tests/methods/test_embedded.py::test_without_perturbation_the_gradient_is_that_of_the_loss'),
+    ('gradworks/methods/_core/noise.py', 'enumerate(self._drawn[self._at :], self._at)', 'enumerate(self._drawn[self._at : self._at + 1], self._at)',
+     'tests/methods/test_embedded.py::test_noise_that_is_kept_is_found_behind_the_embeddings'),
+    ('gradworks/methods/objectives/_shared/teacher.py', 'and not args[0].is_leaf:', 'and False:',
+     'tests/methods/test_smart_teacher.py::test_a_model_that_keeps_tensors_with_a_graph_has_a_teacher'),
+    ('gradworks/methods/objectives/_shared/regularised.py', '            term = wide(term)\n', '',
+     'tests/methods/test_embedded.py::test_terms_are_added_in_float32_whatever_the_losses_are'),
 )

@@ -58,7 +58,7 @@ def term(model, pair, clean=(), weighting="uniform", update=None):
     """H2 G1 as the method makes it: what G changes by between weight 0 and a weight at which the term rules."""
     made, large = [], 1000.0
     for weight in (0.0, large):
-        options = {"dotprod": {"weight": weight, **(update or {})}}
+        options = {"dotprod": {"weight": weight, "limit": None, **(update or {})}}
         method = Method(weighting=weighting, update=options, tasks=TASKS, seed=SEED)
         method.backward(model, [[b] for b in pair], clean)
         made.append(filled(model))
@@ -113,9 +113,8 @@ def test_every_kind_of_head_in_float64(kind, form):
     model = build(Net)
     pair = [batch(kind, seed=100), batch(kind, seed=101)]
     _, expected, _ = oracle(model, pair, 0.7)
-    Method(update={"dotprod": {"weight": 0.7, "form": form}}, tasks=TASKS, seed=SEED).backward(
-        model, [[b] for b in pair]
-    )
+    options = {"weight": 0.7, "form": form, "limit": None}
+    Method(update={"dotprod": options}, tasks=TASKS, seed=SEED).backward(model, [[b] for b in pair])
     assert error(filled(model), expected) < (1e-12 if form == "exact" else 1e-7)
 
 
@@ -218,8 +217,10 @@ def test_masks_are_replayed_else_the_term_is_noise(monkeypatch):
     with pytest.raises(ValueError, match=r"^replay: .* gave other outputs"):
         term(model, pair)
     monkeypatch.setattr(replay.Replay, "_differs", lambda *_: "")
-    broken = term(model, pair)
+    broken = term(model, pair, update={"alpha": 1e-3})
     assert error(broken, expected) > 10
+    with pytest.raises(ValueError, match="gradients of one batch at one point that differ by"):
+        term(model, pair)
 
 
 def test_pinned_term():

@@ -7,6 +7,7 @@ import torch
 
 from gradworks.methods import Method
 from gradworks.methods.updates._shared import fused
+from tests.methods import bert
 from tests.methods.test_dotprod import SEED, check_no_direction, filled, mean_loss, oracle
 from tests.methods.toys import TASKS, Bow, Net, batch, build, draw, error, flat, gradients, same
 
@@ -154,6 +155,21 @@ def test_under_high_curvature_the_term_climbs_unless_it_is_limited(limit, downhi
     batches, _ = next(method.groups([torch.ones(4, 1, dtype=torch.float64)] * 2))
     method.backward(model, batches)
     assert float(model.weight.grad) == pytest.approx(15.0 if downhill else -15.0, rel=1e-5)
+
+
+def bert_loss(options):
+    """The mean loss of the last steps of a training from a fresh BERT."""
+    model = bert.build(width=32, dtype=torch.float32)
+    method = Method(update={"dotprod": options}, outputs=bert.outputs, loss=bert.loss, seed=SEED)
+    optimizer, losses = torch.optim.AdamW(model.parameters(), 1e-3), []
+    for batches, _ in method.groups(bert.rows(160, n=32)):
+        losses.append(method.backward(model, batches).log["loss"])
+        optimizer.step()
+    return sum(losses[-10:]) / 10
+
+
+def test_the_default_trains_a_fresh_bert_which_the_papers_form_does_not():
+    assert bert_loss({}) < 0.7 < 1.1 < bert_loss({"limit": None})
 
 
 def test_big_tensors_are_treated_block_by_block_alike(monkeypatch):

@@ -55,7 +55,7 @@ def test_a_step_against_it_lowers_the_norm_and_dotprod_on_the_same_batch_raises_
     _, plain, hg = oracle(model, b, 0.0)
     weight = 1e3
     penalty = step(update(weight=weight), model, [b])[1]
-    reward = step({"dotprod": {"weight": weight, "pair": "same"}}, model, [b, b])[1]
+    reward = step({"dotprod": {"weight": weight, "pair": "same", "limit": None}}, model, [b, b])[1]
     assert error([(f - g) / weight for f, g in zip(penalty, plain, strict=True)], hg) < 1e-6
     assert error([2 * (g - f) / weight for f, g in zip(reward, plain, strict=True)], hg) < 1e-6
 

@@ -139,3 +139,30 @@ def test_a_state_is_a_copy():
     model.a.bias.data += 1.0
     method.backward(model, draw(1)[0])
     assert torch.equal(state, before)
+
+
+class Normed(Net):
+    """Modules that keep a tensor with a graph from one forward pass to the next."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.a = norm(self.a)
+
+    def forward(self, ids, kind, embedded=None):
+        made = super().forward(ids, kind, embedded)
+        self.seen = {"last": [made]}
+        return made
+
+
+@pytest.mark.filterwarnings("ignore:.*_norm.*")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+def test_a_model_that_keeps_tensors_with_a_graph_has_a_teacher(norm):
+    model, method = build(Normed, norm=norm), make(momentum=0.5)
+    model(draw(1)[0][0][0].inputs, "three")  # a pass of somebody else's, before the first step
+    old = model.b.bias.detach().clone()
+    log = method.backward(model, draw(1)[0]).log
+    teacher = method.objective._teacher.model
+    assert log["finite"] == 1 and teacher is not model
+    model.b.bias.data += 1.0
+    method.backward(model, draw(1)[0])
+    torch.testing.assert_close(teacher_of(method)["b.bias"], old + 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from gradworks.methods._core.options import integer
 from gradworks.methods._core.passes import Step, StepPasses, mean_by_name
 from gradworks.methods._core.point import cuda_devices, one_path
 from gradworks.methods._core.recompute import recomputed_in_place
-from gradworks.methods._core.replay import EVERY, Replay, Twice
+from gradworks.methods._core.replay import EVERY, Evaluation, Replay
 from gradworks.methods._core.tensors import add_, norm, owned, precision, scale_
 from gradworks.methods._core.watched import FLOAT16, FunctionTask, Meter
 from gradworks.spec import Batch, Drawn, Needs, Objective, Reduce, StepReport, Sum, Task, offers
@@ -222,10 +223,10 @@ class Method:
     ) -> int:  # fmt: skip
         """Check that a batch gives the same twice, where that is due; returns how many examples it was tried on."""
 
-        def twice(i: int, k: int) -> Twice:
+        def twice(i: int, k: int) -> Evaluation:
             batch, micro = batches[i][k], self._rank * len(batches[i]) + k
             masks = Masks(self._seed, "train", self._drawn + i, micro, devices)
-            return Twice(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
+            return Evaluation(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
 
         return self._replay.check(model, parameters, batches, self._reduce, twice, once)
 
@@ -342,5 +343,6 @@ def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: 
     figures |= mean_by_name([passes.figures() for passes in groups])
     tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
     log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
-    log["finite"] = float(log["gradient_norm"] == log["gradient_norm"] and abs(log["gradient_norm"]) != float("inf"))
+    # an update that found a term out of all bounds has said 0
+    log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
     return log

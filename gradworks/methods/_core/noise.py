@@ -52,14 +52,15 @@ class Noise(TorchFunctionMode):
     def _noise(self, like: Tensor, p: float) -> Tensor:
         """0 with probability p, else 1 / (1 - p), as `torch.nn.functional.dropout` draws it."""
         generator = torch.default_generator
-        before, here = generator.get_state(), self._drawn[self._at : self._at + 1]
-        self._at += 1
-        for known in here:
+        before = generator.get_state()
+        for at, known in enumerate(self._drawn[self._at :], self._at):  # a pass may begin behind its embeddings
             same = known.p == p and known.noise.shape == like.shape and known.noise.dtype == like.dtype
             if same and known.noise.stride() == like.stride() and torch.equal(known.before, before):
+                self._at = at + 1
                 generator.set_state(known.after)
                 return known.noise
         with torch.no_grad():
             noise = torch.empty_like(like).bernoulli_(1 - p).div_(1 - p)
-        self._drawn[self._at - 1 :] = [Drawn(noise, p, before, generator.get_state())]
+        self._drawn[self._at :] = [Drawn(noise, p, before, generator.get_state())]
+        self._at += 1
         return noise

@@ -6,7 +6,8 @@ exact forms, which differentiate through the point, use `functional_call`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from torch.autograd import forward_ad
 
 from gradworks.methods._core.bases import BaseObjective, BaseWeighting
 from gradworks.methods._core.buffers import Buffers, Rest
+from gradworks.methods._core.graph import jumps
 from gradworks.methods._core.masks import Masks
 from gradworks.methods._core.point import at_point, differentiable
 from gradworks.methods._core.tensors import add_, at_least_float32, divide_, norm, owned, widened
@@ -121,6 +123,8 @@ class MicroBatch:
         return loss.to(at_least_float32(loss.dtype))
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
+        if self._meter.look is not None:
+            self._meter.look(loss)
         self._meter.weights = True
         try:
             gradient = torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph, allow_unused=True)
@@ -257,6 +261,23 @@ class StepPasses:
             total = total + (one.weights * here.loss(here.outputs(at))).sum()
             weight = weight + one.weight
         return total / weight if weight > 0 else total
+
+    @contextlib.contextmanager
+    def jumps(self) -> Iterator[Callable[[], bool]]:
+        found = [False]
+
+        def look(loss: Tensor) -> None:
+            found[0] = found[0] or jumps(loss)
+
+        def any_rank() -> bool:
+            self._step.total(flags := [self.theta[0].new_tensor(float(found[0]))])
+            return bool(flags[0] > 0)
+
+        self._step.meter.look = look
+        try:
+            yield any_rank
+        finally:
+            self._step.meter.look = None
 
     def figures(self) -> dict[str, float | Tensor]:
         """The update's figures, and the objective's: each the mean over the micro-batches that have it."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradworks.methods._core.recompute import Run, noted
+from gradworks.methods._core.twice import Twice
 from gradworks.spec import Params
 
 
@@ -50,7 +51,8 @@ def differentiable(model: nn.Module, point: Params, run: Callable[[], Any]) -> A
     parameters = dict(zip(names, point, strict=True))
 
     def there(run: Run) -> Any:
-        return functional_call(_Call(model), parameters, (lambda: noted(lambda: there, run),))
+        with Twice():
+            return functional_call(_Call(model), parameters, (lambda: noted(lambda: there, run),))
 
     return there(run)
 

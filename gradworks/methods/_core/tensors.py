@@ -15,6 +15,15 @@ def norm(x: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(x))))
 
 
+def least_distance(theta: Sequence[Tensor]) -> float:
+    """Far below every distance between two points that a finite difference has use of.
+
+    2^-10 of the rounding of |theta|: over the models of benchmarks.step_rule the least of use was 0.3 of it in float32
+    and 0.007 in bf16.
+    """
+    return 2.0**-10 * torch.finfo(theta[0].dtype).eps * float(norm(theta))
+
+
 def dot(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     """() the dot product over all entries."""
     pairs = ((_dense(a).flatten(), _dense(b).flatten()) for a, b in zip(x, y, strict=True))

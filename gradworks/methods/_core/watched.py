@@ -26,6 +26,7 @@ class Meter:
     def __init__(self) -> None:
         self.thirds = 0
         self.weights = False  # while weight gradients are formed
+        self.look: Callable[[Tensor], None] | None = None  # sees each loss before its backward pass
 
 
 class Watched:

@@ -3,8 +3,8 @@
     loss + smoothness * divergence(f(e + epsilon * noise), f(e))
 
 What `smart` is without its ascent step and its teacher. Differences from the paper: both passes draw the same dropout
-masks, so only the noise tells them apart; epsilon is a share of the root mean square of each token's embedding (the
-paper's 1e-5 is absolute: `relative: false`); noise is keyed by example.
+masks, those in `embed` included, so only the noise tells them apart; epsilon is a share of the root mean square of each
+token's embedding (the paper's 1e-5 is absolute: `relative: false`); noise is keyed by example.
 
 Cost in plain passes: 2.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradworks.methods._core.options import number, one_of
+from gradworks.methods.objectives._shared.embedded import Embedded
 from gradworks.methods.objectives._shared.options import flag
 from gradworks.methods.objectives._shared.perturb import token_scale
 from gradworks.methods.objectives._shared.regularised import Regularised
@@ -50,16 +51,15 @@ class R3F(Regularised):
         if not self._factors:
             return super().outputs(task, model, batch, masks, held)
         with masks(0):
-            e = task.embed(model, batch)
+            given = Embedded(task, model, batch)
+            z = task.outputs(model, batch, given.e)
         if "delta" not in held:
-            noise = masks.noise(e.detach(), batch)
+            here = given.e.detach()
+            noise = masks.noise(here, batch)
             if self._uniform:
                 noise = torch.erf(noise / 2**0.5)
-            held["delta"] = self._epsilon * (token_scale(e.detach()) if self._relative else 1.0) * noise
-        with masks(0):
-            z = task.outputs(model, batch, e)
-        with masks(0):
-            return z + task.outputs(model, batch, e + held["delta"])
+            held["delta"] = self._epsilon * (token_scale(here) if self._relative else 1.0) * noise
+        return z + given.again(masks, given.e + held["delta"])
 
     def terms(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> dict[str, Tensor]:
         if not self._factors:

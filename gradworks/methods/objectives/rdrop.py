@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gradworks.methods._core.options import number
-from gradworks.methods.objectives._shared.regularised import Regularised
+from gradworks.methods.objectives._shared.regularised import Regularised, wide
 from gradworks.spec import Batch, Masks, Outputs, Task
 
 __all__ = ["RDrop"]
@@ -44,5 +44,5 @@ class RDrop(Regularised):
     def terms(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> dict[str, Tensor]:
         half = len(outputs) // 2
         z, other = outputs[:half], outputs[half:]
-        loss = (task.loss(z, batch) + task.loss(other, batch)) / 2
+        loss = (wide(task.loss(z, batch)) + wide(task.loss(other, batch))) / 2
         return {"loss": loss, "consistency": task.divergence(other, z)} if self._factors else {"loss": loss}

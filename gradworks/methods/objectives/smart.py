@@ -7,13 +7,14 @@
 with the task's divergence: symmetric KL for classes (both ends of a span), Bernoulli for one logit, squared error for
 values. delta approximates the largest R_s on a ball of the maximum norm around the embeddings e of each example.
 
-Differences from the paper. All passes of a batch draw the same dropout masks, so R_s tends to zero with epsilon (the
-paper does not speak of dropout; under own masks R_s measures dropout, and the attack is lost in it). epsilon is a share
-of the root mean square of the embeddings it perturbs, delta always has that size, and its direction is the gradient of
-<H r, f> by e through the graph of the clean pass (`vjp`), r random and H the Hessian of the divergence by the outputs:
-no pass of its own, and immune to rounding, where the gradient at e + noise of the paper (`noise`) is zero for most
-examples in bf16 at the paper's 1e-5. delta is normalised for each example, its random numbers are keyed by example.
-The paper's projection and its absolute figures are options; one ascent step, S = T_x = 1, as in the paper.
+Differences from the paper. All passes of a batch draw the same dropout masks, those in `embed` included, so R_s tends
+to zero with epsilon and D is zero where the teacher starts (the paper does not speak of dropout; under own masks R_s
+measures dropout, and the attack is lost in it). epsilon is a share of the root mean square of the embeddings it
+perturbs, delta always has that size, and its direction is the gradient of <H r, f> by e through the graph of the clean
+pass (`vjp`), r random and H the Hessian of the divergence by the outputs: no pass of its own, and immune to rounding,
+where the gradient at e + noise of the paper (`noise`) is zero for most examples in bf16 at the paper's 1e-5. delta is
+normalised for each example, its random numbers are keyed by example. The paper's projection and its absolute figures
+are options; one ascent step, S = T_x = 1, as in the paper.
 
 epsilon = 0.3: while it trains the default benchmark's models, the gradient of R_s has 6.6 +- 1 % (gru) and 4.3 +- 0.7 %
 (transformer) of the size of the loss's, n = 2 seeds; 0.1 gives 2.2 % and 0.7 % (benchmarks/SMART_EPSILON.md, which has
@@ -25,13 +26,14 @@ graphs of two forward passes, and one copy of the trained parameters for the tea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradworks.methods._core.options import integer, number, one_of
+from gradworks.methods.objectives._shared.embedded import Embedded
 from gradworks.methods.objectives._shared.options import below_one, flag
 from gradworks.methods.objectives._shared.perturb import example_scale, over_largest, random_cotangent, token_scale
 from gradworks.methods.objectives._shared.regularised import Regularised
@@ -106,24 +108,23 @@ class Smart(Regularised):
         super().begin(model)
 
     def outputs(self, task: Task, model: nn.Module, batch: Batch, masks: Masks, held: dict) -> Outputs:
-        def run(stream: int, module: nn.Module = model, embedded: Tensor | None = None) -> Outputs:
-            with masks(0 if self._shared else stream):
-                return task.outputs(module, batch, embedded)
-
         if self._teacher is not None and "teacher" not in held:
-            with torch.no_grad():
-                held["teacher"] = run(3, self._teacher.model)
+            module = self._teacher.model
+            with torch.no_grad(), masks(self._stream(3)):
+                given = (task.embed(module, batch),) if self._adversarial else ()
+                held["teacher"] = task.outputs(module, batch, *given)
         if not self._adversarial:
-            return run(0)
+            with masks(0):
+                return task.outputs(model, batch)
         with masks(0):
-            e = task.embed(model, batch)
-        if "delta" not in held and not e.requires_grad:  # embeddings that are not trained
-            e = e.detach().requires_grad_()
-        z = run(0, embedded=e)
+            first = Embedded(task, model, batch)
+            if "delta" not in held and not first.e.requires_grad:  # embeddings that are not trained
+                first.e = first.e.detach().requires_grad_()
+            z = task.outputs(model, batch, first.e)
         if "delta" not in held:
-            held["delta"] = self._delta(task, batch, masks, e, z, run)
+            held["delta"] = self._delta(task, batch, masks, first, z)
             held["log"]["delta"] = held["delta"].abs().amax()
-        return z + run(1, embedded=e + held["delta"])
+        return z + first.again(masks, first.e + held["delta"], self._stream(1))
 
     def terms(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> dict[str, Tensor]:
         half = len(outputs) // 2 if self._adversarial else len(outputs)
@@ -135,19 +136,20 @@ class Smart(Regularised):
             terms["proximal"] = task.divergence(z, held["teacher"])
         return terms
 
-    def _delta(
-        self, task: Task, batch: Batch, masks: Masks, e: Tensor, z: Outputs, run: Callable[..., Outputs]
-    ) -> Tensor:
-        """Of the shape of `e`, constant."""
-        here, n = e.detach(), len(batch.ids)
+    def _stream(self, own: int) -> int:
+        return 0 if self._shared else own
+
+    def _delta(self, task: Task, batch: Batch, masks: Masks, first: Embedded, z: Outputs) -> Tensor:
+        """Of the shape of the embeddings, constant."""
+        here, n = first.e.detach(), len(batch.ids)
         unit = token_scale(here) if self._relative else 1.0
         noise: Tensor | float = 0.0
         if self._ascent == "vjp":
-            (g,) = torch.autograd.grad(z, e, random_cotangent(task, z, masks, batch), retain_graph=True)
+            (g,) = torch.autograd.grad(z, first.e, random_cotangent(task, z, masks, batch), retain_graph=True)
         else:
             noise = self._noise * masks.noise(here, batch)
             start = (unit * noise).requires_grad_()
-            moved = run(2, embedded=here + start)
+            moved = first.again(masks, here + start, self._stream(2))
             (g,) = torch.autograd.grad(task.divergence(moved, tuple(t.detach() for t in z)).sum(), start)
         if self._ascent == "mtdnn":
             # in units of each token's size, which is 1 after the layer norm where their code perturbs

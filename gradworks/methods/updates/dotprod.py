@@ -15,8 +15,9 @@ the gradient of the dot product G1 . G2 (section 3 of the paper). What differs h
 * Step: alpha = 1e-7 is below the rounding of float32 for most parameters. By default the distance |alpha * G1| is
   measured (see `_shared/distance.py`); `alpha` gives a fixed one.
 * Size: the term rewards large gradients as well as aligned ones. Along an eigenvector of curvature h it turns the step
-  uphill once w * h > 2, and from there the gradients grow without bound. `limit` (none by default, as in the paper)
-  shortens the term where it is longer than that share of G1 + G2; below 1 a step along one direction goes downhill.
+  uphill once w * h > 2, and from there the gradients grow without bound: at w = 0.1 the loss of a BERT that was just
+  initialised rises from the first steps on. So the term is shortened where it is longer than `limit` times G1 + G2, by
+  default 0.5; below 1 a step along one direction goes downhill. `limit: null` is the paper's form.
 * `pair: same` takes H2 G2, the control that isolates what is between the batches: as many examples, the same batches
   in the mean, the same 3 passes (one-sided, since G2 at theta is the direction and must be there first). Its term is
   minus one half of the gradient of |G2|^2: it rewards large gradients, the opposite of `grad_norm_penalty`.
@@ -34,7 +35,7 @@ from gradworks.methods._core.bases import Stateless
 from gradworks.methods._core.options import integer, number, one_of
 from gradworks.methods._core.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import combine_, mean_
-from gradworks.methods.updates._shared.hessian import FORMS, Hessian
+from gradworks.methods.updates._shared.hessian import FORMS, LARGEST, Hessian
 from gradworks.methods.updates._shared.packed import alike, pack
 from gradworks.spec import Needs, Passes
 
@@ -46,9 +47,13 @@ class DotProd(Stateless):
 
     Cost in plain passes: 3 against the 2 of `erm` on two batches, every `every`-th step, else 2. Central with held
     weights or `pair: same`: 4. The first step measures the distance with more, and now and then two distances are
-    compared with 4 more. Logs `dot` and `cosine` of G1 and G2; `conflict`, 1 where they point against each other;
-    `term`, the size of the term over that of G1 + G2, before `limit`; `dotprod_error`, the relative disagreement of the
-    term at two distances, where they were compared.
+    compared with 4 more; a kink between two points (ReLU) costs 1. Logs `dot` and `cosine` of G1 and G2; `conflict`, 1
+    where they point against each other; `term`, the size of the term over that of G1 + G2, before `limit`;
+    `dotprod_error`, the relative disagreement of the term at two distances, where they were compared. A step whose term
+    is more than 10^4 times its gradients counts as not finite.
+
+    Raises (while training):
+        ValueError: a batch that is evaluated again at the same point gives another gradient.
 
     Args:
         weight: LR_G1G2 of the paper.
@@ -57,14 +62,14 @@ class DotProd(Stateless):
         alpha: a fixed alpha (the paper's is 1e-7); None = measured.
         every: how often the term is computed, in steps; the steps between are plain means of two batches.
         pair: other = the term is H2 G1; same = H2 G2, the control that isolates the part between batches.
-        limit: the largest size of the term over that of G1 + G2; None = no limit.
+        limit: the largest size of the term over that of G1 + G2; None = no limit, as in the paper.
     """
 
     needs = Needs(2)
 
     def __init__(
         self, weight: float = 0.1, form: str | None = None, alpha: float | None = None, every: int = 1,
-        pair: str = "other", limit: float | None = None,
+        pair: str = "other", limit: float | None = 0.5,
     ):  # fmt: skip
         self._weight = number("weight", weight)
         self._form = one_of("form", form, [None, *FORMS])
@@ -111,6 +116,8 @@ class DotProd(Stateless):
         self._hessian.follow(form, passes, float(difference / second) / 2)
         _note(passes, size, second, mean)
         passes.log["term"] = share = float(abs(factor) * difference / mean.clamp_min(1e-30))
+        if not float(abs(factor) * difference) <= LARGEST / 2 * max(float(size), float(second)):
+            passes.log["finite"] = 0.0
         if share > self._limit:
             add_(g1.values, other.values, factor * (self._limit / share - 1))  # it holds the difference now
         if not math.isnan(found.error):

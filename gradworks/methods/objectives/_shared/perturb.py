@@ -13,13 +13,18 @@ from gradworks.spec import Batch, Masks, Outputs, Task
 
 def token_scale(e: Tensor) -> Tensor:
     """(m, L, 1) root mean square of each embedding: does not depend on how far a text is padded."""
-    return e.square().mean(-1, keepdim=True).sqrt()
+    return _mean_square(e).sqrt().to(e.dtype)
+
+
+def _mean_square(e: Tensor) -> Tensor:
+    """(m, L, 1) in float32 at least."""
+    return e.to(torch.promote_types(e.dtype, torch.float32)).square().mean(-1, keepdim=True)
 
 
 def example_scale(e: Tensor, used: Tensor, n: int) -> Tensor:
     """(m, 1, 1) root mean square, over each example, of its embeddings that are used; `used` (m, L, 1) is bool."""
-    square = (e.square().mean(-1, keepdim=True) * used).reshape(n, -1).sum(1)
-    return spread((square / used.reshape(n, -1).sum(1).clamp_min(1)).sqrt(), e)
+    square = (_mean_square(e) * used).reshape(n, -1).sum(1)
+    return spread((square / used.reshape(n, -1).sum(1).clamp_min(1)).sqrt(), e).to(e.dtype)
 
 
 def over_largest(x: Tensor, n: int) -> Tensor:

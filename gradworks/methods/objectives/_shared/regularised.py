@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gradworks.methods._core.bases import BaseObjective, due
 from gradworks.spec import Batch, Outputs, Task
+
+
+def wide(term: Tensor) -> Tensor:
+    """`term` in float32 at least: in bf16 a sum of two terms has lost what is smaller than 1/256 of the larger."""
+    return term.to(torch.promote_types(term.dtype, torch.float32))
 
 
 class Regularised(BaseObjective):
@@ -34,11 +40,12 @@ class Regularised(BaseObjective):
 
     def parts(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> dict[str, Tensor]:
         terms = self.terms(task, outputs, batch, held)
-        return {name: self._factors.get(name, 1.0) * term for name, term in terms.items()}
+        return {name: self._factors.get(name, 1.0) * wide(term) for name, term in terms.items()}
 
     def loss(self, task: Task, outputs: Outputs, batch: Batch, held: dict) -> Tensor:
         total = None
         for name, term in self.terms(task, outputs, batch, held).items():
+            term = wide(term)
             if total is None:
                 total = term
                 continue

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gradworks.methods._core.tensors import lerp_
+
+
+class _Graphless(TorchFunctionMode):
+    """Inside, `copy.deepcopy` copies the value of a tensor that has a graph, which torch refuses to copy.
+
+    Modules keep such tensors from one forward pass to the next: the `weight` of the old `weight_norm` and
+    `spectral_norm`, caches. A forward pass makes them anew.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
 
 
 class Teacher:
@@ -37,7 +53,8 @@ class Teacher:
 
     def _copy(self, model: nn.Module, trained: dict[str, nn.Parameter]) -> None:
         shared = {id(p): p for p in model.parameters() if not p.requires_grad}
-        self.model = copy.deepcopy(model, shared)
+        with _Graphless():
+            self.model = copy.deepcopy(model, shared)
         known, mine = self._means, dict(self.model.named_parameters())
         self._means = {name: mine[name].requires_grad_(False) for name in trained}
         for name in known.keys() & trained.keys():

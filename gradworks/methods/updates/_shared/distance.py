@@ -2,18 +2,25 @@
 
 Too near and rounding wins, too far and curvature does; a distance relative to |theta| does not transfer between models
 (embeddings of unit variance), the share by which the two gradients differ does. Kinks (ReLU, max-pooling) ask for a
-much smaller distance, because every unit that crosses its kink between the two points is an error of full size. So now
-and then the derivative is computed at two distances that both suit a smooth model: if they disagree, there are kinks.
+much smaller distance, because every unit that crosses its kink between the two points is an error of full size. There
+are kinks where the graph of a pass has an operation whose derivative jumps, and, whatever the graph says, where the
+derivative at two distances that both suit a smooth model, computed now and then, disagrees. A small net needs the
+graph: its units cross seldom, so most comparisons see nothing, and one that crosses errs by 10 to 4000 %.
+
+The distance follows what it sees, so where the difference does not shrink with it (masks that are not replayed) it
+would shrink without end: it has a floor, far below every distance that was of use.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from gradworks.methods._core.tensors import least_distance
 
 # share |G+ - G-| / |G+ + G-| by form and precision: where rounding and curvature err alike on smooth models
 # (what is left of an error: python -m benchmarks.step_rule)
@@ -38,62 +45,104 @@ class Distance:
 
     Args:
         form: "central" or "one_sided".
+
+    Attributes:
+        kinks: there are some: the distance is the one for them.
     """
 
     def __init__(self, form: str):
         self._form = form
         self._value: float | None = None
-        self._kinks = False
+        self._floor = 0.0
+        self.kinks = False
+        self._jumps = False  # the graph has operations with kinks
 
-    def choose(self, probe: Probe, precision: torch.dtype, check: bool) -> tuple[float, float]:
+    @property
+    def lost(self) -> bool:
+        """Whether the floor is reached: no distance is small enough."""
+        return self._value is not None and self._value <= self._floor
+
+    def choose(
+        self, probe: Probe, precision: torch.dtype, theta: Sequence[Tensor], check: bool, jumps: Callable[[], bool]
+    ) -> tuple[float, float]:
         """A good distance.
 
         Args:
-            probe: evaluates the difference at a distance: on the first call at most 12 times, and twice where `check`
-                says so.
+            probe: evaluates the difference at a distance: on the first call and where kinks are found at most 12 times,
+                and twice where `check` says so.
             precision: of the passes.
+            theta: the point; its size sets the floor.
             check: compare two distances.
+            jumps: whether an operation with kinks was in the graphs of the probes.
 
         Returns:
             The distance and the relative disagreement of two distances (nan where they were not compared).
         """
-        share = _share(self._form, precision)
+        share, compares = _share(self._form, precision), precision in _SHARE[self._form]
+        if self._value is None or check:
+            self._floor = least_distance(theta)
         if self._value is None:
             self._value = 1e-4
             self._settle(probe, share)
-        error = self._compare(probe, share) if check and precision in _SHARE[self._form] else math.nan
+        error = self._compare(probe, share) if check and compares else math.nan
+        self._jumps = self._jumps or (compares and jumps())
+        if self._jumps and not self.kinks:
+            self._turn(probe, share)
         return self._value, error
+
+    def target(self, precision: torch.dtype) -> float:
+        """The share that the distance is to have."""
+        return self._nearer(_share(self._form, precision))
+
+    def restart(self) -> None:
+        """Measure anew at the next step."""
+        self._value, self.kinks = None, False
 
     def follow(self, precision: torch.dtype, seen: float) -> None:
         """Move towards the distance that would have had the right share; slowly, because pairs of batches differ."""
-        self._value *= min(max(self._factor(_share(self._form, precision), seen), 0.25), 4.0) ** 0.5
+        if self._value is not None:
+            self._scale(self._factor(_share(self._form, precision), seen), 0.25, 0.5)
 
     def _factor(self, share: float, seen: float) -> float:
         """By what the distance should be multiplied, were the difference linear in it."""
-        target = share / _NEARER[self._form] if self._kinks else share
-        return target / seen if 0 < seen < math.inf else 1.0
+        return self._nearer(share) / seen if 0 < seen < math.inf else 1.0
+
+    def _nearer(self, share: float) -> float:
+        return share / _NEARER[self._form] if self.kinks else share
+
+    def _scale(self, factor: float, least: float, power: float = 1.0) -> None:
+        self._value = max(self._value * min(max(factor, least), 1 / least) ** power, self._floor)
 
     def _settle(self, probe: Probe, share: float) -> None:
         for _ in range(6):
             factor = self._factor(share, probe(self._value)[1])
-            self._value *= min(max(factor, 1e-2), 1e2)
-            if 0.5 < factor < 2:
+            self._scale(factor, 1e-2)
+            if 0.5 < factor < 2 or self.lost:
                 break
 
     def _compare(self, probe: Probe, share: float) -> float:
-        smooth = self._value * (_NEARER[self._form] if self._kinks else 1)
+        smooth = self._value * (_NEARER[self._form] if self.kinks else 1)
         far, near = (smooth * factor for factor in _COMPARED[self._form])
         here = probe(far)[0] / far
         error = float((probe(near)[0] / near - here).norm() / here.norm().clamp_min(1e-30))
         # one pair of batches may miss the kinks, so they are forgotten less readily than found
-        if (error > _DISAGREE and not self._kinks) or (error < _DISAGREE / 10 and self._kinks):
-            self._kinks = not self._kinks
-            self._value = smooth / _NEARER[self._form] if self._kinks else smooth
-            self._settle(probe, share)
+        found, gone = error > _DISAGREE, error < _DISAGREE / 10 and not self._jumps
+        if (found and not self.kinks) or (gone and self.kinks):
+            self._turn(probe, share)
         return error
 
+    def _turn(self, probe: Probe, share: float) -> None:
+        """To the distance for kinks, or back."""
+        self.kinks = not self.kinks
+        nearer = _NEARER[self._form]
+        self._value *= 1 / nearer if self.kinks else nearer
+        self._settle(probe, share)
+
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._value is None else {"value": self._value, "kinks": self._kinks}
+        if self._value is None:
+            return {"jumps": True} if self._jumps else {}
+        return {"value": self._value, "floor": self._floor, "kinks": self.kinks, "jumps": self._jumps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._value, self._kinks = state.get("value"), state.get("kinks", False)
+        self._value, self._floor = state.get("value"), state.get("floor", 0.0)
+        self.kinks, self._jumps = state.get("kinks", False), state.get("jumps", False)

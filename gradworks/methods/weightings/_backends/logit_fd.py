@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.tensors import move, norm, precision
+from gradworks.methods._core.tensors import least_distance, move, norm, precision
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 # about the square root of the rounding of each type: there rounding and curvature err alike
@@ -35,6 +35,7 @@ class LogitFd:
     def __init__(self, tau: float | None = None):
         self._tau = tau
         self._distance: float | None = None  # |a v|, carried from step to step
+        self._floor = 0.0
         self._step = 0.0  # a
         self._target = 0.0
         self._point: list[Tensor] | None = None
@@ -47,6 +48,8 @@ class LogitFd:
         length = float(norm(direction))
         self._target = self._tau or TAU[precision(visit.passes[0].parameters[0])]
         theta = [p.detach() for p in visit.passes[0].parameters]
+        if not self._floor:
+            self._floor = least_distance(theta)
         if self._distance is None and 0 < length < math.inf:
             self._calibrate(visit, theta, direction, length)
         self._step = (self._distance or 1.0) / length if length > 0 else 1.0
@@ -90,6 +93,12 @@ class LogitFd:
         if not (0 < change < math.inf and math.isfinite(target)):
             return 1.0
         self._distance *= min(max(target / change, 0.1), 10.0)
+        if self._distance < self._floor:
+            raise ValueError(
+                "reweight: backend logit_fd: found outputs that change however little the parameters move\n"
+                "expected random numbers from torch's global generator, and a model whose own state rests: "
+                "what numpy, random or a generator of one's own draws is not replayed"
+            )
         return target / change
 
     def _calibrate(self, visit: Visit, theta: list[Tensor], direction: list[Tensor], length: float) -> None:

@@ -70,7 +70,7 @@ def _term(case: Case, end: float) -> dict[str, Any]:
     It starts with the state of some steps of training, in which the step size was chosen and kinks were looked for.
     """
     ((name, options),) = case.row.slots["update"].items()
-    heavy = Method(update={name: {**options, "weight": WEIGHT}}, task=Classification())
+    heavy = Method(update={name: {**options, "weight": WEIGHT, "limit": None}}, task=Classification())
     model, exact = _pair(case)
     side, data = OfMethod(case, model, Classification()), Data(case, case.sizes, batches_of(case), pool=16)
     start, steps = time.monotonic(), 0

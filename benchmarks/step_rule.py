@@ -134,7 +134,10 @@ def measure(name: str, steps: int, model: nn.Module, pairs: list[list[Batch]], t
         return Method(update=update, task=task, seed=SEED)
 
     def term(form: str) -> Callable[[nn.Module, list[Batch]], tuple[Tensor, dict[str, float]]]:
-        ruled, plain = method({"dotprod": {"weight": LARGE, "form": form}}), method({"erm": {"batches": 2}})
+        ruled, plain = (
+            method({"dotprod": {"weight": LARGE, "limit": None, "form": form}}),
+            method({"erm": {"batches": 2}}),
+        )
         distances[form] = ruled
 
         def of(one: nn.Module, pair: list[Batch]) -> tuple[Tensor, dict[str, float]]:

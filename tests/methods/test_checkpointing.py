@@ -84,11 +84,18 @@ def test_a_buffer_that_a_checkpointed_block_reads_and_moves():
 
     class Saved(Centred):
         def forward(self, x):
-            return checkpoint(super().forward, x, use_reentrant=False)
+            return checkpoint(self.inner, x, use_reentrant=False)
+
+        def inner(self, x):
+            return torch.tanh(super().forward(x))
+
+    class Plain(Saved):
+        def forward(self, x):
+            return self.inner(x)
 
     for update in ("erm", "sam", "grad_norm_penalty", {"maml": {"batches": 2}}):
         found, moved = two_steps(made(lambda: Net(Saved)), {"update": update})
-        expected, plain = two_steps(made(lambda: Net(Centred)), {"update": update})
+        expected, plain = two_steps(made(lambda: Net(Plain)), {"update": update})
         assert off(found, expected) < 1e-8
         torch.testing.assert_close(moved[0], plain[0], rtol=0, atol=1e-12)
 

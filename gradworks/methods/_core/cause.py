@@ -12,14 +12,14 @@ from gradworks.methods._core.difference import difference
 from gradworks.methods._core.outside import Outside, named, own_generators, state_of
 
 if TYPE_CHECKING:
-    from gradworks.methods._core.replay import Twice
+    from gradworks.methods._core.replay import Evaluation
 
 Evaluated = Callable[[], Sequence[Tensor]]
 _EXPECTED = "expected random numbers from torch's global generator alone, and state that moves in buffers"
 _EXPECTED_OF_LOSS = "expected random numbers of the loss to come with the batch: those of outputs alone are keyed"
 
 
-def cause(one: Twice, graph: Evaluated | None, plain: Evaluated, off: float, bound: float) -> str:
+def cause(one: Evaluation, graph: Evaluated | None, plain: Evaluated, off: float, bound: float) -> str:
     """Three lines: what differs, what it comes from, what is expected.
 
     Args:

@@ -20,7 +20,7 @@ from gradworks.methods._core.options import integer
 from gradworks.methods._core.passes import Step, StepPasses, mean_by_name
 from gradworks.methods._core.point import cuda_devices, one_path
 from gradworks.methods._core.recompute import recomputed_in_place
-from gradworks.methods._core.replay import EVERY, Replay, Twice
+from gradworks.methods._core.replay import EVERY, Evaluation, Replay
 from gradworks.methods._core.tensors import add_, norm, owned, precision, scale_
 from gradworks.methods._core.watched import FLOAT16, FunctionTask, Meter
 from gradworks.spec import Batch, Drawn, Needs, Objective, Reduce, StepReport, Sum, Task, offers
@@ -223,10 +223,10 @@ class Method:
     ) -> int:  # fmt: skip
         """Check that a batch gives the same twice, where that is due; returns how many examples it was tried on."""
 
-        def twice(i: int, k: int) -> Twice:
+        def twice(i: int, k: int) -> Evaluation:
             batch, micro = batches[i][k], self._rank * len(batches[i]) + k
             masks = Masks(self._seed, "train", self._drawn + i, micro, devices)
-            return Twice(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
+            return Evaluation(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
 
         return self._replay.check(model, parameters, batches, self._reduce, twice, once)
 

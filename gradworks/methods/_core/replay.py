@@ -35,7 +35,7 @@ _ROUNDING = {torch.float64: 1e-11, torch.float32: 3e-5}
 _ROUNDING_HALF = 0.06
 
 
-class Twice(NamedTuple):
+class Evaluation(NamedTuple):
     """What is evaluated twice.
 
     Attributes:
@@ -84,7 +84,7 @@ class Replay:
 
     def check(
         self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Drawn], reduce: Reduce | None,
-        twice: Callable[[int, int], Twice], once: bool = False,
+        twice: Callable[[int, int], Evaluation], once: bool = False,
     ) -> int:  # fmt: skip
         """Before a step that evaluates a micro-batch more than once.
 
@@ -143,7 +143,7 @@ class Replay:
             self._kinds, self.moving = [], []
         self._setting, self._last = setting, now
 
-    def _differs(self, one: Twice) -> str:
+    def _differs(self, one: Evaluation) -> str:
         """Why the two evaluations differ, at most three lines; empty where they do not."""
         buffers, outside = Buffers(one.model, self.moving, tree=self.tree), Outside(one.model)
         start = buffers.copies(all_of_them=True)

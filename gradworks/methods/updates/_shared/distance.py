@@ -96,7 +96,7 @@ class Distance:
 
     def restart(self) -> None:
         """Measure anew at the next step."""
-        self._value = None
+        self._value, self.kinks = None, False
 
     def follow(self, precision: torch.dtype, seen: float) -> None:
         """Move towards the distance that would have had the right share; slowly, because pairs of batches differ."""
@@ -140,7 +140,7 @@ class Distance:
 
     def state_dict(self) -> dict[str, Any]:
         if self._value is None:
-            return {}
+            return {"jumps": True} if self._jumps else {}
         return {"value": self._value, "floor": self._floor, "kinks": self.kinks, "jumps": self._jumps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

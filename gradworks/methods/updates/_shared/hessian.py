@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from gradworks.spec import Passes
 # no step of any length goes downhill
 LARGEST = 1e4
 FORMS = ("central", "one_sided", "exact")
-_SUSPECT = 8.0  # the share over that of the distance, which follows it, beyond which a kink lies between the points
+_SUSPECT = 4.0  # the share over that of the distance, which follows it, beyond which a kink lies between the points
 
 
 @dataclass
@@ -105,23 +106,32 @@ class Hessian:
         found = Product(near, other, memory, -1 / alpha, error=error)
         if form == "central":
             found = Product(near, other, memory, -1 / (2 * alpha), correction=1 / 2, error=error)
+
+        def third() -> Packed:
+            if form == "central":
+                return pack(passes.gradient(i))
+            move(point, passes.theta, v, alpha)
+            return pack(passes.gradient(i, point))
+
         if self._alpha is None and self._distances[form].kinks:
-            move(point, passes.theta, v, 0.0 if form == "central" else alpha)
-            self._clear(found, form, alpha, passes, i, point)
+            self._clear(found, form, alpha, precision(passes.theta[0]), third)
         return found
 
-    def _clear(self, found: Product, form: str, alpha: float, passes: Passes, i: int, point: list[Tensor]) -> None:
+    def _clear(
+        self, found: Product, form: str, alpha: float, kind: torch.dtype, gradient: Callable[[], Packed]
+    ) -> None:
         """A kink between the points makes the difference many times too large: take the side that has none.
 
-        One pass more where that is so, at `point`: theta (central) or the other side (one-sided).
+        Args:
+            gradient: where that is so, one pass more: at theta (central) or on the other side (one-sided).
         """
         found.near, found.other = alike(found.near, found.other)
         difference, size = difference_norms_(found.other.values, found.near.values)  # other - near
         found.formed = True
-        most = _SUSPECT * self._distances[form].target(precision(passes.theta[0]))
+        most = _SUSPECT * self._distances[form].target(kind)
         if not difference > 2 * most * size:
             return
-        third = pack(passes.gradient(i, point))
+        third = gradient()
         found.near, found.other, third = alike(found.near, found.other, third)
         if form == "central":  # near = G+, other = G- - G+, third = G
             add_(found.near.values, third.values, -1)

@@ -93,8 +93,10 @@ class Masks(Protocol):
 class Stateful(Protocol):
     """Every entry of every slot, and Method. State: nested dicts and lists of tensors, numbers and strings.
 
-    An entry may have `once`, true where it makes one pass over a micro-batch under the same masks: where all three
-    entries say so, noise is not kept for a second pass.
+    An entry may have `once`, true where it makes one pass over a micro-batch under the same masks, and `once_alone`,
+    true where it does so in a step whose batches are one micro-batch each, in one process: where all three entries say
+    so, nothing is kept for a second pass, and that a batch gives the same twice need not be checked. An update may have
+    `sparse`, true where it takes sparse gradients (of `nn.Embedding(sparse=True)`) as they come.
     """
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -264,7 +266,10 @@ class Passes(Protocol):
         """
 
     def hold(self, i: int) -> None:
-        """Fix them at theta now, at the price of one pass. Free where nothing is held."""
+        """Fix them at theta now, at the price of one pass; where nothing is held but buffers move, of a third of one.
+
+        Free where neither is so.
+        """
 
     def loss(self, i: int, at: Params) -> Tensor:
         """() the same mean, differentiable in `at` to any order, held quantities constant. One rank; exact forms."""
@@ -306,6 +311,7 @@ class StepReport:
             gradients 1/3, each times its examples over the mean number of examples of the step's batches. Plain
             training on k batches counts k.
         sums: per batch, per micro-batch: losses, weights, scores in the order of the batch's ids.
+        checked: passes besides, for the check that a batch gives the same twice (see `_core/replay.py`).
         log: figures by name; always `loss` (mean over this rank's examples), `gradient_norm`, `finite` (1.0 or 0.0).
     """
 
@@ -313,3 +319,4 @@ class StepReport:
     passes: float
     sums: list[list[Sum]] = field(default_factory=list)
     log: dict[str, float] = field(default_factory=dict)
+    checked: float = 0.0

@@ -6,6 +6,7 @@ from tests.defects import (
     kubeflow,
     library,
     objectives,
+    passes,
     report,
     rest,
     telemetry,
@@ -13,5 +14,5 @@ from tests.defects import (
     weightings,
 )
 
-PARTS = (rest, objectives, weightings, updates, library, benchmarks, kubeflow, artifacts, telemetry, report)
+PARTS = (rest, passes, objectives, weightings, updates, library, benchmarks, kubeflow, artifacts, telemetry, report)
 ROWS = tuple(row for part in PARTS for row in part.ROWS)

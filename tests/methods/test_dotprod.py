@@ -206,7 +206,7 @@ def test_a_step_along_the_term_raises_the_dot_product_of_the_gradients():
 
 
 def test_masks_are_replayed_else_the_term_is_noise(monkeypatch):
-    from gradworks.methods._core import masks
+    from gradworks.methods._core import masks, replay
 
     model = build(Net)
     pair = [batch(seed=100), batch(seed=101)]
@@ -214,6 +214,9 @@ def test_masks_are_replayed_else_the_term_is_noise(monkeypatch):
     count = iter(range(10**9))
     key = masks.key
     monkeypatch.setattr(masks, "key", lambda *parts: key(*parts, next(count)))
+    with pytest.raises(ValueError, match=r"^replay: .* gave other outputs"):
+        term(model, pair)
+    monkeypatch.setattr(replay.Replay, "_differs", lambda *_: "")
     broken = term(model, pair, update={"alpha": 1e-3})
     assert error(broken, expected) > 10
     with pytest.raises(ValueError, match="gradients of one batch at one point that differ by"):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
+from gradworks.methods._core.buffers import Buffers
+from gradworks.methods._core.derivatives import refusal
 from gradworks.methods._core.entries import load
 from gradworks.methods._core.groups import as_batch, chunks, cycled
 from gradworks.methods._core.masks import Masks
+from gradworks.methods._core.options import integer
 from gradworks.methods._core.passes import Step, StepPasses, mean_by_name
-from gradworks.methods._core.point import cuda_devices
-from gradworks.methods._core.tensors import add_, norm, precision, scale_
+from gradworks.methods._core.point import cuda_devices, one_path
+from gradworks.methods._core.recompute import recomputed_in_place
+from gradworks.methods._core.replay import EVERY, Evaluation, Replay
+from gradworks.methods._core.tensors import add_, norm, owned, precision, scale_
 from gradworks.methods._core.watched import FLOAT16, FunctionTask, Meter
 from gradworks.spec import Batch, Drawn, Needs, Objective, Reduce, StepReport, Sum, Task, offers
 
@@ -49,6 +56,8 @@ class Method:
         seed: keys dropout masks and all other random numbers of the method; the global generators are left alone.
         reduce: sums a list of tensors over ranks, in place (`dist.all_reduce` on each); None = one process.
         rank: of this process. All ranks draw equally many micro-batches; m ranks = m micro-batches, bit for bit.
+        check_every: how many steps pass between two checks that a batch gives the same twice (see `_core/replay.py`);
+            only methods that evaluate a batch more than once check.
 
     Raises:
         ValueError: an unknown entry or option, a value that an entry refuses, or a task that lacks what an entry needs.
@@ -69,6 +78,7 @@ class Method:
         seed: int = 0,
         reduce: Reduce | None = None,
         rank: int = 0,
+        check_every: int = EVERY,
     ):
         self.objective, self.weighting, self.update = (
             load(slot, chosen) for slot, chosen in zip(_SLOTS, (objective, weighting, update), strict=True)
@@ -82,6 +92,7 @@ class Method:
         for name, one in self._tasks.items() if self._task is None else [("", self._task)]:
             _check_task(self.objective, one, name)
         self._seed, self._reduce, self._rank = seed, reduce, rank
+        self._replay = Replay(integer("check_every", check_every, low=1))
         self._steps = 0
         self._drawn = 0  # batches of the data stream so far: what masks are keyed by
 
@@ -135,33 +146,56 @@ class Method:
             clean: one clean batch beside each, each a list of micro-batches, where `clean` says so.
 
         Raises:
-            ValueError: a wrong number of batches, an unknown task, losses that are not one per example, float16, or a
-                model wrapped in DistributedDataParallel or without trainable parameters.
+            ValueError: a wrong number of batches, an unknown task, losses that are not one per example, float16, a
+                model wrapped in DistributedDataParallel or without trainable parameters, or one that gives something
+                else the second time, where a batch is evaluated more than once.
         """
         self._check(batches, clean)
         parameters = [p for p in model.parameters() if p.requires_grad]
         _check_model(model, parameters)
         for p in parameters:
             p.grad = None  # else the peak holds one more gradient
-        self.objective.begin(model)
+        once = self._once(batches)
+        with recomputed_in_place(), contextlib.nullcontext() if once and not self.clean else one_path():
+            return self._step(model, parameters, batches, clean, once)
+
+    def _once(self, batches: Sequence[Drawn]) -> bool:
+        """Whether each micro-batch is evaluated once in this step."""
+        alone = self._reduce is None and all(len(drawn) == 1 for drawn in batches)
+        entries = [getattr(self, slot) for slot in _SLOTS]
+        return all(getattr(e, "once", False) or (alone and getattr(e, "once_alone", False)) for e in entries)
+
+    def _keeps_sparse(self) -> bool:
+        return self._reduce is None and not self.clean and getattr(self.update, "sparse", False)
+
+    def _step(
+        self, model: nn.Module, parameters: list[nn.Parameter], batches: Sequence[Drawn], clean: Sequence[Drawn],
+        once: bool,
+    ) -> StepReport:  # fmt: skip
         devices = cuda_devices(parameters)
+        # a weighting that scores examples looks twice at what is new to it
+        checked = self._examine(model, parameters, batches, devices, once) if self.clean or not once else 0
+        once = once and not checked
+        self.objective.begin(model)
         # what torch.compile made traces the calls that `Noise` would see
-        draws = devices or _compiled(model) or all(getattr(getattr(self, slot), "once", False) for slot in _SLOTS)
+        draws = devices or _compiled(model) or once
         kept: dict[Any, Any] | None = None if draws else {}
 
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
             return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices, kept)
 
+        buffers = Buffers(model, self._replay.moving, once and not self._replay.moving, self._replay.tree)
+        start = buffers.copies() if clean and buffers.held else None
         step = Step(
             model, parameters, self.objective, self.weighting, self._task_of, masks, self._reduce, Meter(),
-            [False] * len(parameters),
+            [False] * len(parameters), buffers, start, self._keeps_sparse(),
         )  # fmt: skip
         size = len(batches) // self.needs.groups
         gradient, groups = None, []
         for start in range(0, len(batches), size):
             some = slice(start, start + size)
             passes = StepPasses(step, batches[some], clean[some], start)
-            one = self.update.gradient(passes)
+            one = self._gradient(passes, model)
             if gradient is None:
                 gradient = one
             else:
@@ -173,16 +207,32 @@ class Method:
         self.weighting.end([list(zip(b, s, strict=bool(s))) for b, s in zip(batches, sums, strict=True)], step.total)
         skipped = bool(sum(passes.weight for passes in groups) == 0)
         reached = self._reached(step)
-        for p, g, r in zip(parameters, gradient, reached, strict=True):
+        gradient = owned(gradient, parameters, sparse=True)  # clipping writes it in place
+        for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):
+            g = _of_rows(g, step.rows[j] if self._reduce is None else ()) if j in step.rows else g
             p.grad = g if r and not skipped else None
         self._steps += 1
         self._drawn += len(batches)
         examples = sum(len(b.mass) for drawn in batches for b in drawn) / len(batches)
-        return StepReport(skipped, step.meter.thirds / (3 * examples), sums, _log(groups, sums, gradient))
+        passes, log = step.meter.thirds / (3 * examples), _log(groups, sums, gradient)
+        return StepReport(skipped, passes, sums, log, 2 * checked / (3 * examples))
+
+    def _examine(
+        self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Drawn], devices: Sequence[int],
+        once: bool,
+    ) -> int:  # fmt: skip
+        """Check that a batch gives the same twice, where that is due; returns how many examples it was tried on."""
+
+        def twice(i: int, k: int) -> Evaluation:
+            batch, micro = batches[i][k], self._rank * len(batches[i]) + k
+            masks = Masks(self._seed, "train", self._drawn + i, micro, devices)
+            return Evaluation(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
+
+        return self._replay.check(model, parameters, batches, self._reduce, twice, once)
 
     def state_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of tensors, numbers and strings: all that a resumed run needs to end bit-identical."""
-        counts = {"seed": self._seed, "steps": self._steps, "drawn": self._drawn}
+        counts = {"seed": self._seed, "steps": self._steps, "drawn": self._drawn, "replay": self._replay.state_dict()}
         return counts | {slot: getattr(self, slot).state_dict() for slot in _SLOTS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -194,8 +244,24 @@ class Method:
         if state["seed"] != self._seed:
             raise ValueError(f"state of a method: found seed {state['seed']}, expected {self._seed}")
         self._steps, self._drawn = state["steps"], state["drawn"]
+        self._replay.load_state_dict(state["replay"])
         for slot in _SLOTS:
             getattr(self, slot).load_state_dict(state[slot])
+
+    def _gradient(self, passes: StepPasses, model: nn.Module) -> list[Tensor]:
+        try:
+            return self.update.gradient(passes)
+        except CheckpointError as error:
+            raise ValueError(
+                f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
+                "a part of the model did something else when it ran again; expected it without activation checkpointing"
+            ) from error
+        except (NotImplementedError, RuntimeError) as error:
+            if not passes.exact:
+                raise
+            entry = type(self.update).__module__.rpartition(".")[2]
+            expected = "a form without one: fomaml for maml, form: central or one_sided for others"
+            raise refusal(error, entry, "double backward", expected, model) from error
 
     def _task_of(self, batch: Batch) -> Task:
         if self._task is not None:
@@ -223,6 +289,16 @@ class Method:
         flags = torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)
         self._reduce([flags])
         return [f > 0 for f in flags.tolist()]
+
+
+def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """Sparse, as an embedding's own gradient is: the rows that were read, and all that are not zero."""
+    if gradient.is_sparse:
+        return gradient
+    rows = torch.cat([*rows, gradient.flatten(1).ne(0).any(1).nonzero().squeeze(1)]).unique()
+    return torch.sparse_coo_tensor(
+        rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
+    )
 
 
 def _compiled(model: nn.Module) -> bool:

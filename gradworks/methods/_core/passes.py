@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from gradworks.methods._core.bases import BaseObjective, BaseWeighting
+from gradworks.methods._core.buffers import Buffers, Rest
 from gradworks.methods._core.graph import jumps
 from gradworks.methods._core.masks import Masks
 from gradworks.methods._core.point import at_point, differentiable
-from gradworks.methods._core.tensors import add_, divide_, norm, owned
+from gradworks.methods._core.tensors import add_, at_least_float32, divide_, norm, owned, widened
 from gradworks.methods._core.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Reduce, Sum, Task, Weighting
 
@@ -35,6 +37,10 @@ class Step:
     reduce: Reduce | None
     meter: Meter
     reached: list[bool]
+    buffers: Buffers
+    start: list[Tensor | None] | None = None  # buffers at the start of the step, for clean batches
+    sparse: bool = False  # gradients of sparse embeddings stay sparse
+    rows: dict[int, list[Tensor]] = field(default_factory=dict)  # of these parameters; which the batches read
 
     def total(self, tensors: list[Tensor]) -> None:
         """Sum over ranks, in place."""
@@ -64,10 +70,20 @@ class MicroBatch:
         self.log: dict[str, Tensor] = {}
         self._constants: dict = {"log": self.log}  # the objective's
         self._objective, self._meter = objective, step.meter
+        self._held = step.buffers.held
+        self._rows, self._first, self._sparse = step.rows, first, step.sparse
         self._raw = step.task_of(batch)
-        self._task = Watched(self._raw, step.meter, moves_statistics=first)
+        self._task = Watched(
+            self._raw, step.meter, lambda: Rest(step.buffers, moves=first, start=None if first else step.start)
+        )
 
     def outputs(self, at: Params | None = None) -> Outputs:
+        if self._held and forward_ad._current_level >= 0:
+            raise ValueError(
+                f"reweight: backend jvp: found buffers that the model moves and reads in one forward pass: "
+                f"{', '.join(sorted(self._held)[:3])}\nexpected backend: auto or logit_fd"
+            )
+
         def run() -> Outputs:
             return self._objective.outputs(self._task, self.model, self.batch, self.masks, self._constants)
 
@@ -77,14 +93,26 @@ class MicroBatch:
     def moved(self, at: Params) -> Outputs:
         if self._objective.holds and len(self._constants) == 1:  # nothing but the log
             raise RuntimeError("a batch was evaluated at another point before its first pass, which makes what is held")
+        self._settle_held()
         with at_point(self.parameters, at):
             return self.outputs()
+
+    def settle(self) -> None:
+        """Move the buffers here, by a forward pass of its own."""
+        with self.masks(0):
+            self._task.settle(self.model, self.batch)
 
     @torch.no_grad()
     def raw_outputs(self, at: Params | None = None) -> Outputs:
         """The task's own outputs at `at`, without a graph and whatever the objective, under the masks of stream 0."""
+        self._settle_held()
         with at_point(self.parameters, at), self.masks(0):
             return self._task.outputs(self.model, self.batch)
+
+    def _settle_held(self) -> None:
+        """A pass beside this point reads what a plain pass at it has written."""
+        if self._held and self._first:
+            self.settle()
 
     def loss(self, outputs: Outputs) -> Tensor:
         loss = self._objective.loss(self._raw, outputs, self.batch, self._constants)
@@ -92,7 +120,7 @@ class MicroBatch:
         if loss.shape != (n,):
             found = f"found shape {tuple(loss.shape)}, expected ({n},)"
             raise ValueError(f"loss: {found}: one loss per example of the batch, not reduced over examples")
-        return loss
+        return loss.to(at_least_float32(loss.dtype))
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         if self._meter.look is not None:
@@ -104,7 +132,9 @@ class MicroBatch:
             self._meter.weights = False
         for j, g in enumerate(gradient):
             self.reached[j] |= g is not None
-        return owned(gradient, self.parameters)
+            if g is not None and g.is_sparse:
+                self._rows.setdefault(j, []).extend([g._indices()[0]] if self._first else [])
+        return owned(gradient, self.parameters, self._sparse)
 
     def count(self, thirds: float) -> float:
         self._meter.thirds += thirds * len(self.batch.mass)
@@ -153,14 +183,14 @@ class FirstVisit:
             here = MicroBatch(step, self.passes[0].index, batch, masks, BaseObjective(), alone, first=False)
             one = BaseWeighting().gradient(here)
             if total is None:
-                total, mass = one.gradient, one.weight
+                total, mass = one.gradient if one.divided else widened(one.gradient), one.weight
             else:
-                add_(total, one.gradient)
+                add_(total, widened(one.gradient))
                 mass = mass + one.weight
         if not one.divided:
             self.reduce([*total, mass])
             divide_(total, mass)
-        return total
+        return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
 
 
 class StepPasses:
@@ -175,13 +205,14 @@ class StepPasses:
         self.tasks = [drawn[0].task for drawn in batches]
         self.holds = step.objective.holds or step.weighting.holds
         self.log: dict[str, float | Tensor] = {}
+        self.exact = False  # an exact form was asked for
 
     def gradient(self, i: int, at: Params | None = None) -> list[Tensor]:
         step, weighting = self._step, self._step.weighting
+        self._visit(i)
         with at_point(step.parameters, at):
             first = not self.sums[i]
             if first:
-                self._passes[i] = [self._micro_batch(i, k, batch) for k, batch in enumerate(self._batches[i])]
                 clean = self._clean[i] if weighting.clean else ()
                 if i == 0 and getattr(step.objective, "due", False):
                     self._passes[0][0].log_shares()
@@ -190,9 +221,9 @@ class StepPasses:
             for here in self._passes[i]:
                 one = weighting.gradient(here)
                 if total is None:
-                    total, weight = one.gradient, one.weight.clone()
+                    total, weight = one.gradient if one.divided else widened(one.gradient), one.weight.clone()
                 else:
-                    add_(total, one.gradient)
+                    add_(total, widened(one.gradient))
                     weight += one.weight
                 one.gradient = []
                 sums.append(one)
@@ -202,15 +233,26 @@ class StepPasses:
         if first:
             self.sums[i] = sums
             self.weight = self.weight + weight
-        return total
+        return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
 
     def hold(self, i: int) -> None:
-        if self.holds and not self.sums[i]:
+        if self.sums[i]:
+            return
+        if self.holds:
             self.gradient(i)
+        elif self._step.buffers.moving:
+            self._visit(i)
+            for here in self._passes[i]:
+                here.settle()
+
+    def _visit(self, i: int) -> None:
+        if not self._passes[i]:
+            self._passes[i] = [self._micro_batch(i, k, batch) for k, batch in enumerate(self._batches[i])]
 
     def loss(self, i: int, at: Params) -> Tensor:
         if self._step.reduce is not None:
             raise ValueError("exact forms differentiate through the parameters and run in one process only")
+        self.exact = True
         if not self.sums[i]:
             self.gradient(i, [t.detach() for t in at])
         total, weight = 0.0, 0.0

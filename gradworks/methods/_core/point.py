@@ -1,4 +1,4 @@
-"""A model at another point than its own parameters, and with its running statistics at rest."""
+"""A model at another point than its own parameters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradworks.methods._core.recompute import Run, noted
 from gradworks.methods._core.twice import Twice
 from gradworks.spec import Params
 
@@ -47,21 +48,24 @@ class _Call(nn.Module):
 def differentiable(model: nn.Module, point: Params, run: Callable[[], Any]) -> Any:
     """`run()` with the trainable parameters of `model` replaced by `point`, differentiable in it to any order."""
     names = [f"model.{name}" for name, p in model.named_parameters() if p.requires_grad]
-    with Twice():
-        return functional_call(_Call(model), dict(zip(names, point, strict=True)), (run,))
+    parameters = dict(zip(names, point, strict=True))
+
+    def there(run: Run) -> Any:
+        with Twice():
+            return functional_call(_Call(model), parameters, (lambda: noted(lambda: there, run),))
+
+    return there(run)
 
 
 @contextlib.contextmanager
-def resting_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm and its kin normalise as before but their running statistics do not move."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
-    for m in norms:
-        m.track_running_stats = False
+def one_path() -> Iterator[None]:
+    """Inside, attention takes one path with and without a graph: in eval, torch's fast one drops what is padded."""
+    own = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        for m in norms:
-            m.track_running_stats = True
+        torch.backends.mha.set_fastpath_enabled(own)
 
 
 def cuda_devices(tensors: Sequence[Tensor]) -> list[int]:

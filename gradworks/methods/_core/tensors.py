@@ -10,6 +10,8 @@ from torch import Tensor
 
 def norm(x: Sequence[Tensor]) -> Tensor:
     """() the Euclidean norm over all entries."""
+    if any(t.is_sparse for t in x):
+        x = [t.coalesce().values() if t.is_sparse else t for t in x]
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(x))))
 
 
@@ -24,7 +26,12 @@ def least_distance(theta: Sequence[Tensor]) -> float:
 
 def dot(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     """() the dot product over all entries."""
-    return torch.stack([torch.dot(a.flatten(), b.flatten()) for a, b in zip(x, y, strict=True)]).sum()
+    pairs = ((_dense(a).flatten(), _dense(b).flatten()) for a, b in zip(x, y, strict=True))
+    return torch.stack([torch.dot(a, b) for a, b in pairs]).sum()
+
+
+def _dense(t: Tensor) -> Tensor:
+    return t.to_dense() if t.is_sparse else t
 
 
 def add_(x: Sequence[Tensor], y: Sequence[Tensor], scale: float = 1.0) -> None:
@@ -53,19 +60,36 @@ def move(out: Sequence[Tensor], theta: Sequence[Tensor], direction: Sequence[Ten
         torch.add(t, d, alpha=scale, out=o)  # one pass over memory
 
 
-def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors that may be written in place: zeros for None, copies of what shares memory.
+def at_least_float32(kind: torch.dtype) -> torch.dtype:
+    """What many summands of a type are added up in: 256 + 1 is 256 in bf16."""
+    return torch.promote_types(kind, torch.float32)
+
+
+def widened(x: Sequence[Tensor]) -> list[Tensor]:
+    """In at least float32; the tensors themselves where they are."""
+    return [t.to(at_least_float32(t.dtype)) for t in x]
+
+
+def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor], sparse: bool = False) -> list[Tensor]:
+    """Tensors that may be written in place: zeros for None, copies of what shares memory, dense ones for sparse ones.
 
     Autograd may return one tensor for two parameters (a + b) or an expanded scalar (p.sum()).
+
+    Args:
+        sparse: leave sparse ones sparse.
     """
     seen: set[int] = set()
     out = []
     for g, p in zip(gradient, like, strict=True):
         if g is None:
             g = torch.zeros_like(p, memory_format=torch.preserve_format)
+        elif g.is_sparse and sparse:
+            pass
         else:
+            g = _dense(g)
             memory = g.untyped_storage()
-            if memory.data_ptr() in seen or memory.nbytes() < g.nbytes:
+            expanded = any(step == 0 and size > 1 for step, size in zip(g.stride(), g.shape, strict=True))
+            if memory.data_ptr() in seen or expanded:
                 g = g.clone(memory_format=torch.contiguous_format)
             seen.add(g.untyped_storage().data_ptr())
         out.append(g)

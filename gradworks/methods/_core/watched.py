@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
-from gradworks.methods._core.point import fresh_autocast, resting_statistics
+from gradworks.methods._core.buffers import Rest
+from gradworks.methods._core.point import fresh_autocast
 from gradworks.spec import Batch, Outputs, Task
 
 FLOAT16 = (
@@ -30,24 +30,34 @@ class Meter:
 
 
 class Watched:
-    """A task that counts its passes; only its first forward with a graph moves running statistics (BatchNorm).
+    """A task that counts its passes; one pass over the micro-batch moves buffers (see `buffers.py`).
 
     Backward passes are seen by a hook on the raw outputs, behind a view of them: a gradient of the loss by the outputs
     alone stops at the view and counts nothing.
     """
 
-    def __init__(self, task: Task, meter: Meter, moves_statistics: bool):
-        self._task, self._meter, self._moves = task, meter, moves_statistics
+    def __init__(self, task: Task, meter: Meter, rest: Callable[[], Rest]):
+        self._task, self._meter = task, meter
+        self._whole, self._embedding = rest(), rest()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
+    def settle(self, model: nn.Module, batch: Batch) -> None:
+        """A forward pass without a graph that moves the buffers; nothing where they have been moved."""
+        with torch.no_grad():
+            fresh_autocast()
+            if self._whole.settle(lambda: self._task.outputs(model, batch)):
+                self._meter.thirds += len(batch.mass)
+
+    def embed(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self._embedding.run(model, lambda: self._task.embed(model, batch))
+
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         graph = torch.is_grad_enabled()
-        moves, self._moves = self._moves and graph, self._moves and not graph
         fresh_autocast()
-        with contextlib.nullcontext() if moves else resting_statistics(model):
-            raw = self._task.outputs(model, batch, *(() if embedded is None else (embedded,)))
+        given = () if embedded is None else (embedded,)
+        raw = self._whole.run(model, lambda: self._task.outputs(model, batch, *given))
         if any(t.dtype == torch.float16 for t in raw):  # autocast inside the model's own forward
             raise ValueError(f"outputs: {FLOAT16}")
         n = len(batch.mass)

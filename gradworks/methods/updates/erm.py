@@ -26,6 +26,7 @@ class Erm(Stateless):
 
     def __init__(self, batches: int = 1):
         self.needs = Needs(integer("batches", batches, low=1))
+        self.sparse = batches == 1  # gradients of sparse embeddings are taken as they come
 
     def gradient(self, passes: Passes) -> list:
         k = self.needs.batches

@@ -31,6 +31,8 @@ class HardMining(BaseWeighting):
     """
 
     holds = True
+    once = False
+    once_alone = True  # see `prepare`
 
     def __init__(self, keep: float = 0.5):
         self._keep = number("keep", keep, above=0)

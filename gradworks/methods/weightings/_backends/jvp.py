@@ -7,18 +7,13 @@ operator): exact, where `logit_fd` takes a finite difference. Same dropout masks
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from gradworks.methods._core import derivatives
 from gradworks.methods._core.bases import Stateless
 from gradworks.spec import Outputs, Pass, Reduce, Visit
-
-_ABSENT = re.compile(r"forward AD|forward mode|jvp function|derivative for|differentiated twice|once_differentiable")
-_OPERATION = re.compile(r"forward AD with (\S+)|derivative for '?([\w:]+)|(custom autograd\.Function)")
 
 
 class Jvp(Stateless):
@@ -62,24 +57,5 @@ class Jvp(Stateless):
 
 def refusal(error: Exception, backend: str, kind: str, model: nn.Module) -> Exception:
     """What to raise for an error: one that names operation, module and what works, if it says that `kind` is absent."""
-    if not _ABSENT.search(str(error)):
-        return error
-    found = _OPERATION.search(str(error))
-    operation = next(filter(None, found.groups())) if found else str(error).splitlines()[0]
-    other = ', or attn_implementation="eager"' if "attention" in operation else ""
-    return ValueError(
-        f"reweight: backend {backend}: {operation}{_where(error, model)} has no {kind}\n"
-        f"expected backend: auto, ghost or logit_fd, which need none{other}"
-    )
-
-
-def _where(error: Exception, model: nn.Module) -> str:
-    """The innermost module of the model that was running; empty in a backward pass, where none is."""
-    names: dict[Any, str] = {module: name for name, module in model.named_modules()}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        module = trace.tb_frame.f_locals.get("self")
-        if isinstance(module, nn.Module) and names.get(module):
-            found = f" in {names[module]} ({type(module).__name__})"
-        trace = trace.tb_next
-    return found
+    expected = "backend: auto or logit_fd, which need none"
+    return derivatives.refusal(error, f"reweight: backend {backend}", kind, expected, model)

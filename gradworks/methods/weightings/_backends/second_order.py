@@ -60,7 +60,7 @@ class SecondOrder(Stateless):
         if error > 10 * torch.finfo(score.dtype).eps ** 0.5 * norm(gradient) * norm(direction):
             raise ValueError(
                 "reweight: backend second_order: an operation of the model can be differentiated only once\n"
-                "expected backend: auto, ghost or logit_fd, which need no double backward"
+                "expected backend: auto or logit_fd, which need no double backward"
             )
         self._checked = True
 

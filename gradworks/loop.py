@@ -146,7 +146,7 @@ def fit(
     rows = {key: row for row, key in enumerate(train.ids)}
     batches = stream(train, settings.batch, seed, start=trace.step * consumed)
     cleans = balanced(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
-    marks = _marks(total, settings.every)
+    marks, told = _marks(total, settings.every), set()
     device, floor = next(model.parameters()).device.type, -settings.better * math.inf
     with Progress(name, total, "step", start=trace.step) as bar:
         while trace.step < total and not trace.diverged:
@@ -162,6 +162,11 @@ def fit(
             if math.isfinite(loss) and math.isfinite(norm) and report.log["finite"]:
                 optimizer.step()
                 trace.note(report, drawn, rows, **figures)
+                for one in set(trace.without_weight(len(train.ids))) - told:
+                    told.add(one)
+                    print(
+                        f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py", flush=True
+                    )
             else:
                 term = f", a term of {report.log['term']:.3g} times the gradient" if "term" in report.log else ""
                 trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}{term}"

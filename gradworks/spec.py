@@ -229,10 +229,12 @@ class Weighting(Stateful, Protocol):
     Attributes:
         holds: weights depend on the parameters: made on the first visit, then held.
         clean: needs clean batches.
+        log: figures of the last step by name, () tensors; optional.
     """
 
     holds: bool
     clean: bool
+    log: dict[str, Tensor]
 
     def prepare(self, visit: Visit) -> None:
         """Once per batch and step, on the first visit, for what must be known before the first graph exists."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gradworks.spec import Batch, StepReport
 
 
+_SHARE = "class_share_"  # see gradworks/methods/weightings/reweight.py
+
+
 @dataclass
 class Trace:
     """Counters and rows of one run; the whole of it travels in the checkpoint.
@@ -66,6 +69,23 @@ class Trace:
             index = torch.tensor([rows[key] for part in batch for key in part.ids])
             share = weights / weights.sum() * len(weights) if weights.sum() > 0 else weights
             self.weights.append([torch.full_like(index, self.step), index, share, torch.cat(scores).float().cpu()])
+
+    def without_weight(self, size: int) -> list[str]:
+        """The classes, as `TASK_CLASS`, that got no weight in the epoch over `size` examples that the last step ended.
+
+        Empty where it ended none, or where the method does not log the shares of classes.
+        """
+        ends = [row["examples"] // size for row in self.history[-2:]]
+        if ends[-1] == (ends[0] if len(ends) > 1 else 0):
+            return []
+        first = next((row["step"] for row in self.history if row["examples"] > (ends[-1] - 1) * size), self.step)
+        shares: dict[str, float] = {}
+        for step, key, value in reversed(self.statistics):
+            if step < first:
+                break
+            if key.startswith(_SHARE):
+                shares[key.removeprefix(_SHARE)] = shares.get(key.removeprefix(_SHARE), 0.0) + value
+        return sorted(key for key, share in shares.items() if share == 0)
 
     def figures(self) -> dict[str, float]:
         """The share of steps that were skipped, and the mean of every figure of the log over the steps that have it.

@@ -280,8 +280,9 @@ class StepPasses:
             self._step.meter.look = None
 
     def figures(self) -> dict[str, float | Tensor]:
-        """The update's figures, and the objective's: each the mean over the micro-batches that have it."""
-        return self.log | mean_by_name([here.log for batch in self._passes for here in batch])
+        """Of update and weighting, and the objective's: each the mean over the micro-batches that have it."""
+        own = self.log | getattr(self._step.weighting, "log", {})
+        return own | mean_by_name([here.log for batch in self._passes for here in batch])
 
     def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
         index = self._first + i

@@ -13,6 +13,11 @@ accumulation the weights are normalised over the whole batch, all micro-batches 
 normaliser is a scalar, so the division comes last. Token-level losses: w_i is times the number of labels of example i.
 
 Cost with a clean batch of share r of the batch: (4 + 3r) / 3 plain passes with `ghost` and `logit_fd`.
+
+It wants a smaller learning rate than plain training does: where a step goes too far, a class whose examples have no
+positive u_i gets no weight, is forgotten, and stays without weight. On a post-norm BERT accuracy was .61 at 3e-3 and
+.905 at 3e-4, where plain training had .88. The log of a step has the share of each class in its weights,
+`class_share_TASK_CLASS`; the loop warns of a class that got none for a whole epoch.
 """
 
 from __future__ import annotations
@@ -27,10 +32,11 @@ from torch import Tensor
 
 from gradworks.methods._core.bases import BaseWeighting
 from gradworks.methods._core.options import integer, number, one_of
-from gradworks.methods.weightings._backends.agreement import confirm, examine
+from gradworks.methods.weightings._backends.agreement import Changed, admitted, again, confirm, examine
 from gradworks.methods.weightings._backends.ghost import Ghost
 from gradworks.methods.weightings._backends.layers import NotCovered
 from gradworks.methods.weightings._backends.logit_fd import LogitFd
+from gradworks.methods.weightings._backends.per_example import PerExample
 from gradworks.spec import Batch, Outputs, Pass, Reduce, Sum, Visit
 
 __all__ = ["Reweight"]
@@ -42,6 +48,8 @@ _BACKENDS = {
     "per_example": "PerExample",
     "second_order": "SecondOrder",
 }
+_CLASSES = 20  # whose shares are logged
+_KINDS = 64  # so many are examined before `auto` takes what needs no examination
 _logger = logging.getLogger("gradworks")
 
 
@@ -51,6 +59,8 @@ class Reweight(BaseWeighting):
     Attributes:
         taken: the back-end in use, "" before the first batch.
         why: one line for people.
+        log: the share of each class in the weights of the last step, `class_share_TASK_CLASS`; where labels are class
+            indices, up to 20 of them.
 
     Args:
         backend: how u is computed. `ghost`: exact, layer by layer; where every trained parameter belongs to a layer
@@ -71,9 +81,12 @@ class Reweight(BaseWeighting):
             raise ValueError(f"tau: found with backend {backend}, expected with logit_fd or auto")
         self._every = integer("every", every, low=1)
         self._steps = 0
-        self._checked: list[str] = []  # tasks whose first batch ghost was checked on, with so many trained parameters
-        self._trained = 0
+        self._checked: list[str] = []  # tasks, and what was trained, whose first batch ghost was checked on
+        self._again: Pass | None = None  # to be examined again in this step
+        self._instead: PerExample | None = None  # serves a pass that ghost cannot
+        self._failed: NotCovered | None = None
         self.taken, self.why = "", ""
+        self.log: dict[str, Tensor] = {}
         if backend == "auto":
             self._backend: Any = None
         else:
@@ -82,19 +95,16 @@ class Reweight(BaseWeighting):
     def prepare(self, visit: Visit) -> None:
         if self._resting:
             return
-        task, trained = visit.passes[0].batch.task, len(visit.passes[0].parameters)
-        if self._trained != trained:
-            self._trained, self._checked = trained, []
         if self._backend is None:
             self._take("ghost", "")
-        if self.taken == "ghost" and task not in self._checked:
-            self._examine(visit, task)
+        if self.taken == "ghost":
+            self._examine(visit)
         self._backend.prepare(visit)
 
     def weights(self, here: Pass, outputs: Outputs, losses: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._resting:
             return super().weights(here, outputs, losses)
-        score = self._backend.scores(here, outputs, losses)
+        score = (self._instead or self._backend).scores(here, outputs, losses)
         return self.rectified(score) * here.batch.mass.to(score), score
 
     def rectified(self, score: Tensor) -> Tensor:
@@ -104,7 +114,10 @@ class Reweight(BaseWeighting):
     def gradient(self, here: Pass) -> Sum:
         if self.taken != "ghost" or self._resting or "weights" in here.held:
             return super().gradient(here)
-        recorded = self._backend.record(here)
+        try:
+            recorded = admitted(self._backend, here, here is self._again)
+        except NotCovered as error:
+            return self._other(here, error)
         score = self._backend.scores(recorded)
         weights = self.rectified(score) * here.batch.mass.to(score)
         here.held["weights"], here.held["score"] = weights, score
@@ -113,10 +126,45 @@ class Reweight(BaseWeighting):
         gradient = self._backend.gradient(recorded, shares)
         return Sum(gradient, weight, recorded.losses.detach(), weights, score, divided=here.alone)
 
+    def _other(self, here: Pass, error: NotCovered) -> Sum:
+        """A pass that ghost cannot serve though it served others: right all the same, at a backward pass an example."""
+        self._failed = self._failed or error
+        self._instead = PerExample(self._backend.direction())
+        try:
+            return super().gradient(here)
+        finally:
+            self._instead = None
+
     def end(self, done: Sequence[Sequence[tuple[Batch, Sum]]], reduce: Reduce) -> None:
         if not self._resting:
             self._backend.end(reduce)
+            if self.taken == "ghost":
+                self._leave(reduce)
+        self.log = class_shares(done)
+        self._again = None
         self._steps += 1
+
+    def _leave(self, reduce: Reduce) -> None:
+        """On all ranks alike, after a step in which ghost could not serve a pass of some rank."""
+        if self._asked == "auto" and len(self._backend.layouts) > _KINDS:
+            self._failed = NotCovered("", f"its batches are of more than {_KINDS} kinds, and each is examined")
+        found, self._failed = self._failed, None
+        counts = torch.tensor([float(found is not None), float(isinstance(found, Changed))], device=self._device)
+        reduce([counts])
+        failed, changed = counts.tolist()
+        if not failed:
+            return
+        found = found or NotCovered("", "it cannot on another rank")
+        if changed:
+            raise ValueError(
+                f"reweight: step {self._steps + 1}, looked at again: {str(found).splitlines()[0]}\n"
+                "batches of this kind were right before, so scores since the last look may be wrong\n"
+                "use backend: logit_fd, which serves any model"
+            )
+        if self._asked == "ghost":
+            raise ValueError(f"reweight: {found}")
+        self._take("logit_fd", str(found).splitlines()[0])
+        self._say()
 
     @property
     def once(self) -> bool:
@@ -126,9 +174,15 @@ class Reweight(BaseWeighting):
     def _resting(self) -> bool:
         return self._steps % self._every > 0
 
-    def _examine(self, visit: Visit, task: str) -> None:
-        """May this model's batches of this task be scored by ghost?"""
+    def _examine(self, visit: Visit) -> None:
+        """May batches of this task, with these parameters trained, be scored by ghost?"""
+        self._device = visit.passes[0].parameters[0].device
         try:
+            kind = f"{visit.passes[0].batch.task} {self._backend.trained(visit.passes[0])}"
+            if kind in self._checked:
+                if again(self._steps) and self._again is None:
+                    self._again = visit.passes[self._steps % len(visit.passes)]
+                return
             examine(self._backend, visit)
         except NotCovered as error:
             if self._asked == "ghost":
@@ -140,7 +194,7 @@ class Reweight(BaseWeighting):
             self.why = "every trained parameter belongs to a layer with a rule"
             self._say()
         if any(len(here.batch.mass) > 1 for here in visit.passes):  # one example says nothing about rows
-            self._checked.append(task)
+            self._checked.append(kind)
         confirm(self._backend, visit)
 
     def _take(self, name: str, why: str) -> None:
@@ -158,11 +212,32 @@ class Reweight(BaseWeighting):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"steps": self._steps, "taken": self.taken, "why": self.why}
-        state |= {"checked": list(self._checked), "trained": self._trained}
-        return state | {"backend": self._backend.state_dict() if self._backend else {}}
+        return state | {"checked": list(self._checked), "backend": self._backend.state_dict() if self._backend else {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._steps, self._checked, self._trained = state["steps"], list(state["checked"]), state["trained"]
+        self._steps, self._checked = state["steps"], list(state["checked"])
         if state["taken"]:
             self._take(state["taken"], state["why"])
             self._backend.load_state_dict(state["backend"])
+
+
+def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tensor]:
+    """() the share of each class in the weights of a step, over the batches and micro-batches of this rank.
+
+    Of the classes that the step met, by task; nothing of tasks whose labels are no class indices.
+    """
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for batch, one in (pair for pairs in done for pair in pairs):
+        labels = batch.labels
+        if isinstance(labels, Tensor) and labels.shape == one.weights.shape and not labels.is_floating_point():
+            parts.setdefault(batch.task, []).append((labels, one.weights))
+    found = {}
+    for task, pairs in parts.items():
+        labels, weights = (torch.cat(column) for column in zip(*pairs, strict=True))
+        classes, place = labels.unique(return_inverse=True)
+        if len(classes) > _CLASSES:
+            continue
+        sums = torch.zeros(len(classes), device=weights.device).index_add(0, place.to(weights.device), weights.float())
+        shares = sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)
+        found |= {f"class_share_{task}_{c}": share for c, share in zip(classes.tolist(), shares, strict=True)}
+    return found

@@ -1,9 +1,17 @@
-"""Two checks of `ghost` on the first batch of each task, so that a wrong rule or a wrong row stops the run.
+"""Checks of `ghost`, so that no score counts that comes from a wrong rule or a wrong row.
 
-1. Exact: the gradient of sum r_i l_i, r uneven, from the recorded rows against that of a plain pass. It
-   differs where rows are not examples, a parameter is used past its module, or examples are coupled.
+1. Exact: the gradient of sum r_i l_i, r uneven, from the recorded rows against that of a plain pass. It differs where
+   rows are not examples, a parameter is used past its module, or examples are coupled. Before the scores count of the
+   first pass of each kind (`kinds.py`: operations, modules, how rows relate to examples, task, what is trained, train
+   or eval), and of one pass at steps 10 and 50 and every 250th: 4/3 plain passes more. They are counted in the first
+   step alone, so that what a step is said to cost does not depend on which were measured.
 2. Independent: the scores against those of `logit_fd`, by rank and sign. It differs where the rule of an inner product
-   is wrong, or where two passes under the same masks differ.
+   is wrong, or where two passes under the same masks differ. On the first batch of each task and set of trained
+   parameters; later kinds of pass have <clean, sum r_i g_i> against sum r_i u_i instead, which costs nothing.
+
+So rows that change their order are seen at once where operations, modules or the relation of shapes change, or where an
+index, mask, sort or list of sizes picks them. A model that moves rows by other means (a product with a permutation
+matrix, slices written in place) and moves none on the batch that was examined is seen by the check now and then.
 """
 
 from __future__ import annotations
@@ -15,10 +23,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradworks.methods._core.tensors import add_, norm, precision
-from gradworks.methods.weightings._backends.ghost import LAYOUTS, Ghost
-from gradworks.methods.weightings._backends.layers import Few, NotCovered
+from gradworks.methods._core.tensors import add_, dot, norm, precision
+from gradworks.methods.weightings._backends.ghost import LAYOUTS, Ghost, Recorded
+from gradworks.methods.weightings._backends.layers import NotCovered
 from gradworks.methods.weightings._backends.logit_fd import TAU, LogitFd
+from gradworks.methods.weightings._backends.losses import COUPLED, coupled, uneven
 from gradworks.spec import Pass, Visit
 
 # Relative error of a gradient that is a matter of rounding, per module. Seen on 15 small and large models: at most 5e-6
@@ -40,8 +49,26 @@ _FULL, _HALF = _Judge(0.03, 0.9, 0.25), _Judge(1.0, 0.75, math.inf)
 _FEWEST = 8  # fewer signs or pairs say nothing by their share
 
 
+class Changed(NotCovered):
+    """A kind of pass that was examined, and right, is not right any more."""
+
+
+class _Plain(NamedTuple):
+    """What an examination compares with."""
+
+    r: Tensor
+    gradient: list[Tensor]
+
+
+def again(step: int) -> bool:
+    """Whether a kind of pass that was examined is examined again in this step."""
+    return step in (10, 50) or step % 250 == 249
+
+
 def examine(ghost: Ghost, visit: Visit) -> None:
-    """The exact check; finds the layout of rows where they are not contiguous. Keeps nothing but `ghost.layouts`.
+    """The exact check on the largest micro-batch; finds the layout of rows where they are not contiguous.
+
+    Keeps nothing but `ghost.layouts`.
 
     Raises:
         NotCovered: ghost cannot serve this model on some rank.
@@ -60,21 +87,67 @@ def examine(ghost: Ghost, visit: Visit) -> None:
         raise NotCovered("", "it cannot on another rank")
 
 
-def _exact(ghost: Ghost, here: Pass) -> None:
-    modules = ghost.modules(here)
-    losses = here.loss(here.outputs())  # a pass of its own: recording must not change what the model computes
-    r = (torch.arange(1, len(losses) + 1, device=losses.device) * 0.6180339887).frac().to(losses) + 0.01
-    plain = here.backward((r * losses).sum())
+def admitted(ghost: Ghost, here: Pass, check: bool) -> Recorded:
+    """One pass, recorded, that was examined if none of its kind was before.
+
+    Args:
+        ghost: prepared.
+        check: examine it in any case.
+
+    Raises:
+        NotCovered: its scores must not count.
+    """
+    before = here.count(0)
+    if not check:
+        recorded = _recorded(ghost, here)
+        if recorded.kind in ghost.layouts:
+            if not recorded.row_wise and coupled(recorded.outputs, recorded.losses):
+                raise NotCovered("", COUPLED)
+            return recorded
+        del recorded  # its graph and that of the plain pass would be in memory at once
+        here.count(before - here.count(0))
+    recorded, plain = _exact(ghost, here, besides=True)
+    direction = ghost.direction()
+    expected, made = dot(direction, plain.gradient), (plain.r * ghost.scores(recorded)).sum()
+    bound = (_EXACT_HALF if _half(here, recorded.outputs) else _EXACT) * norm(direction) * norm(plain.gradient)
+    if bool((made - expected).abs() > bound):
+        raise NotCovered("", "its scores do not add up to the product with the gradient")
+    return recorded
+
+
+def _recorded(ghost: Ghost, here: Pass) -> Recorded:
     try:
-        recorded = ghost.record(here)
+        return ghost.record(here)
     except NotCovered:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise NotCovered("", f"a recorded forward pass fails: {str(error).splitlines()[0]}") from error
-    ghost.backward(recorded)
+
+
+def _exact(ghost: Ghost, here: Pass, besides: bool = False) -> tuple[Recorded, _Plain]:
+    """`besides`: the plain pass is not counted."""
+    modules, before = ghost.modules(here), here.count(0)
+    outputs = here.outputs()  # a pass of its own: recording must not change what the model computes
+    losses = here.loss(outputs)
+    if coupled(outputs, losses):
+        raise NotCovered("", COUPLED)
+    r = uneven(losses)
+    plain = here.backward((r * losses).sum())
+    del outputs, losses
+    if besides:
+        here.count(before - here.count(0))
+    recorded = _recorded(ghost, here)
+    try:
+        ghost.backward(recorded)
+    except RuntimeError as error:  # of what runs the forward pass again, as checkpointing does
+        raise NotCovered("", f"its backward pass fails: {str(error).splitlines()[0]}") from error
+    layouts: dict[str, str] = {}
+    recorded.layouts = layouts
     tried: dict[str, int] = {}
     reasons: dict[str, str] = {}
     while True:
+        for use in recorded.uses:
+            use.small = None  # of the layout before
         try:
             with torch.no_grad():
                 made = ghost.weighted(recorded, r)
@@ -83,16 +156,15 @@ def _exact(ghost: Ghost, here: Pass) -> None:
         except NotCovered as error:
             wrong, reason = [error.module], error.reason
         if not wrong:
-            return
+            ghost.layouts[recorded.kind] = layouts
+            return recorded, _Plain(r, plain)
         for name in wrong:
             reasons.setdefault(name, reason)  # of the rows as they usually are
             tried[name] = tried.get(name, 0) + 1
             if tried[name] == len(LAYOUTS):
-                ghost.layouts.clear()
-                raise NotCovered(name, reasons[name])
-            ghost.layouts[name] = LAYOUTS[tried[name]]
-        for use in recorded.uses:
-            use.small = None  # of the layout before
+                known = ghost.layouts.pop(recorded.kind, None) is not None
+                raise (Changed if known else NotCovered)(name, reasons[name])
+            layouts[name] = LAYOUTS[tried[name]]
 
 
 def _half(here: Pass, outputs: Sequence[Tensor]) -> bool:
@@ -138,7 +210,13 @@ def confirm(ghost: Ghost, visit: Visit) -> None:
     counts = torch.zeros(6, dtype=torch.float64, device=visit.passes[0].parameters[0].device)
     judge = _FULL
     for here in visit.passes:
-        recorded = ghost.record(here)
+        try:
+            recorded = ghost.record(here)
+        except NotCovered:
+            recorded = None
+        if recorded is None or recorded.kind not in ghost.layouts:  # examined before its scores count
+            here.held.pop("moved", None)
+            continue
         judge = _HALF if _half(here, recorded.outputs) else judge
         expected = other.scores(here, recorded.outputs, recorded.losses)
         counts += compared(ghost.scores(recorded), expected, judge.noise)
@@ -169,7 +247,7 @@ def compared(a: Tensor, b: Tensor, noise: float) -> Tensor:
 
 def _responsible(ghost: Ghost, here: Pass, noise: float) -> str:
     """The module whose own part of the scores disagrees most, each moved alone."""
-    clean = [t.full() if isinstance(t, Few) else t for t in ghost.clean]
+    clean = ghost.direction()
     recorded = ghost.record(here)
     cotangents = torch.autograd.grad(recorded.losses.sum(), recorded.outputs, retain_graph=True, allow_unused=True)
     ghost.backward(recorded)

@@ -14,8 +14,8 @@ are kept.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradworks.methods.weightings._backends import gru
+from gradworks.methods.weightings._backends.kinds import Kinds
 from gradworks.methods.weightings._backends.layers import RULES, Few, Gradients, NotCovered, Rows, Use
+from gradworks.methods.weightings._backends.structure import Uneven, digest
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 CONTIGUOUS, STACKED, SECOND = "contiguous", "stacked", "second"
@@ -38,6 +40,9 @@ class Recorded:
     outputs: Outputs
     losses: Tensor
     uses: list[Use]
+    kind: str = ""  # see `kinds.py`
+    row_wise: bool = True  # the losses consist of operations that do not mix rows
+    layouts: Mapping[str, str] = field(default_factory=dict)  # of modules whose rows are not contiguous
     gradients: Sequence[Tensor | None] = ()  # of the sum of the losses, by the output of each use
 
 
@@ -133,11 +138,13 @@ class Ghost:
     """See `Reweight`, which asks for `record`, `scores` and `gradient` in this order."""
 
     def __init__(self) -> None:
-        self.layouts: dict[str, str] = {}  # of modules whose rows are not contiguous
+        self.layouts: dict[str, dict[str, str]] = {}  # of each kind of pass that was examined
+        self._kinds = Kinds()
         self.clean: list[Tensor | Few] | None = None  # the clean gradient, until its memory is given away
         self._last: Pass | None = None
         self._modules: list[tuple[str, nn.Module]] = []
         self._of: list[nn.Module | nn.Parameter] = []
+        self._trained = ""
 
     def prepare(self, visit: Visit) -> None:
         with contextlib.ExitStack() as stack:
@@ -162,16 +169,31 @@ class Ghost:
         of = [here.model, *here.parameters]
         if list(map(id, self._of)) != list(map(id, of)):
             self._modules, self._of = covered(here.model), of
+            self._trained = digest([name for name, p in here.model.named_parameters() if p.requires_grad])
         return self._modules
+
+    def trained(self, here: Pass) -> str:
+        """Names the set of trained parameters. Raises NotCovered."""
+        self.modules(here)
+        return self._trained
 
     def record(self, here: Pass) -> Recorded:
         """The forward pass."""
         with recording(self.modules(here), len(here.batch.mass)) as uses:
             outputs = here.outputs()
-            return Recorded(here, outputs, here.loss(outputs), uses)
+            recorded = Recorded(here, outputs, here.loss(outputs), uses)
+        more = (here.batch.task, here.model.training, self._trained)
+        try:
+            recorded.kind, recorded.row_wise = self._kinds(outputs, recorded.losses, uses, here.parameters, *more)
+        except Uneven as error:
+            raise NotCovered("", str(error)) from None
+        recorded.layouts = self.layouts.get(recorded.kind, {})
+        return recorded
 
     def backward(self, recorded: Recorded) -> None:
         """The backward pass through the activations, which ends at the outputs of the layers."""
+        if recorded.gradients:
+            return
         here, edges = recorded.here, [use.edge for use in recorded.uses]
         with torch.enable_grad():
             total, before = recorded.losses.sum(), here.count(0)
@@ -247,7 +269,7 @@ class Ghost:
                 recorded.uses[i] = recorded.gradients[i] = None
             if g is None:
                 continue
-            layout, tails = self.layouts.get(use.name, CONTIGUOUS), use.rule.tail(use)
+            layout, tails = recorded.layouts.get(use.name, CONTIGUOUS), use.rule.tail(use)
             both = []
             for t, tail in zip((use.x, g), tails, strict=True):
                 rows = 1 if t is use.x and t.shape[0] == 1 and not use.time_major else n
@@ -261,11 +283,15 @@ class Ghost:
                 use.large = id(use.weight) in mine and use.weight not in made
             yield use, *both
 
+    def direction(self) -> list[Tensor]:
+        """The clean gradient, all of it."""
+        return [t.full() if isinstance(t, Few) else t for t in self.clean]
+
     def end(self, reduce: Reduce) -> None:
         self.clean = self._last = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"layouts": dict(self.layouts)}
+        return {"layouts": {kind: dict(layouts) for kind, layouts in self.layouts.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.layouts = dict(state["layouts"])
+        self.layouts = {kind: dict(layouts) for kind, layouts in state["layouts"].items()}

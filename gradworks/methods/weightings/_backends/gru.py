@@ -98,6 +98,8 @@ def forward(module: nn.GRU, name: str, record: Record | None) -> Callable[..., t
 
     def run(x: Any, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not isinstance(x, Tensor) or x.ndim != 3:
+            if record is None:
+                return nn.GRU.forward(module, x, hx)
             raise NotCovered(name, "a GRU over packed sequences or without a batch dimension is not covered")
         if not torch.is_grad_enabled():
             return nn.GRU.forward(module, x, hx)

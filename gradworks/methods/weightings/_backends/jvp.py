@@ -2,21 +2,25 @@
 
 With z the outputs, v the clean gradient and c_i = d l_i / d z_i:  u_i = <v, grad l_i> = <c_i, J_i v>. J v is the
 tangent of the outputs when the parameters carry the tangent v (Pearlmutter, 1994, Neural Computation 6(1), the R
-operator): exact, where `logit_fd` takes a finite difference. Same dropout masks; the loss itself needs no forward mode.
+operator): exact, where `logit_fd` takes a finite difference. Same dropout masks; the loss itself needs no forward mode,
+and one that reads the outputs of other examples too is differentiated whole (`losses.py`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from gradworks.methods._core import derivatives
-from gradworks.methods._core.bases import Stateless
+from gradworks.methods.weightings._backends.losses import Coupling, along
+from gradworks.methods.weightings._backends.padding import moving, resting
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 
-class Jvp(Stateless):
+class Jvp:
     """Cost: the clean gradient, and a forward pass with its tangent, three thirds of a pass: (6 + 3r) / 3 in all.
 
     The tangent of x W is dx W + x dW, twice the products of the pass itself. Its graph is not kept: the first pass of
@@ -25,6 +29,7 @@ class Jvp(Stateless):
 
     def __init__(self) -> None:
         self._direction: list[Tensor] = []
+        self._coupled = Coupling()
 
     def prepare(self, visit: Visit) -> None:
         self._direction = visit.clean_gradient()
@@ -37,7 +42,8 @@ class Jvp(Stateless):
         """
         cotangents = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
         before = here.count(0)
-        with torch.no_grad(), forward_ad.dual_level():
+        padding = moving(here.model, here.parameters, self._direction)
+        with torch.no_grad(), forward_ad.dual_level(), resting(padding):
             pairs = zip(here.parameters, self._direction, strict=True)
             try:
                 duals = here.outputs([forward_ad.make_dual(p.detach(), d) for p, d in pairs])
@@ -45,6 +51,8 @@ class Jvp(Stateless):
                 raise refusal(error, "jvp", "forward-mode derivative", here.model) from None
             tangents = [forward_ad.unpack_dual(z).tangent for z in duals]
         here.count(2 * (here.count(0) - before))  # the tangents of as many forward passes as the objective makes
+        if self._coupled(outputs, losses, cotangents):
+            return along(outputs, losses, tangents)
         score = torch.zeros_like(losses)
         for c, t in zip(cotangents, tangents, strict=True):
             if c is not None and t is not None:
@@ -53,6 +61,12 @@ class Jvp(Stateless):
 
     def end(self, reduce: Reduce) -> None:
         self._direction = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"coupled": list(self._coupled.found)} if self._coupled.found else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._coupled.found = list(state.get("coupled", []))
 
 
 def refusal(error: Exception, backend: str, kind: str, model: nn.Module) -> Exception:

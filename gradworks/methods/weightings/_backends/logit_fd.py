@@ -1,7 +1,8 @@
 """Inner products of gradients from a finite difference of the outputs.
 
 With z the outputs, v the clean gradient and c_i = d l_i / d z_i:  u_i = <v, grad l_i> = <c_i, J_i v>, and J_i v is
-(z(theta + a v) - z(theta)) / a under the same dropout masks. The difference is taken of the outputs, not of the losses:
+(z(theta + a v) - z(theta)) / a under the same dropout masks; losses that read the outputs of other examples too are
+differentiated whole (`losses.py`). The difference is taken of the outputs, not of the losses:
 the loss would add its own curvature to the error. Works for every architecture, since it needs forward passes only.
 
 The step moves the parameters by a distance that changes the outputs by tau (root mean square): small steps drown in
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._core.tensors import least_distance, move, norm, precision
+from gradworks.methods.weightings._backends.losses import Coupling, along
+from gradworks.methods.weightings._backends.padding import Rows, moving, resting
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 # about the square root of the rounding of each type: there rounding and curvature err alike
@@ -39,6 +42,8 @@ class LogitFd:
         self._step = 0.0  # a
         self._target = 0.0
         self._point: list[Tensor] | None = None
+        self._coupled = Coupling()
+        self._padding: Rows = []
         # per batch of the step: sums of squares of change and of outputs, and how many outputs there are
         self._seen: dict[int, Tensor] = {}
 
@@ -53,16 +58,18 @@ class LogitFd:
         if self._distance is None and 0 < length < math.inf:
             self._calibrate(visit, theta, direction, length)
         self._step = (self._distance or 1.0) / length if length > 0 else 1.0
+        self._padding = moving(visit.passes[0].model, visit.passes[0].parameters, direction)
         move(direction, theta, direction, self._step)  # in place: the clean gradient is not needed again
         if not visit.holds:  # else the first pass must first make what is held
             for here in visit.passes:
-                here.held["moved"] = here.moved(self._point)
+                here.held["moved"] = self._moved(here)
             self._point = None
 
     def scores(self, here: Pass, outputs: Outputs, losses: Tensor) -> Tensor:
         """(n,) u, up to one positive factor for all."""
         cotangents = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
-        moved = here.held.pop("moved") if self._point is None else here.moved(self._point)
+        moved = here.held.pop("moved") if self._point is None else self._moved(here)
+        coupled, changes = self._coupled(outputs, losses, cotangents), []
         score = torch.zeros_like(losses)
         seen = torch.zeros(3, dtype=torch.float64, device=losses.device)
         for c, z, m in zip(cotangents, outputs, moved, strict=True):
@@ -70,14 +77,23 @@ class LogitFd:
                 continue
             z = z.detach().to(losses.dtype)
             change = m.to(losses.dtype) - z
-            score = score + (c * change).flatten(1).sum(1)
+            changes.append(change)
+            if not coupled:
+                score = score + (c * change).flatten(1).sum(1)
             seen += torch.stack([change.square().sum(), z.square().sum(), z.new_tensor(z.numel())])
         self._seen[here.index] = self._seen.get(here.index, 0) + seen
+        if coupled:
+            read = [z for z, c in zip(outputs, cotangents, strict=True) if c is not None]
+            score = along(read, losses, changes)
         return score.detach() / self._step
+
+    def _moved(self, here: Pass) -> Outputs:
+        with resting(self._padding):
+            return here.moved(self._point)
 
     def end(self, reduce: Reduce) -> None:
         """Let the distance follow the change seen, over all batches, micro-batches and ranks of the step."""
-        self._point = None
+        self._point, self._padding = None, []
         if not self._seen:
             return
         shared = [torch.stack(list(self._seen.values()))]
@@ -114,7 +130,8 @@ class LogitFd:
                 break
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._distance is None else {"distance": self._distance}
+        state = {} if self._distance is None else {"distance": self._distance}
+        return state | ({"coupled": list(self._coupled.found)} if self._coupled.found else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._distance = state.get("distance")
+        self._distance, self._coupled.found = state.get("distance"), list(state.get("coupled", []))

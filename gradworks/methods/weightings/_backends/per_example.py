@@ -8,6 +8,8 @@ slower on a BERT of 2 layers of 128; torch.func's gradient per example would dra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,14 @@ from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 
 class PerExample(Stateless):
-    """Cost: the clean gradient, and a backward pass per example: (3 + 3r + 2n) / 3 passes in all."""
+    """Cost: the clean gradient, and a backward pass per example: (3 + 3r + 2n) / 3 passes in all.
 
-    def __init__(self) -> None:
-        self._direction: list[Tensor] = []
+    Args:
+        direction: the clean gradient, where there is one before `prepare`.
+    """
+
+    def __init__(self, direction: Sequence[Tensor] = ()) -> None:
+        self._direction = list(direction)
 
     def prepare(self, visit: Visit) -> None:
         self._direction = visit.clean_gradient()

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import yaml
+
 from gradworks import s3
 from gradworks.stage.errors import InputError
 
@@ -119,8 +121,9 @@ class Places:
     # entries of dvc.lock
     def put_entry(self, run: str, stage: str, entry: dict[str, Any]) -> dict[str, str]:
         """Write a stage's entry of dvc.lock; returns its URI and digest."""
-        digest = _digest(entry)
-        body = json.dumps({"stage": stage, "entry": entry, "sha256": digest}, indent=1, sort_keys=True)
+        text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True)  # JSON has no keys that are numbers
+        digest = _digest(text)
+        body = json.dumps({"stage": stage, "entry": text, "sha256": digest}, indent=1)
         uri = self.put(self.key("locks", run, f"{encoded(stage)}.json"), body.encode())
         return {"uri": uri, "sha256": digest}
 
@@ -141,9 +144,10 @@ class Places:
     def _checked(self, key: str, body: bytes, stage: str) -> dict[str, Any]:
         try:
             found = json.loads(body)
-            if found["stage"] == stage and found["sha256"] == _digest(found["entry"]):
-                return found["entry"]
-        except (ValueError, KeyError, TypeError):
+            text = found["entry"]
+            if found["stage"] == stage and found["sha256"] == _digest(text):
+                return yaml.safe_load(text)
+        except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             pass
         raise self._damaged(key, body, f"the lock entry of {stage} with its own digest")
 
@@ -173,5 +177,5 @@ class Places:
         return found
 
 
-def _digest(entry: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -166,7 +166,7 @@ ROWS = (
      'tests/kubeflow/test_pod.py::test_an_object_that_is_there_with_other_bytes_is_pushed_again'),
     ('gradworks/kubeflow/objects.py', 'if any(_overlap(out.path, dep) for dep in _read(stage))', 'if True',
      'tests/kubeflow/test_pod.py::test_a_stage_reads_only_what_it_needs'),
-    ('gradworks/kubeflow/places.py', 'found["sha256"] == _digest(found["entry"])', 'True',
+    ('gradworks/kubeflow/places.py', 'found["sha256"] == _digest(text)', 'True',
      'tests/kubeflow/test_pod.py::test_upstreams_have_to_have_finished_and_their_entries_to_be_whole'),
     ('gradworks/kubeflow/watch.py', 'line = line.replace(secret, b"***")', 'pass',
      'tests/kubeflow/test_pod.py::test_a_secret_of_the_environment_stands_in_no_log'),

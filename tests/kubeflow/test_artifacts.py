@@ -266,7 +266,7 @@ def test_verify_reads_what_gradworks_itself_keeps(checkout, capsys):
     assert told(capsys, "verify", "--run", "one")["objects"] == 11 + 4 + 1
     places.put(places.key("code", f"abc-{digest}.tar.gz"), b"Bundle")
     entry = places.get(places.key("locks", "one", "double@a.json"))
-    places.put(places.key("locks", "one", "double@a.json"), entry.replace(b'"sleep": 1', b'"sleep": 2'))
+    places.put(places.key("locks", "one", "double@a.json"), entry.replace(b"sleep: 1", b"sleep: 2"))
     for args in ((), ("--run", "one")):
         with pytest.raises(SystemExit):
             run("verify", "--json", *args)

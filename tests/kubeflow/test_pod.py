@@ -158,11 +158,17 @@ def test_upstreams_have_to_have_finished_and_their_entries_to_be_whole(world):
     assert ended == 2 and "error: join: run early has no lock entry of double@a" in said
     copy_of_run(world, "bitten", ["double@a", "double@b"])
     key = world.places.key("locks", "bitten", "double@a.json")
-    world.places.put(key, world.places.get(key).replace(b"194", b"195").replace(b'"md5": "', b'"md5": "0', 1))
+    world.places.put(key, world.places.get(key).replace(b"194", b"195").replace(b"md5: ", b"md5: 0", 1))
     ended, said = world.pod("bitten", "join")
     assert ended == 2 and f"s3://gradworks/{key}: damaged" in said
     with pytest.raises(InputError, match="damaged"):
         world.places.entries("bitten")
+
+
+def test_an_entry_comes_back_as_it_was(world):
+    entry = {"cmd": "x", "params": {"params.yaml": {"fetch.s": {"labels": {0: "no", 2: "ja – größer", None: "b"}}}}}
+    world.places.put_entry("keys", "fetch@s", entry)
+    assert world.places.entry("keys", "fetch@s") == entry == world.places.entries("keys")["fetch@s"]
 
 
 def test_a_failed_stage_leaves_its_log_and_no_entry(world, tmp_path):

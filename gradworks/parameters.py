@@ -297,6 +297,13 @@ def _data(
         if source.kind == "file" and (needed or folder.is_dir()):
             found[name] = files.splits_of(folder, source.files, f"{params}: fetch.{name}")
     drawn.check_files(found, f"{params}: corrupt.splits")
+    for path in dict.fromkeys(getattr(drawn.splits, split).from_ for split in splits.NAMES):
+        name, _, split = path.partition("/")
+        if name in found:
+            where = f"{params}: fetch.{name}"
+            own = _task(sources[name].task or values["task"], f"{where}.task")
+            asked = _program("fetch").asked_of(sources[name], own, where)
+            files.check_columns(own, found[name][split], sources[name].layout, asked)
     missing = not_there(params, values)
     if missing and needed:
         path, _, key = missing[0].partition(", of ")

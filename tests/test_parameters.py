@@ -1,5 +1,6 @@
 """The whole params file is checked before anything runs: mistakes that people make, and what is said of each."""
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -215,6 +216,31 @@ def test_a_test_file_that_is_the_training_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"mine/test and mine/train are the same file, test\.csv"):
         checked(tmp_path, own, **{"data__mine__train.csv": rows, "data__mine__test.csv": rows})
     checked(tmp_path, own, **{"data__mine__test.csv": rows + "c,d,neutral\n"})
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "found"),
+    [
+        ("premise,hypothesis,label", {}, ""),
+        ("premise,hypothesis,label", {"premise": "text_a"}, r"train\.csv: no column for premise: expected 'text_a'"),
+        ("text_a,hypothesis,label", {}, r"train\.csv: no column for premise"),
+        ("premise,hypothesis,class", {}, r"train\.csv: no column for label"),
+        ("premise,hypothesis,class", {"label": "class"}, ""),
+    ],
+)
+def test_columns_are_looked_up_in_the_headers_of_files(tmp_path, header, columns, found):
+    def mine(values):
+        own(values)
+        values["fetch"]["mine"]["columns"] = columns
+
+    files = {f"data__mine__{split}.csv": f"{header}\n{split},b,neutral\n" for split in ("train", "test")}
+    with pytest.raises(InputError, match=found) if found else contextlib.nullcontext():
+        checked(tmp_path, mine, **files)
+
+
+def test_a_parquet_file_that_is_none_is_said_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"train\.parquet: not a readable Parquet file"):
+        checked(tmp_path, own, **{"data__mine__train.parquet": "PAR0", "data__mine__test.parquet": "PAR0, too"})
 
 
 def test_compile_with_a_mistake_ends_before_anything_is_compiled(tmp_path):

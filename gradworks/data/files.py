@@ -52,6 +52,28 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
     return found
 
 
+def check_columns(row: Row, path: Path, layout: layouts.Layout | None, asked: records.Asked) -> None:
+    """Whether a file's header names the texts and the label; one that only its rows tell is left to `read`.
+
+    Raises:
+        InputError: a column is not there, or the header is broken.
+    """
+    layout = layout or layouts.detect(path)
+    if layout == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            names = pq.read_schema(path).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    elif layout in layouts.WITH_HEADER:
+        names = layouts.read(path, layout, asked.header).names
+    else:
+        return
+    records.columns_of(row, names, str(path), asked)
+
+
 def read(
     row: Row,
     paths: Mapping[str, Path],

@@ -25,6 +25,7 @@ _NESTED = {
     "multirc": ("id", "passage", "group", "question", "answer", "label"),
     "eraser": ("id", "question", "label", "passage"),
 }
+WITH_HEADER = ("tsv", "csv", "cola")
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
 
 
@@ -170,11 +171,11 @@ def read(
     """
     layout = layout or detect(path)
     assert layout in get_args(Layout)
-    if header and layout not in ("tsv", "csv", "cola"):
+    if header and layout not in WITH_HEADER:
         raise InputError(f"{path}: header: found it for a file of the layout {layout}\nexpected none: its rows name their fields")  # fmt: skip  # noqa: E501
     if layout == "parquet":
         return _parquet(path, advance)
-    if layout in ("tsv", "csv", "cola"):
+    if layout in WITH_HEADER:
         header = header or (_COLA if layout == "cola" else None)
         return Table(*delimited.read(Lines(path, advance), "," if layout == "csv" else "\t", header, whole))
     return _json(path, layout, advance)

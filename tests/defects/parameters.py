@@ -48,4 +48,6 @@ ROWS = (
      'tests/report/test_views.py::test_curves_by_hand'),
     ('gradworks/cli.py', '            _before_a_cluster(args)\n', '            pass\n',
      'tests/test_parameters.py::test_compile_with_a_mistake_ends_before_anything_is_compiled'),
+    ('gradworks/parameters.py', '            files.check_columns(own, found[name][split], sources[name].layout, asked)\n', '            pass\n',
+     'tests/test_parameters.py::test_columns_are_looked_up_in_the_headers_of_files'),
 )

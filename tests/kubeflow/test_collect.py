@@ -137,6 +137,7 @@ def test_a_lock_that_cannot_be_read_is_named_and_kept(made, clone, text, said, f
 
 def test_a_benchmark_does_not_begin_on_a_lock_with_a_conflict(tmp_path, monkeypatch):
     toy.git(tmp_path, "init", "-q")
+    (tmp_path / ".dvc").mkdir()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(SMALL))
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n>>>>>>> theirs\n")
     monkeypatch.chdir(tmp_path)

@@ -111,6 +111,11 @@ def test_what_kubernetes_takes_is_taken(more, tmp_path):
     read(LEAST | more, tmp_path)
 
 
+def test_a_number_in_quotation_marks_reaches_kubernetes_as_a_number(tmp_path):
+    given = {"tolerations": [{**KEY, "effect": "NoExecute", "tolerationSeconds": "300"}]}
+    assert read(LEAST | given, tmp_path).tolerations[0].toleration_seconds == 300
+
+
 BAD = [  # each is refused by Kubernetes' own validation: pkg/apis/core/validation and apimachinery/pkg/util/validation
     *({"tolerations": [one]} for one in (
         {**KEY, "operator": "Exists", "value": "x"}, {"operator": "Equal", "value": "x"}, {"value": "x"}, {},
@@ -119,7 +124,6 @@ BAD = [  # each is refused by Kubernetes' own validation: pkg/apis/core/validati
         {"key": "a b"}, {"key": "a/b/c"}, {"key": "/a"}, {"key": "a/"}, {"key": "A.b/c"}, {"key": "-a"},
         {"key": "x" * 64}, {"key": "a" * 254 + "/b"}, {**KEY, "value": "x y"}, {**KEY, "value": "x" * 64},
         {**KEY, "value": True}, {**KEY, "effect": "NoExecute", "tolerationSeconds": 2**63},
-        {**KEY, "effect": "NoExecute", "tolerationSeconds": "300"},
     )),
     *({"affinity": [{"matchExpressions": [{**KEY, **one}]}]} for one in (
         {"operator": "In"}, {"operator": "NotIn", "values": []}, {"operator": "Exists", "values": ["x"]},

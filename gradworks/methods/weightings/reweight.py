@@ -242,7 +242,7 @@ def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tenso
         if low < 0 or high >= _CLASSES:
             continue
         of = labels.to(weights.device)[:, None] == torch.arange(high + 1, device=weights.device)
-        sums = weights.float() @ of.float()  # bincount with weights is not deterministic on CUDA
+        sums = (of * weights.float()[:, None]).sum(0)  # bincount with weights is not deterministic on CUDA
         shares = (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).unbind()
         found |= {f"class_share_{task}_{c}": shares[c] for c, met in enumerate(of.any(0).tolist()) if met}
     return found

@@ -7,7 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradworks import simultaneous, statistics
+from gradworks import metrics, simultaneous, statistics
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """The lowest and the highest value that a metric can have."""
+    if metric in metrics.LOWER_IS_BETTER:
+        return 0.0, math.inf
+    return (-1.0, 1.0) if metric in ("matthews", "pearson", "spearman") else (0.0, 1.0)
 
 
 def differences(
@@ -17,6 +24,7 @@ def differences(
     better: int,
     examples: Mapping[tuple[str, str], tuple[float, int]],
     correlated: bool = True,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Each pair of methods compared, corrected over all pairs that two seeds have.
 
@@ -27,12 +35,14 @@ def differences(
         better: 1 where a higher score is better, -1 where a lower one is.
         examples: pair -> standard error of the difference over test examples, and how many; where it is known.
         correlated: all pairs have the same other method.
+        limits: the lowest and the highest score there can be.
 
     Returns:
         Pair -> the difference as results.json has it. `verdict`: "gain" or "loss" (the interval excludes 0),
         "undecided" or "no interval"; `value`, `base`: means of the two over the seeds that both have; `methods`: over
         how many comparisons it is corrected; `examples`: test examples whose variance the interval holds, None where it
-        is over seeds alone; `spreads`: "differ" where one of the two spreads clearly more than the others.
+        is over seeds alone; `spreads`: "differ" where one of the two spreads clearly more than the others. An interval
+        ends where no score can be; `detectable` is None where not even the best score would be found.
     """
     known = {m: {s: v for s, v in of.items() if statistics.is_number(v)} for m, of in values.items()}
     found = {pair: statistics.paired(*(known.get(name, {}) for name in pair)) for pair in pairs}
@@ -45,7 +55,7 @@ def differences(
         rule = simultaneous.Rule(cells, pool, judged, by, correlated)
         intervals = dict(zip(judged, rule.intervals([known[m][s] for m, s in cells]), strict=True))
     return {
-        pair: _one(pair, found[pair], known, better, intervals.get(pair), len(judged), examples.get(pair))
+        pair: _one(pair, found[pair], known, better, intervals.get(pair), len(judged), examples.get(pair), limits)
         for pair in pairs
     }
 
@@ -58,6 +68,7 @@ def _one(
     interval: simultaneous.Interval | None,
     methods: int,
     examples: tuple[float, int] | None,
+    limits: tuple[float, float],
 ) -> dict[str, Any]:
     made = dataclasses.asdict(found)
     seeds = sorted(known.get(pair[0], {}).keys() & known.get(pair[1], {}).keys(), key=str)
@@ -66,9 +77,12 @@ def _one(
              zip(("value", "base"), pair, strict=True)} if seeds else {"value": None, "base": None}  # fmt: skip
     made["examples"] = examples[1] if examples and interval else None
     if interval:
-        low, high = found.mean - interval.half, found.mean + interval.half
+        most = limits[1] - limits[0]
+        low, high = max(found.mean - interval.half, -most), min(found.mean + interval.half, most)
+        room = limits[1] - made["base"] if better > 0 else made["base"] - limits[0]
         made |= {"se": interval.se, "low": low, "high": high, "p": interval.p, "corrected_p": interval.corrected}
-        made |= {"detectable": interval.detectable, "spreads": interval.spreads, "note": ""}
+        made["detectable"] = interval.detectable if interval.detectable <= room else None
+        made |= {"spreads": interval.spreads, "note": ""}
         if interval.p < simultaneous.ALPHA and low <= 0 <= high and methods > 1:
             made["note"] = f"not beyond chance among {methods} methods compared"
     elif found.n >= simultaneous.FROM:  # nothing varies: only how often it came out alike says anything

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradworks import metrics, statistics
 from gradworks.report import caveats, cost, examples, words
-from gradworks.report.differences import differences
+from gradworks.report.differences import bounds, differences
 from gradworks.report.read import Inputs, adversarial_share, figure
 from gradworks.report.settings import Report, Target
 
@@ -103,8 +103,8 @@ def _compare(
     for name, others in (("difference", dict.fromkeys(family, baseline)), ("control", controls)):
         pairs = [(m, others[m]) for m in family if others.get(m) in family and others[m] != m]
         spread = examples.spread(inputs, family, target, pairs)
-        better = metrics.better(target.metric)
-        for (method, _), one in differences(values, weak, pairs, better, spread, name == "difference").items():
+        better, limits = metrics.better(target.metric), bounds(target.metric)
+        for (method, _), one in differences(values, weak, pairs, better, spread, name == "difference", limits).items():
             summaries[method][name][which] = one
 
 

@@ -164,8 +164,11 @@ def significant(one: dict[str, Any], better: int) -> str:
 
 def _power(shown: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """The smallest gain that the same rule would find, from the spread that was seen."""
-    known = [f"{place} {form.number(one['detectable'])} ({form.seeds(one['n'])})" for place, one in shown
-             if one["detectable"] is not None]  # fmt: skip
+    known = [
+        f"{place} {form.number(one['detectable']) if one['detectable'] else 'none'} ({form.seeds(one['n'])})"
+        for place, one in shown
+        if one["se"] is not None
+    ]
     if not known:
         return []
     return [f"Smallest true gain that this rule finds 4 times in 5: {', '.join(known)}."]

@@ -176,6 +176,8 @@ ROWS = (
      'tests/report/test_words.py::test_value_and_gap_of_a_sentence_are_of_the_same_seeds'),
     ('gradworks/report/differences.py', 'pool = [seed not in weak.get(method, ()) for method, seed in cells]', 'pool = [True for _ in cells]',
      'tests/test_simultaneous.py::test_cells_that_did_not_converge_do_not_enter_the_pool'),
+    ('gradworks/report/differences.py', 'interval.detectable if interval.detectable <= room else None', 'interval.detectable',
+     'tests/report/test_words.py::test_no_interval_and_no_detectable_gain_beyond_the_best_score_there_can_be'),
     ('gradworks/report/differences.py', 'p = 2.0 ** (1 - found.n)', 'p = 1.0',
      'tests/test_simultaneous.py::test_ten_seeds_without_any_spread_are_tested'),
     ('gradworks/report/examples.py', "variance -= (rest**2).sum() / ((seeds - 1) * (n - 1)) / seeds", "pass",

@@ -6,6 +6,7 @@ import pytest
 
 from gradworks import report
 from gradworks.report import form, words
+from gradworks.report.differences import bounds, differences
 from tests import runs_tree
 
 
@@ -14,7 +15,6 @@ def results_of(values, others=(), baseline="erm"):
     import dataclasses
 
     from gradworks import statistics
-    from gradworks.report.differences import differences
 
     pairs = [(method, baseline) for method in values if method != baseline]
     found = differences(values, {}, pairs, 1, {})
@@ -51,6 +51,21 @@ def test_two_seeds_have_an_interval_and_rarely_a_claim():
     values = {"erm": by_seed(0.5, 0.52), "reweight": by_seed(0.6, 0.61), "b": by_seed(0.51, 0.49)}
     said = " ".join(words.answer(results_of(values)))
     assert " gains " not in said and "+0.095 [−" in said and "no claim, the interval holds 0 (2 seeds" in said
+
+
+def test_no_interval_and_no_detectable_gain_beyond_the_best_score_there_can_be():
+    values = {"erm": by_seed(0.5, 0.52), "reweight": by_seed(0.6, 0.9), "b": by_seed(0.51, 0.49)}
+    pairs = [("reweight", "erm"), ("b", "erm")]
+    free = differences(values, {}, pairs, 1, {})["reweight", "erm"]
+    held = differences(values, {}, pairs, 1, {}, limits=bounds("accuracy"))["reweight", "erm"]
+    assert free["low"] < -1 and free["high"] > 1 and free["detectable"] > 0.49
+    assert (held["low"], held["high"], held["detectable"]) == (-1, 1, None) and held["verdict"] == free["verdict"]
+    lower = differences(values, {}, pairs, -1, {}, limits=bounds("log_loss"))["reweight", "erm"]
+    assert (lower["low"], lower["high"], lower["detectable"]) == (free["low"], free["high"], None)  # .51 at most
+    said = results_of(values)
+    for row in said["summaries"]:
+        row["difference"]["primary"] = held if row["method"] == "reweight" else None
+    assert "4 times in 5: noise none (2 seeds)." in " ".join(words.answer(said))
 
 
 def test_value_and_gap_of_a_sentence_are_of_the_same_seeds():

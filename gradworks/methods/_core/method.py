@@ -15,6 +15,7 @@ from gradworks.methods._core.buffers import Buffers
 from gradworks.methods._core.derivatives import refusal
 from gradworks.methods._core.entries import load
 from gradworks.methods._core.groups import as_batch, chunks, cycled
+from gradworks.methods._core.inside import computing_in, is_compiled
 from gradworks.methods._core.masks import Masks
 from gradworks.methods._core.options import integer
 from gradworks.methods._core.passes import Step, StepPasses, mean_by_name
@@ -178,7 +179,7 @@ class Method:
         once = once and not checked
         self.objective.begin(model)
         # what torch.compile made traces the calls that `Noise` would see
-        draws = devices or _compiled(model) or once
+        draws = devices or is_compiled(model) or once
         kept: dict[Any, Any] | None = None if draws else {}
 
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
@@ -250,7 +251,8 @@ class Method:
 
     def _gradient(self, passes: StepPasses, model: nn.Module) -> list[Tensor]:
         try:
-            return self.update.gradient(passes)
+            with computing_in(self._replay.lowest):
+                return self.update.gradient(passes)
         except CheckpointError as error:
             raise ValueError(
                 f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
@@ -299,10 +301,6 @@ def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return torch.sparse_coo_tensor(
         rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
     )
-
-
-def _compiled(model: nn.Module) -> bool:
-    return any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in model.modules())
 
 
 def _check_task(objective: Objective, task: Task, name: str) -> None:

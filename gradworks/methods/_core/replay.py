@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gradworks.methods._core.buffers import Buffers, Tree, swapped
 from gradworks.methods._core.cause import cause
 from gradworks.methods._core.difference import difference
+from gradworks.methods._core.inside import Seen, coarsest, is_compiled, shared
 from gradworks.methods._core.outside import Outside
 from gradworks.methods._core.point import fresh_autocast
 from gradworks.methods._core.tensors import precision
@@ -70,6 +71,7 @@ class Replay:
 
     Attributes:
         moving: names of buffers that move in a forward pass, as far as seen.
+        lowest: the coarsest type of what was computed with a graph.
         tree: of the model that was last checked, or found to need no check.
     """
 
@@ -81,6 +83,7 @@ class Replay:
         self._last: tuple | None = None  # of which parameters and modes `_setting` is
         self.tree = Tree()
         self.moving: list[str] = []
+        self.lowest: torch.dtype | None = None
 
     def check(
         self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Drawn], reduce: Reduce | None,
@@ -123,6 +126,8 @@ class Replay:
             found = found or self._differs(one)
             if of:
                 self._kinds.append(of)
+        if reduce is not None:
+            self.lowest = shared(self.lowest, reduce, parameters[0])
         if reduce is not None and _any(bool(found), parameters, reduce) and not found:
             found = "replay: on another rank a batch gave other outputs or losses the second time"
         if found:
@@ -140,23 +145,25 @@ class Replay:
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
         setting = hashlib.blake2b(repr((trained, modes)).encode(), digest_size=16).hexdigest()
         if setting != self._setting or self._last is not None:
-            self._kinds, self.moving = [], []
+            self._kinds, self.moving, self.lowest = [], [], None
         self._setting, self._last = setting, now
 
     def _differs(self, one: Evaluation) -> str:
         """Why the two evaluations differ, at most three lines; empty where they do not."""
         buffers, outside = Buffers(one.model, self.moving, tree=self.tree), Outside(one.model)
-        start = buffers.copies(all_of_them=True)
+        start, seen = buffers.copies(all_of_them=True), Seen()
 
         def evaluated(graph: bool) -> Outputs:
             copies = buffers.copies(start, all_of_them=True)
             with swapped(buffers.slots, copies):
-                made = one.outputs(graph)
+                with seen if graph and not is_compiled(one.model) else contextlib.nullcontext():
+                    made = one.outputs(graph)
                 self.moving += [name for name in buffers.moved(copies) if name not in self.moving]
                 return tuple(t.detach() for t in made)
 
         try:
             first, second = evaluated(False), evaluated(True)
+            self.lowest = coarsest((self.lowest, seen.kind))
             bound = _ROUNDING.get(_lowest(one.model, first), _ROUNDING_HALF)
             off = difference(first, second)
             if off > bound:
@@ -169,11 +176,13 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         kinds, moving = list(self._kinds), list(self.moving)
-        return {"since": self._since, "setting": self._setting, "kinds": kinds, "moving": moving}
+        lowest = str(self.lowest or "").removeprefix("torch.")
+        return {"since": self._since, "setting": self._setting, "kinds": kinds, "moving": moving, "lowest": lowest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._since, self._setting, self._last = state["since"], state["setting"], None
         self._kinds, self.moving = list(state["kinds"]), list(state["moving"])
+        self.lowest = getattr(torch, state["lowest"]) if state["lowest"] else None
 
 
 def _any(flag: bool, parameters: Sequence[Tensor], reduce: Reduce) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradworks.methods._core.inside import coarsest, lowest
+
 
 def norm(x: Sequence[Tensor]) -> Tensor:
     """() the Euclidean norm over all entries."""
@@ -97,6 +99,9 @@ def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor], sparse: boo
 
 
 def precision(x: Tensor) -> torch.dtype:
-    """The lowest precision in which a pass over a model with parameter `x` computes: its own, or autocast's."""
+    """The lowest precision in which a pass over a model with parameter `x` computes: its own, autocast's, or, within a
+    step, one that the model was seen to compute in.
+    """
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    own = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return coarsest((own, lowest())) or own

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.spec import Batch
+from gradworks.methods._core.bases import Stateless
+from gradworks.spec import Batch, Needs
 from tests.methods.own_models import gradient, made, off
 
 
@@ -61,9 +62,18 @@ class Total(nn.Module):
         return self.layer(x) + self.scale.sum() ** 2 * torch.eye(3)[0].to(x)
 
 
+class Level(Stateless):
+    """An entry of one's own whose gradient is expanded."""
+
+    needs = Needs(1)
+
+    def gradient(self, passes):
+        return [g.mean().expand_as(g) for g in passes.gradient(0)]
+
+
 @pytest.mark.parametrize(
     "update",
-    ["erm", "maml", "sam", "dotprod", {"dotprod": {"form": "exact"}}, "grad_norm_penalty",
+    [pytest.param(Level(), id="own"), "erm", "maml", "sam", "dotprod", {"dotprod": {"form": "exact"}}, "grad_norm_penalty",
      {"grad_norm_penalty": {"form": "exact"}}, "reptile", "fomaml"],
     ids=str,
 )  # fmt: skip

@@ -75,6 +75,8 @@ def test_two_machines_never_stand_in_one_column(tmp_path):
     assert "× 1.02" in rows["erm+clean"][first] and "–" in rows["erm+clean"][second]
     assert "–" in rows["reweight"][first] and "× 2.50" not in "".join(rows["reweight"])
     assert "–" in rows["erm"][first] and "× 1.00" in rows["erm"][second]  # cased, which stands below gru
+    cased = report.table(results).partition("clean · cased")[2].splitlines()[1]
+    assert cased.split()[:1] == ["erm"] and "×" not in cased  # it was measured on the other machine
     captions = re.findall(r"<caption><b>Cost</b> on (.*?):", html)
     assert captions == ["Processor &lt;9&gt;, 2 cores, 1 thread, torch 2.13.0", OTHER_NAME]
     assert (

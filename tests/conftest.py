@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -28,6 +29,13 @@ ROOT = Path(__file__).parent.parent
 os.environ["GRADWORKS_DATA"] = str((ROOT / os.environ.get("GRADWORKS_DATA", "data")).resolve())
 # with CI=true a test may be skipped for these reasons alone ("no GPU: ..." counts as "no GPU")
 ALLOWED_SKIPS = ("no GPU", "no real data")
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_of_another_test():
+    """kfp's runner has logging write to the standard error of the test that calls it, which is closed behind it."""
+    for handler in [h for h in logging.root.handlers if type(h) is logging.StreamHandler]:  # not pytest's own kinds
+        logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -73,8 +73,8 @@ class Level(Stateless):
 
 @pytest.mark.parametrize(
     "update",
-    [pytest.param(Level(), id="own"), "erm", "maml", "sam", "dotprod", {"dotprod": {"form": "exact"}}, "grad_norm_penalty",
-     {"grad_norm_penalty": {"form": "exact"}}, "reptile", "fomaml"],
+    [pytest.param(Level(), id="own"), "erm", "maml", "sam", "dotprod", {"dotprod": {"form": "exact"}},
+     "grad_norm_penalty", {"grad_norm_penalty": {"form": "exact"}}, "reptile", "fomaml"],
     ids=str,
 )  # fmt: skip
 def test_every_gradient_can_be_clipped_in_place(update):

@@ -33,7 +33,7 @@ ALLOWED_SKIPS = ("no GPU", "no real data")
 
 @pytest.fixture(autouse=True)
 def _no_handler_of_another_test():
-    """kfp's runner has logging write to the standard error of the test that calls it, which is closed behind it."""
+    """kfp's runner has logging write to the output of the test that calls it, which is closed behind it."""
     for handler in [h for h in logging.root.handlers if type(h) is logging.StreamHandler]:  # not pytest's own kinds
         logging.root.removeHandler(handler)
 

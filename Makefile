@@ -53,7 +53,7 @@ pins: setup ## resolve constraints.txt anew and write versions.json from it (ARG
 	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS PIP_CONFIG_FILE=/dev/null UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never \
 	  $(BIN)/uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest --python-version 3.11 \
 	  --no-annotate --no-header --quiet -o constraints.txt $(ARGS)
-	@$(BIN)/python -c 'import pathlib; from gradworks.stage.artefacts import write_json; \
+	@$(BIN)/python -c 'import pathlib; from gradworks.base.artifacts import write_json; \
 	  pins = dict(line.split(" ;")[0].split("==") for line in pathlib.Path("constraints.txt").read_text().splitlines()); \
 	  write_json(pathlib.Path("versions.json"), {name: pins[name] for name in ("torch", "transformers", "tokenizers")})'
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gradworks.kubeflow.places import Places
-from tests.kubeflow import toy
+from gradworks.store.places import Places
+from tests.cluster import toy
 
 _COMMAND = [sys.executable, "-P", "-c", "from gradworks.cli import main; main()", "artifacts", "ls"]
 

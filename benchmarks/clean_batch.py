@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 
 from components.train import Train
-from gradworks import models, stage
+from gradworks import base, models
+from gradworks.base import artifacts
 from gradworks.data.batching import Examples, balanced_rows, order, stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method
-from gradworks.stage import artefacts
 from gradworks.tasks import row
 from gradworks.tasks.heads import head
 
@@ -118,12 +118,12 @@ def correlation(scores: torch.Tensor, drawn: Iterator[list[int]], batch: int) ->
 
 def one_seed(folder: Path, seed: int) -> Found:
     """Train plainly and look at the scores at every moment."""
-    settings, task = stage.section(PARAMS, "train", Train), row(stage.value(PARAMS, "task"))
+    settings, task = base.section(PARAMS, "train", Train), row(base.value(PARAMS, "task"))
     model = models.create(folder / ENCODER, len(task.classes), seed).train()
     splits = {}
     for name in ("train", "clean"):
         file = folder / f"{seed}" / f"{name}.parquet"
-        table = artefacts.read_parquet(file, ["id", *task.texts, "label"])
+        table = artifacts.read_parquet(file, ["id", *task.texts, "label"])
         splits[name] = to_examples(table, task, model, settings.max_length, str(file))
     train, clean = splits["train"], splits["clean"]
     total = round(settings.epochs * -(-len(train) // settings.batch))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from gradworks.telemetry.hardware import processor
+from gradworks.cost.hardware import processor
 
 _ROOT = Path(__file__).parents[1]
 _TARGET, _RUNS = 5.0, 5  # seconds, processes
@@ -27,7 +27,8 @@ import json, sys, time
 from pathlib import Path
 marks = [("start", 0.0)]
 def mark(name): marks.append((name, time.process_time()))
-from gradworks.kubeflow import compile, stages, check
+from gradworks.cluster import compile, check
+from gradworks.store import stages
 mark("start Python, import gradworks")
 import dvc.fs, dvc.parsing, dvc.schema
 mark("import dvc")

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.plain import Case, Data, OfMethod, batches_of, side
 from benchmarks.rows import Work
-from gradworks.telemetry.operations import Operations
+from gradworks.cost.operations import Operations
 
 
 def counts(case: Case, warm_up: int = 3) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def counts(case: Case, warm_up: int = 3) -> dict[str, Any]:
     Returns:
         passes: `StepReport.passes`; forward, backward: passes seen by hooks, in thirds; operations: the ratio of
         floating-point operations. None where it cannot be seen: of peers, and of operations that cannot be counted
-        (see gradworks/telemetry/operations.py).
+        (see gradworks/cost/operations.py).
     """
     sizes, period = case.sizes, case.row.period
     k = batches_of(case)

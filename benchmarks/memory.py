@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.plain import Case, Data, batches_of, side
-from gradworks.telemetry import memory
+from gradworks.cost import memory
 
 STEPS = 3  # beyond a period: the optimizer's state is there from the second step on
 _IMPORTED = ("benchmarks.memory", "transformers.models.bert.modeling_bert")

@@ -25,9 +25,9 @@ from benchmarks.models import KINKED, MODELS, ON_CPU
 from benchmarks.plain import Case, Data, batches_of, side
 from benchmarks.profile import profile
 from benchmarks.rows import ROWS, Row, Work
-from gradworks.stage.artefacts import atomic_file, read_json, write_json
-from gradworks.telemetry.hardware import hardware
-from gradworks.telemetry.pairs import compare
+from gradworks.base.artifacts import atomic_file, read_json, write_json
+from gradworks.cost.hardware import hardware
+from gradworks.cost.pairs import compare
 
 COMMAND = "python -m benchmarks.methods"
 FOLDER = Path(__file__).parent

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from gradworks.kubeflow import local
+from gradworks.cluster import local
 from tests import docker
-from tests.kubeflow import toy
+from tests.cluster import toy
 
 _PLAIN = """
 mkdir code && cd code && python -c "
@@ -61,7 +61,7 @@ def measure(entries: int, rounds: int) -> dict[str, list[float]]:
         home, out = at / "aws", at / "out"
         home.mkdir()
         local._aws(home)
-        boot = (toy.ROOT / "gradworks/kubeflow/boot.py").read_text()
+        boot = (toy.ROOT / "gradworks/pod/boot.py").read_text()
         found: dict[str, list[float]] = {"pod": [], "commands": []}
         for i in range(rounds):
             runs.folder = out / str(i)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.plain import Case, Data, batches_of, side
-from gradworks.methods._core.passes import MicroBatch
+from gradworks.methods._shared.passes import MicroBatch
 
 ROUNDS = 9
 PARTS = ("passes", "optimizer", "other")

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 from components.train import Train
-from gradworks import models, stage
+from gradworks import base, models
+from gradworks.base import artifacts
 from gradworks.data.batching import stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method
-from gradworks.stage import artefacts
 from gradworks.tasks import row
 from gradworks.tasks.heads import head
 
@@ -60,10 +60,10 @@ class Run:
     """Training of one encoder and seed, a step at a time."""
 
     def __init__(self, folder: Path, encoder: str, seed: int, objective: object = "supervised"):
-        self.settings, task = stage.section(PARAMS, "train", Train), row(stage.value(PARAMS, "task"))
+        self.settings, task = base.section(PARAMS, "train", Train), row(base.value(PARAMS, "task"))
         self.model = models.create(folder / encoder, len(task.classes), seed).train()
         file = folder / "data" / "train.parquet"
-        table = artefacts.read_parquet(file, ["id", *task.texts, "label"])
+        table = artifacts.read_parquet(file, ["id", *task.texts, "label"])
         train = to_examples(table, task, self.model, self.settings.max_length, str(file))
         rate = self.settings.learning_rate
         groups = models.parameter_groups(self.model, self.settings.weight_decay)

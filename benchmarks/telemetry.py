@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradworks.telemetry import live, pairs, push
+from gradworks.cost import pairs
+from gradworks.telemetry import live, push
 
 ROOT = Path(__file__).parents[1]
 STEPS = 3000  # of a run; every second one is watched

@@ -11,21 +11,22 @@ examples:
 
 from pathlib import Path
 
-from gradworks import parameters, stage
-from gradworks.stage import artefacts, cells
-from gradworks.telemetry import hardware, live
+from gradworks import base, parameters
+from gradworks.base import artifacts, cells
+from gradworks.cost import hardware
+from gradworks.telemetry import live
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a file that says the grid was checked")
     args = parser.parse_args()
     live.begin("cells", args)
     parameters.check(args.params)
     cells.check(args.params)
     hardware.write(args.params)
-    artefacts.write_json(args.out, {"checked": True})
+    artifacts.write_json(args.out, {"checked": True})
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

@@ -16,10 +16,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data import corruptions, splits
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
@@ -44,7 +44,7 @@ def _tables(
             raise InputError(
                 f"{where}.{name}.from: no source {source!r} in {data}\nfound: {', '.join(there) or 'none'}"
             )
-        manifest = artefacts.check(data / source)
+        manifest = artifacts.check(data / source)
         if file.name not in manifest["files"]:
             why = manifest.get("left_out", {}).get(split)
             raise InputError(
@@ -54,7 +54,7 @@ def _tables(
         read_as = manifest["splits"].get(split, {}).get("label_values")
         if read_as:
             values[path] = read_as
-        table = found[path] = artefacts.read_parquet(file, ["id", *task.texts, "label"])
+        table = found[path] = artifacts.read_parquet(file, ["id", *task.texts, "label"])
         known = (*(task.classes or ()), *task.collapse)
         for key, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
             if task.classes and label not in known:
@@ -87,7 +87,7 @@ def _say(found: dict[str, dict[str, dict[str, int]]], made: dict[str, pa.Table])
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--condition", required=True, help="a key of `corrupt.conditions`")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True, help="what `fetch` wrote: a folder of sources")
@@ -96,10 +96,10 @@ def main() -> None:
     if args.seed < 0:
         raise InputError(f"--seed: found {args.seed}\nexpected 0 or more")
     live.begin("corrupt", args)
-    task = row(stage.value(args.params, "task"))
-    asked = stage.section(args.params, "corrupt.splits", splits.Splits)
+    task = row(base.value(args.params, "task"))
+    asked = base.section(args.params, "corrupt.splits", splits.Splits)
     key = f"corrupt.conditions.{args.condition}"
-    condition = stage.section(args.params, key, corruptions.Condition)
+    condition = base.section(args.params, key, corruptions.Condition)
     where = f"{args.params}: corrupt.splits"
     tables, values = _tables(asked, args.data, task, where)
     made, dropped = splits.draw(asked, tables, args.seed, where, task.texts)
@@ -109,10 +109,10 @@ def main() -> None:
     duplicates = splits.duplicates(made, task.texts, leaked)
     splits.check_not_all_known(asked, made, duplicates, where)
     _say(duplicates, made)
-    with artefacts.atomic_folder(args.out) as folder:
+    with artifacts.atomic_folder(args.out) as folder:
         for name, table in made.items():
-            artefacts.write_parquet(folder / f"{name}.parquet", table)
-        artefacts.write_parquet(folder / "corruptions.parquet", corruptions.changes_table(changes, task))
+            artifacts.write_parquet(folder / f"{name}.parquet", table)
+        artifacts.write_parquet(folder / "corruptions.parquet", corruptions.changes_table(changes, task))
         parameters = {
             "task": task.name,
             "condition": condition.model_dump(exclude_none=True),
@@ -122,8 +122,8 @@ def main() -> None:
         more |= {"duplicates_dropped": dropped} if dropped else {}
         more |= {"label_values": values} if values else {}
         described = _described(made, changes, task)
-        artefacts.write_manifest(folder, "corrupt", parameters, seed=args.seed, **described, **more)
+        artifacts.write_manifest(folder, "corrupt", parameters, seed=args.seed, **described, **more)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data import predictions
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
@@ -73,7 +73,7 @@ def _selection(members: list[Any], task: Row, like: pa.Table) -> pa.Table:
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--encoders", nargs="+", required=True, help="sub-folders of --members to take")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds to take (default: all that are there)")
     parser.add_argument("--members", type=Path, required=True, help="folder ENCODER/SEED/predictions.parquet")
@@ -81,8 +81,8 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     live.begin("ensemble", args)
-    settings = stage.optional(args.params, "evaluate", predictions.Evaluate)
-    task = row(stage.value(args.params, "task"))
+    settings = base.optional(args.params, "evaluate", predictions.Evaluate)
+    task = row(base.value(args.params, "task"))
     needed = ["id", "label", *([f"p_{name}" for name in task.classes] if task.classes else ["value"])]
     _once("--encoders", args.encoders)
     _once("--seeds", args.seeds or [])
@@ -90,15 +90,15 @@ def main() -> None:
     members, selections, first = [], [], None
     left_out = dict.fromkeys(missing, "missing")
     for folder in folders:
-        manifest = artefacts.check(folder)
-        table = artefacts.read_parquet(folder / predictions.TEST, needed)
+        manifest = artifacts.check(folder)
+        table = artifacts.read_parquet(folder / predictions.TEST, needed)
         if not len(table):
             left_out[folder.relative_to(args.members).as_posix()] = manifest["state"]
             continue
         first = table if first is None else first
         members.append(_member(folder, args.members, task, table))
         if (folder / predictions.SELECTION).exists():
-            held = artefacts.read_parquet(folder / predictions.SELECTION, needed)
+            held = artifacts.read_parquet(folder / predictions.SELECTION, needed)
             selections.append(_member(folder, args.members, task, held))
     found: dict[str, Any] = {"members": {}, "left_out": left_out}
     outputs = None
@@ -122,16 +122,16 @@ def main() -> None:
     found["reason"] = "" if members else f"no member has predictions: {named}"
     for name, state in left_out.items():
         print(f"{args.members / name}: left out, {state}", flush=True)
-    with artefacts.atomic_folder(args.out) as folder:
+    with artifacts.atomic_folder(args.out) as folder:
         made = predictions.to_table(first, outputs, task, settings.by) if members else table
-        artefacts.write_parquet(folder / predictions.TEST, made)
+        artifacts.write_parquet(folder / predictions.TEST, made)
         if members and len(selections) == len(members):
-            artefacts.write_parquet(folder / predictions.SELECTION, _selection(selections, task, made))
+            artifacts.write_parquet(folder / predictions.SELECTION, _selection(selections, task, made))
         parameters = {"task": task.name, "encoders": args.encoders, "by": settings.by}
         names = [member.name for member in members]
-        artefacts.write_manifest(folder, "ensemble", parameters, rows=len(made), members=names, left_out=left_out)
-    artefacts.write_json(args.metrics, found)
+        artifacts.write_manifest(folder, "ensemble", parameters, rows=len(made), members=names, left_out=left_out)
+    artifacts.write_json(args.metrics, found)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

@@ -15,10 +15,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data.predictions import SELECTION, TEST, Evaluate, slices, to_table
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
@@ -41,7 +41,7 @@ def probabilities(outputs: Any, task: Row) -> np.ndarray:
 
 def leaked(data: Path, ids: list[str]) -> set[str]:
     """Ids of the test examples that the training split holds too."""
-    table = artefacts.read_parquet(data / "corruptions.parquet", ["id", "kind"])
+    table = artifacts.read_parquet(data / "corruptions.parquet", ["id", "kind"])
     found = {i for i, kind in zip(table["id"].to_pylist(), table["kind"].to_pylist(), strict=True) if kind == "leak"}
     strange = found - set(ids)
     if strange:
@@ -52,12 +52,12 @@ def leaked(data: Path, ids: list[str]) -> set[str]:
 def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Row, settings: Evaluate) -> list[np.ndarray]:
     """What the cell's model predicts for the examples of each table."""
     from gradworks import models
+    from gradworks.base.device import set_up
     from gradworks.data.tables import to_examples
     from gradworks.predict import predict
-    from gradworks.stage.device import set_up
 
-    device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
-    length = artefacts.read_json(args.run / artefacts.MANIFEST)["parameters"]["train"]["max_length"]
+    device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
+    length = artifacts.read_json(args.run / artifacts.MANIFEST)["parameters"]["train"]["max_length"]
     model = models.load(args.model).to(device)
     made = []
     for file, table in tables:
@@ -71,13 +71,13 @@ def _made_with(args: Any) -> dict[str, Any]:
     """What the run that is scored and its data were made with: their own folders may be of a later run by the time that
     the report is written.
     """
-    run, data = (artefacts.read_json(folder / artefacts.MANIFEST) for folder in (args.run, args.data))
+    run, data = (artifacts.read_json(folder / artifacts.MANIFEST) for folder in (args.run, args.data))
     digests = {name: entry["sha256"] for name, entry in data["files"].items()}
     return {"run": run["parameters"], "data": data["parameters"], "digests": digests}
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder that `train` wrote with --out")
     parser.add_argument("--model", type=Path, required=True, help="folder that `train` wrote with --model")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
@@ -85,13 +85,13 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
     live.begin("evaluate", args)
-    settings = stage.optional(args.params, "evaluate", Evaluate)
-    task = row(stage.value(args.params, "task"))
+    settings = base.optional(args.params, "evaluate", Evaluate)
+    task = row(base.value(args.params, "task"))
     for folder in (args.run, args.model, args.data):
-        artefacts.check(folder)
-    status = artefacts.read_json(args.run / "status.json")
+        artifacts.check(folder)
+    status = artifacts.read_json(args.run / "status.json")
     test, selection = (args.data / f"{name}.parquet" for name in ("test", "selection"))
-    table, held = (artefacts.read_parquet(file, ["id", *task.texts, "label"]) for file in (test, selection))
+    table, held = (artifacts.read_parquet(file, ["id", *task.texts, "label"]) for file in (test, selection))
     if not len(table):
         raise InputError(f"{test}: no rows")
     by = slices(table, settings.by, str(test))
@@ -110,16 +110,16 @@ def main() -> None:
             there = {c: [v[i] for i in kept] for c, v in by.items()}
             found["without_leaked"] = scores(task.reported, labels[kept], outputs[kept], task.classes, there)
             found["without_leaked"]["leaked"] = len(known)
-    with artefacts.atomic_folder(args.out) as folder:
+    with artifacts.atomic_folder(args.out) as folder:
         made = to_table(table, outputs, task, settings.by)
-        artefacts.write_parquet(folder / TEST, made)
-        artefacts.write_parquet(folder / SELECTION, to_table(held, on_selection, task, []))
+        artifacts.write_parquet(folder / TEST, made)
+        artifacts.write_parquet(folder / SELECTION, to_table(held, on_selection, task, []))
         parameters = {"task": task.name, "by": settings.by, **_made_with(args)}
         about = {"rows": len(made), "state": status["state"], "reason": status["reason"]}
-        artefacts.write_manifest(folder, "evaluate", parameters, **about)
+        artifacts.write_manifest(folder, "evaluate", parameters, **about)
     counts = {key: status[key] for key in ("state", "reason", "steps", "examples", "skipped")}
-    artefacts.write_json(args.metrics, {**found, **counts})
+    artifacts.write_json(args.metrics, {**found, **counts})
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

@@ -29,10 +29,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data import labels, layouts, records
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
@@ -49,7 +49,7 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _SHOWN = 5  # bad rows on the screen; bad_rows.json has them all
 
 
-class Source(stage.Section):
+class Source(base.Section):
     """A source: a key of the section `fetch`.
 
     Attributes:
@@ -227,30 +227,30 @@ def _counts(read: records.Split, task: Row, where: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--source", required=True, help="a key of the section `fetch`")
     parser.add_argument("--out", type=Path, required=True, help="folder of the splits")
     args = parser.parse_args()
     live.begin("fetch", args)
     key = f"fetch.{args.source}"
-    source = stage.section(args.params, key, Source)
+    source = base.section(args.params, key, Source)
     where = f"{args.params}: {key}"
-    task = row(source.task or stage.value(args.params, "task"))
+    task = row(source.task or base.value(args.params, "task"))
     splits, left_out = _splits(source, task, args.source, where)
     for split, reason in left_out.items():
         print(f"{split}: left out: {reason}", file=sys.stderr)
     _report(splits, source.bad_rows, bool(source.labels), where)
     counts: dict[str, Any] = {}
-    with artefacts.atomic_folder(args.out) as folder:
+    with artifacts.atomic_folder(args.out) as folder:
         for split, read in splits.items():
-            artefacts.write_parquet(folder / f"{split}.parquet", records.to_table(task, read.records))
+            artifacts.write_parquet(folder / f"{split}.parquet", records.to_table(task, read.records))
             counts[split] = _counts(read, task, f"{where}: the split {split}")
         listed = {s: {"bad": r.bad, "unlabelled": r.unlabelled, **_extents(r)} for s, r in splits.items()}
-        artefacts.write_json(folder / "bad_rows.json", listed)
+        artifacts.write_json(folder / "bad_rows.json", listed)
         parameters = source.model_dump(by_alias=True, exclude_none=True)
         more = {"left_out": left_out} if left_out else {}
-        artefacts.write_manifest(folder, "fetch", {"task": task.name, **parameters}, splits=counts, **more)
+        artifacts.write_manifest(folder, "fetch", {"task": task.name, **parameters}, splits=counts, **more)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

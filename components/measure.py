@@ -27,11 +27,12 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from components.train import Run, method_of, out_of_memory
-from gradworks import stage
-from gradworks.stage import artefacts
-from gradworks.stage.cells import entry_options
-from gradworks.stage.errors import InputError
-from gradworks.telemetry import hardware, live
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.cells import entry_options
+from gradworks.base.errors import InputError
+from gradworks.cost import hardware
+from gradworks.telemetry import live
 
 _WARM_UP = 9  # periods: what libraries set up, and what methods measure in their first steps (2 and 8) alone
 _AT_PEAK = 3  # steps beyond a period: the optimizer's state is there from the second on
@@ -39,7 +40,7 @@ _COUNTED = 8  # batches, or a period: a window of the stream, whose batches are 
 _SECONDS = 1.0  # of one side alone, for a counter of energy to move
 
 
-class Measure(stage.Section):
+class Measure(base.Section):
     """The section `measure`.
 
     pairs: least and greatest number. half_width: of the ratio's 95 % interval, as a share of it, that is enough; the
@@ -70,14 +71,14 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         from gradworks import models
-        from gradworks.stage.device import set_up
+        from gradworks.base.device import set_up
         from gradworks.tasks.heads import head
 
         self.run = Run(args)
-        self.threads = stage.value(args.params, "threads")
-        self.device = set_up(self.threads, stage.value(args.params, "device"))
+        self.threads = base.value(args.params, "threads")
+        self.device = set_up(self.threads, base.value(args.params, "device"))
         self.task, point = head(self.run.task), self.run.point
-        self.plan = self.run.plan(artefacts.read_json(args.start / models.CONFIG)["model"])
+        self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         self.period = math.lcm(
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
         )
@@ -166,7 +167,7 @@ class Side:
 
 def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
     """Time, operations, passes, energy and throughput of the two sides."""
-    from gradworks.telemetry import energy, operations, pairs
+    from gradworks.cost import energy, operations, pairs
 
     sides = {name: Side(bench, name) for name in ("plain", "method")}
     batches = bench.period * bench.consumed
@@ -242,7 +243,7 @@ def _work(args: argparse.Namespace, name: str) -> None:
 def _memory(bench: Bench) -> dict[str, Any]:
     import torch._dynamo  # noqa: F401  as every optimizer does in its first step, in four seconds: once for all
 
-    from gradworks.telemetry import memory
+    from gradworks.cost import memory
 
     args, device = bench.run.args, bench.device.type
     alone = sys.platform == "linux" and device == "cpu" and bench.threads == 1 and threading.active_count() == 1
@@ -273,7 +274,7 @@ def measured(args: argparse.Namespace, settings: Measure) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--method", required=True, help="key of the section `methods`")
     parser.add_argument("--encoder", required=True, help="key of the section `pretrain`")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
@@ -282,20 +283,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file for the costs")
     parser.add_argument("--schedule", type=Path, required=True, help="file for the ratio of times, rounded")
     args = parser.parse_args()
-    settings = stage.optional(args.params, "measure", Measure)
+    settings = base.optional(args.params, "measure", Measure)
     machine = hardware.check(args.params)
-    told = live.begin("measure", args, condition=args.data.parent.name, task=stage.value(args.params, "task"))
+    told = live.begin("measure", args, condition=args.data.parent.name, task=base.value(args.params, "task"))
     found = measured(args, settings)
     ratio = found["time"]["ratio"] if found["state"] == "ok" else None
     if ratio is not None:
         told.overhead(ratio)
-    on = {"threads": stage.value(args.params, "threads"), **machine}
-    device = stage.value(args.params, "device")
+    on = {"threads": base.value(args.params, "threads"), **machine}
+    device = base.value(args.params, "device")
     on["device"] = machine["accelerator"] if device != "cpu" and machine["accelerator"] else machine["processor"]
     about = {"method": args.method, "encoder": args.encoder, "hardware": on}
-    artefacts.write_json(args.out, {**about, **found})
-    artefacts.write_json(args.schedule, {"ratio": ratio and round(ratio, 1)})
+    artifacts.write_json(args.out, {**about, **found})
+    artifacts.write_json(args.schedule, {"ratio": ratio and round(ratio, 1)})
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

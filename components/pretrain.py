@@ -14,10 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data import splits, text
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
@@ -27,12 +27,12 @@ _FILES = ("vocabulary_file", "vectors.file", "pretrain.corpus")  # options that 
 def training_texts(params: Path, data: Path, task: Row) -> list[tuple[str, ...]]:
     """The texts of every example of the training split, as `corrupt` draws it for seed 0."""
     key = "corrupt.splits"
-    asked = stage.section(params, key, splits.Splits)
+    asked = base.section(params, key, splits.Splits)
     tables = {}
     for name in splits.NAMES:
         take = getattr(asked, name)
         source, split = take.from_.split("/")
-        tables[take.from_] = artefacts.read_parquet(
+        tables[take.from_] = artifacts.read_parquet(
             data / source / f"{split}.parquet", ["id", *task.texts, *take.where]
         )
     table = splits.draw(asked, tables, 0, f"{params}: {key}", task.texts)[0]["train"]
@@ -59,7 +59,7 @@ def given_files(options: Any, where: str) -> dict[str, str]:
         if value and not Path(value).is_file():
             raise InputError(f"{where}.{name}: {value}: no such file")
         if value:
-            found[value] = artefacts.digest(Path(value))
+            found[value] = artifacts.digest(Path(value))
     return found
 
 
@@ -82,12 +82,12 @@ def train(
 ) -> list[dict[str, Any]]:
     """Masked-language-model training of the encoder in `folder`; returns the history."""
     from gradworks import pretraining
+    from gradworks.base.device import set_up
     from gradworks.data import masking
     from gradworks.models import read_tokenizer
-    from gradworks.stage.device import set_up
 
     where = f"{params}: pretrain.{name}"
-    device = set_up(stage.value(params, "threads"), stage.value(params, "device"))
+    device = set_up(base.value(params, "threads"), base.value(params, "device"))
     settings, made = options.pretrain, read_tokenizer(folder)
     try:
         sequences = masking.encode(texts, made, settings.max_length, settings.next_sentence, settings.seed)
@@ -96,7 +96,7 @@ def train(
     if len(sequences) < 2:
         raise InputError(f"{where}.pretrain: found {len(sequences)} sequences of text, expected two or more")
     model = kind.language_model(options, folder, where)
-    with stage.Stopping() as stop:
+    with base.Stopping() as stop:
         try:
             history = pretraining.train(model, sequences, made, settings, device, saved, stop, name, watch)
         except pretraining.Stopped as reason:
@@ -112,35 +112,35 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
 
     columns = dict.fromkeys(name for one in history for name in one)
     table = pa.table({name: [one.get(name) for one in history] for name in columns})
-    artefacts.write_parquet(folder / "history.parquet", table)
+    artifacts.write_parquet(folder / "history.parquet", table)
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--encoder", required=True, help="a key of the section `pretrain`")
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
-    task = row(stage.value(args.params, "task"))
+    task = row(base.value(args.params, "task"))
     told = live.begin("pretrain", args, task=task.name)
     where = f"{args.params}: pretrain.{args.encoder}"
 
     from gradworks import models
-    from gradworks.stage import checkpoint
+    from gradworks.base import checkpoint
 
-    kind = models.find(stage.value(args.params, f"pretrain.{args.encoder}.model"), f"{where}.model")
-    options = stage.section(args.params, f"pretrain.{args.encoder}", kind.Options)
+    kind = models.find(base.value(args.params, f"pretrain.{args.encoder}.model"), f"{where}.model")
+    options = base.section(args.params, f"pretrain.{args.encoder}", kind.Options)
     settings, source = getattr(options, "pretrain", None), getattr(options, "from_", None)
     given = given_files(options, where)
     parameters = {"task": task.name, **options.model_dump(by_alias=True, exclude_none=True)}
-    surroundings = [stage.value(args.params, name) for name in ("threads", "device", "corrupt.splits")]
+    surroundings = [base.value(args.params, name) for name in ("threads", "device", "corrupt.splits")]
     saved = checkpoint.Checkpoint(checkpoint.key("pretrain", [args.data], [parameters, given, surroundings]))
     texts = []
     if settings and settings.corpus:
         texts = corpus_texts(settings)
     elif settings or not (source or options.vocabulary_file or getattr(options, "vectors", None)):
         texts = training_texts(args.params, args.data, task)
-    with artefacts.atomic_folder(args.out) as folder:
+    with artifacts.atomic_folder(args.out) as folder:
         if source:
             kind.adopt(options, folder, where)
         else:
@@ -148,9 +148,9 @@ def main() -> None:
             kind.prepare(options, made, folder, texts=min(2, len(task.texts)), vectors=vectors)
         if settings:
             write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved, told.step))
-        artefacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))
+        artifacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))
     saved.remove()
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

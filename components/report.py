@@ -8,12 +8,12 @@ examples:
 
 from pathlib import Path
 
-from gradworks import report, stage
+from gradworks import base, report
 from gradworks.telemetry import live
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--cells", type=Path, required=True, help="cells.yaml, which names the cells")
     parser.add_argument("--runs", type=Path, required=True, help="folder of what the other stages wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the three files")
@@ -23,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

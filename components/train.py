@@ -18,23 +18,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gradworks import stage
-from gradworks.stage import artefacts
-from gradworks.stage.cells import MethodPoint, method_point
-from gradworks.stage.errors import InputError
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.cells import MethodPoint, method_point
+from gradworks.base.errors import InputError
 from gradworks.telemetry import live
 
 Rate = Annotated[float, Field(gt=0)]
 
 
-class Select(stage.Section):
+class Select(base.Section):
     """Which checkpoint is kept."""
 
     metric: str = "accuracy"
     every: float = Field(0.1, gt=0, le=1)
 
 
-class Train(stage.Section):
+class Train(base.Section):
     """The section `train`."""
 
     epochs: float = Field(gt=0)
@@ -100,18 +100,18 @@ class Run:
         from gradworks.tasks import row
 
         self.args = args
-        self.settings = stage.section(args.params, "train", Train)
-        self.point = method_point(args.params, args.method, stage.value(args.params, f"methods.{args.method}"))
-        self.task = row(stage.value(args.params, "task"))
-        artefacts.check(args.data)
-        artefacts.check(args.start)
+        self.settings = base.section(args.params, "train", Train)
+        self.point = method_point(args.params, args.method, base.value(args.params, f"methods.{args.method}"))
+        self.task = row(base.value(args.params, "task"))
+        artifacts.check(args.data)
+        artifacts.check(args.start)
         parameters = {"train": self.settings, "method": self.point}
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
         self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
         if self.point.as_long_as:
             file = args.params.parent / "runs/schedule" / args.start.name / f"{self.point.as_long_as}.json"
-            self.longer = self.parameters["longer"] = artefacts.read_json(file)["ratio"]
+            self.longer = self.parameters["longer"] = artifacts.read_json(file)["ratio"]
 
     def split(self, model: Any, *names: str) -> Any:
         """The examples of some splits together."""
@@ -121,7 +121,7 @@ class Run:
 
         columns = ["id", *self.task.texts, "label"]
         files = [self.args.data / f"{name}.parquet" for name in names]
-        table = pa.concat_tables([artefacts.read_parquet(file, columns).select(columns) for file in files])
+        table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
         if not len(table):
             raise InputError(f"{files[0]}: no rows")
         return to_examples(table, self.task, model, self.settings.max_length, str(files[0]))
@@ -130,7 +130,7 @@ class Run:
         """The settings of the loop for a kind of model."""
         from gradworks import loop, metrics
 
-        s, base = self.settings, artefacts.read_parquet(self.args.data / "train.parquet", ["id"]).num_rows
+        s, base = self.settings, artifacts.read_parquet(self.args.data / "train.parquet", ["id"]).num_rows
         return loop.Settings(
             batches=round(s.epochs * -(-base // s.batch) * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
             clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
@@ -152,17 +152,17 @@ class Run:
             model.requires_grad_(False).head.requires_grad_(True)
         return model
 
-    def fit(self, saved: Any, stop: stage.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
+    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
         """The best model, the trace, the training ids, the score of the best constant prediction."""
         import torch
 
         from gradworks import loop, metrics, models
-        from gradworks.stage.device import set_up
+        from gradworks.base.device import set_up
         from gradworks.tasks.heads import head
 
         args, task = self.args, self.task
-        device = set_up(stage.value(args.params, "threads"), stage.value(args.params, "device"))
-        plan = self.plan(artefacts.read_json(args.start / models.CONFIG)["model"])
+        device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
+        plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         method = method_of(args.params, args.method, self.point, head(task), args.seed)
         if not loop.steps(plan, method):
             raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
@@ -187,7 +187,7 @@ class Run:
 
 
 def main() -> None:
-    parser = stage.parser(__doc__)
+    parser = base.parser(__doc__)
     parser.add_argument("--method", required=True, help="key of the section `methods`")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
@@ -200,13 +200,13 @@ def main() -> None:
     told = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name)
 
     from gradworks import metrics, models
+    from gradworks.base import checkpoint
     from gradworks.loop import Stopped
-    from gradworks.stage import checkpoint
     from gradworks.trace import Trace
 
     saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], run.parameters))
     model, trace, ids, constant, ended = None, Trace(), [], 0.0, ("ok", "")
-    with stage.Stopping() as stop:
+    with base.Stopping() as stop:
         try:
             if run.longer is None:
                 ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
@@ -223,16 +223,16 @@ def main() -> None:
             ended = ("OOM", str(error).splitlines()[0])
             print(f"out of memory: {ended[1]}", flush=True)
     better = metrics.better(run.settings.select.metric)
-    with artefacts.atomic_folder(args.model) as folder:
+    with artifacts.atomic_folder(args.model) as folder:
         if model is not None:
             models.save(model, folder)
-        artefacts.write_manifest(folder, "train", run.parameters)
-    with artefacts.atomic_folder(args.out) as folder:
+        artifacts.write_manifest(folder, "train", run.parameters)
+    with artifacts.atomic_folder(args.out) as folder:
         trace.write(folder, ids)
-        artefacts.write_json(folder / "status.json", _status(trace, ended, constant, better))
-        artefacts.write_manifest(folder, "train", run.parameters)
+        artifacts.write_json(folder / "status.json", _status(trace, ended, constant, better))
+        artifacts.write_manifest(folder, "train", run.parameters)
     saved.remove()
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    base.run(main)

@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
     storage = verbs.add_parser("storage", help=said, description=said)
     storage.add_argument("act", choices=("up", "down", "status", "env"))
-    from gradworks.kubeflow import verbs as cluster
-    from gradworks.kubeflow.artifacts import verbs as artifacts
+    from gradworks.cluster import artifacts
+    from gradworks.cluster import verbs as cluster
 
     artifacts.add(verbs)
     cluster.add(verbs)
@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     if args.verb == "cells":
         from gradworks import parameters
-        from gradworks.stage import cells
-        from gradworks.telemetry import hardware
+        from gradworks.base import cells
+        from gradworks.cost import hardware
 
         parameters.check(args.params)
         print(f"wrote {cells.write(args.params)}")
@@ -108,11 +108,11 @@ def _run(args: argparse.Namespace) -> None:
     elif args.verb == "storage":
         _storage(args.act)
     elif args.verb == "artifacts":
-        from gradworks.kubeflow.artifacts import verbs as artifacts
+        from gradworks.cluster import artifacts
 
         artifacts.run(args)
     else:
-        from gradworks.kubeflow import verbs
+        from gradworks.cluster import verbs
 
         if args.verb in ("compile", "submit"):
             _before_a_cluster(args)
@@ -121,8 +121,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _before_a_cluster(args: argparse.Namespace) -> None:
     """The params file of one of our benchmarks is checked, with what --set makes of it."""
-    from gradworks import parameters, stage
-    from gradworks.kubeflow import sets
+    from gradworks import base, parameters
+    from gradworks.cluster import sets
 
     if args.pipeline.is_dir():
         args.pipeline /= "dvc.yaml"
@@ -130,11 +130,11 @@ def _before_a_cluster(args: argparse.Namespace) -> None:
     if params.is_file() and params.with_name("cells.yaml").is_file():
         given = getattr(args, "set", ())
         text = sets.changed(params, given) if given else None
-        parameters.check(params, stage.parse_yaml(text, f"{params} with what is set") if text else None)
+        parameters.check(params, base.parse_yaml(text, f"{params} with what is set") if text else None)
 
 
 def _storage(act: str) -> None:
-    from gradworks import storage
+    from gradworks.store import storage
 
     if act == "up":
         print(storage.described(storage.up()))
@@ -156,6 +156,6 @@ def main() -> None:
     args = _parser().parse_args()
     if importlib.util.find_spec("pydantic") is None:
         sys.exit("error: the command needs more than the library\ninstall it: pip install 'gradworks[stage]'")
-    from gradworks import stage
+    from gradworks import base
 
-    stage.clean_end(lambda: _run(args))
+    base.clean_end(lambda: _run(args))

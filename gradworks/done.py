@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradworks.stage import fresh_yaml
-from gradworks.stage.errors import InputError
-from gradworks.stage.held import Definition, at
-from gradworks.stage.place import place
+from gradworks.base import fresh_yaml
+from gradworks.base.errors import InputError
+from gradworks.base.held import Definition, at
+from gradworks.base.place import place
 
 
 def outdated(params: Path) -> set[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradworks.base.progress import Progress
 from gradworks.data.batching import Examples, balanced, stream
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.predict import predict
 from gradworks.spec import Batch
-from gradworks.stage.progress import Progress
 from gradworks.trace import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from gradworks.base.checkpoint import Checkpoint
     from gradworks.methods import Method
-    from gradworks.stage.checkpoint import Checkpoint
 
 _CLEAN_STREAM = 1_000_003  # keeps the order of clean batches apart from that of training batches
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal
 SMALL = 30  # fewer examples than this are marked: an interval is wide and a normal approximation is poor

@@ -16,12 +16,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gradworks import metrics
+from gradworks.base import Section, cells, fresh_yaml, validate, words
+from gradworks.base.errors import InputError
+from gradworks.base.held import at
+from gradworks.base.place import place
 from gradworks.data import corruptions, predictions, sizes, splits
 from gradworks.report.settings import Report, Target
-from gradworks.stage import Section, cells, fresh_yaml, validate, words
-from gradworks.stage.errors import InputError
-from gradworks.stage.held import at
-from gradworks.stage.place import place
 from gradworks.tasks import Row, row
 
 _SECTIONS = (
@@ -190,7 +190,7 @@ def _encoders(params: Path, values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _methods(params: Path, values: Mapping[str, Any], task: Row) -> None:
-    from gradworks.methods._core import entries
+    from gradworks.methods._shared import entries
     from gradworks.tasks.heads import head
 
     for name, given in values["methods"].items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gradworks.stage.progress import Progress
+from gradworks.base.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

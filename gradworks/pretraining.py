@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from gradworks.base.errors import InputError
+from gradworks.base.progress import Progress
 from gradworks.data.batching import key, order, steps_per_epoch
 from gradworks.data.masking import IGNORED, Special, held_out, mask
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.models.transformer import input_names
-from gradworks.stage.errors import InputError
-from gradworks.stage.progress import Progress
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor, nn
 
+    from gradworks.base.checkpoint import Checkpoint
     from gradworks.data.masking import Sequences
-    from gradworks.models._core.options import Pretrain
-    from gradworks.stage.checkpoint import Checkpoint
+    from gradworks.models._shared.options import Pretrain
 
 LOOKS = 20  # times in a run that the held-out loss is measured and a checkpoint is written
 SAVE_SECONDS = 60.0  # between checkpoints at most

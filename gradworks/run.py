@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gradworks import done, parameters, report, storage
-from gradworks.kubeflow.artifacts.lock import merged
-from gradworks.stage import cells, read_yaml
-from gradworks.stage.errors import InputError
-from gradworks.stage.place import place
-from gradworks.telemetry import hardware
+from gradworks import done, parameters, report
+from gradworks.base import cells, read_yaml
+from gradworks.base.errors import InputError
+from gradworks.base.place import place
+from gradworks.cost import hardware
+from gradworks.store import storage
+from gradworks.store.artifacts.lock import merged
 
 _LOG = Path(".gradworks/run.log")
 _CELL = ("train", "evaluate")
@@ -125,7 +126,7 @@ class _Dvc:
     def __init__(self, targets: Sequence[str], log: IO[str]) -> None:
         # the stages say `python`: it must be this one, whether or not the environment is activated
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        command = [sys.executable, "-m", "gradworks.fast_dvc", "--wait-for-lock", "repro", *targets]
+        command = [sys.executable, "-m", "gradworks.dvc_compat", "--wait-for-lock", "repro", *targets]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
             env={**os.environ, "PATH": path},

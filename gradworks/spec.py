@@ -313,7 +313,7 @@ class StepReport:
             gradients 1/3, each times its examples over the mean number of examples of the step's batches. Plain
             training on k batches counts k.
         sums: per batch, per micro-batch: losses, weights, scores in the order of the batch's ids.
-        checked: passes besides, for the check that a batch gives the same twice (see `_core/replay.py`).
+        checked: passes besides, for the check that a batch gives the same twice (see `_shared/replay.py`).
         log: figures by name; always `loss` (mean over this rank's examples), `gradient_norm`, `finite` (1.0 or 0.0).
     """
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,10 +105,10 @@ class Trace:
 
         columns = dict.fromkeys(key for row in self.history for key in row) or {"step": None, "examples": None}
         history = {key: [row.get(key) for row in self.history] for key in columns}
-        artefacts.write_parquet(folder / "history.parquet", pa.table(history))
+        artifacts.write_parquet(folder / "history.parquet", pa.table(history))
         names = [("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())]
         statistics = [{key: value for (key, _), value in zip(names, row, strict=True)} for row in self.statistics]
-        artefacts.write_parquet(folder / "statistics.parquet", pa.Table.from_pylist(statistics, pa.schema(names)))
+        artifacts.write_parquet(folder / "statistics.parquet", pa.Table.from_pylist(statistics, pa.schema(names)))
         step, index, weight, score = (
             torch.cat(column)
             for column in (zip(*self.weights, strict=True) if self.weights else [[torch.empty(0)]] * 4)
@@ -119,4 +119,4 @@ class Trace:
             "weight": pa.array(weight.numpy(), pa.float32()),
             "score": pa.array(score.numpy(), pa.float32(), mask=score.isnan().numpy()),
         }
-        artefacts.write_parquet(folder / "weights.parquet", pa.table(table))
+        artifacts.write_parquet(folder / "weights.parquet", pa.table(table))

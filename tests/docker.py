@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gradworks.kubeflow.environment import digest
+from gradworks.pod.environment import digest
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from gradworks import metrics
+from gradworks.base import artifacts, cells
 from gradworks.data.predictions import SELECTION, TEST, to_table
-from gradworks.stage import artefacts, cells
 from gradworks.tasks import row
 
 PARAMS = """
@@ -97,17 +97,17 @@ def selection_split(n=40):
 def corrupt(runs, condition, seed, leaks=()):
     """runs/corrupt/CONDITION/SEED."""
     table = test_split()
-    with artefacts.atomic_folder(runs / "corrupt" / condition / str(seed)) as folder:
+    with artifacts.atomic_folder(runs / "corrupt" / condition / str(seed)) as folder:
         for name in ("train", "clean", "selection", "test"):
-            artefacts.write_parquet(folder / f"{name}.parquet", table)
+            artifacts.write_parquet(folder / f"{name}.parquet", table)
         changes = {"id": list(leaks), "kind": ["leak"] * len(leaks), "old_label": None, "new_label": "neutral"}
         none = [None] * len(leaks)
         changes = {**changes, "old_label": none, "new_label": none}
-        artefacts.write_parquet(folder / "corruptions.parquet", pa.table(changes, _CHANGES))
+        artifacts.write_parquet(folder / "corruptions.parquet", pa.table(changes, _CHANGES))
         rows = {"rows": len(table), "labels": {}}
         splits = dict.fromkeys(("train", "clean", "selection", "test"), rows)
         done = {"noise": {"rows": 40, "changed": 27, "share": 0.5}} if condition == "noise" else {}
-        artefacts.write_manifest(folder, "corrupt", {"task": "nli"}, seed=seed, splits=splits, corruptions=done)
+        artifacts.write_manifest(folder, "corrupt", {"task": "nli"}, seed=seed, splits=splits, corruptions=done)
     return runs / "corrupt" / condition / str(seed)
 
 
@@ -117,16 +117,16 @@ _CHANGES = pa.schema([(name, pa.string()) for name in ("id", "kind", "old_label"
 def run(runs, path, state="ok", reason="", steps=15):
     """runs/train/PATH and an empty runs/models/PATH."""
     parameters = {"train": {"max_length": 16}, "seed": 0}
-    with artefacts.atomic_folder(runs / "train" / path) as folder:
+    with artifacts.atomic_folder(runs / "train" / path) as folder:
         score = [None if i % 3 else 0.3 + i / 40 for i in range(steps)]
         history = {"step": range(steps), "examples": [4 * i for i in range(steps)], "selection_accuracy": score}
         history["loss"] = [1.1 - i / 40 for i in range(steps)]
-        artefacts.write_parquet(folder / "history.parquet", pa.table({k: list(v) for k, v in history.items()}))
+        artifacts.write_parquet(folder / "history.parquet", pa.table({k: list(v) for k, v in history.items()}))
         counts = {"steps": steps, "examples": 4 * steps, "skipped": 1, "best": {"step": steps, "score": 0.7}}
-        artefacts.write_json(folder / "status.json", {"state": state, "reason": reason, **counts})
-        artefacts.write_manifest(folder, "train", parameters)
-    with artefacts.atomic_folder(runs / "models" / path) as folder:
-        artefacts.write_manifest(folder, "train", parameters)
+        artifacts.write_json(folder / "status.json", {"state": state, "reason": reason, **counts})
+        artifacts.write_manifest(folder, "train", parameters)
+    with artifacts.atomic_folder(runs / "models" / path) as folder:
+        artifacts.write_manifest(folder, "train", parameters)
 
 
 def _predicted(rng, labels, skill):
@@ -150,16 +150,16 @@ def evaluated(runs, path, skill, seed=0, state="ok", reason=""):
     if state in ("ok", "not converged"):
         slices = {c: table[c].to_pylist() for c in ("set", "heuristic")}
         found = metrics.scores(task.reported, labels, outputs, CLASSES, slices)
-    with artefacts.atomic_folder(runs / "evaluate" / path) as folder:
+    with artifacts.atomic_folder(runs / "evaluate" / path) as folder:
         made = to_table(table, outputs if found["overall"] else None, task, ["set", "heuristic"])
-        artefacts.write_parquet(folder / TEST, made)
-        artefacts.write_parquet(
+        artifacts.write_parquet(folder / TEST, made)
+        artifacts.write_parquet(
             folder / SELECTION, to_table(held, on_selection if found["overall"] else None, task, [])
         )
         about = {"rows": len(made), "state": state, "reason": reason}
-        artefacts.write_manifest(folder, "evaluate", {"task": "nli"}, **about)
+        artifacts.write_manifest(folder, "evaluate", {"task": "nli"}, **about)
     counts = {"state": state, "reason": reason, "steps": 15, "examples": 60, "skipped": 1}
-    artefacts.write_json(runs / "metrics" / f"{path}.json", {**found, **counts})
+    artifacts.write_json(runs / "metrics" / f"{path}.json", {**found, **counts})
 
 
 SKILL = {"erm": 0.5, "erm+clean": 0.55, "random": 0.5, "reweight": 0.75}

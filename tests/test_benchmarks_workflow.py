@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.stage import cells
-from tests.kubeflow import toy
+from gradworks.base import cells
+from tests.cluster import toy
 from tests.small import SMALL
 
 ROOT = Path(__file__).parent.parent

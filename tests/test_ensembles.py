@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradworks import ensembles
+from gradworks.base.errors import InputError
 from gradworks.ensembles import Member
-from gradworks.stage.errors import InputError
 
 CLASSES = ("no", "yes")
 

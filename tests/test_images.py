@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.kubeflow.environment import digest
+from gradworks.pod.environment import digest
 from tests.docker import engine, image
 from tests.small import SMALL
 
@@ -166,7 +166,7 @@ STAGE = """
 set -e
 tar -xf -
 dvc config --local core.no_scm true
-python -c 'from pathlib import Path; from gradworks.stage import cells; cells.write(Path("params.yaml"))'
+python -c 'from pathlib import Path; from gradworks.base import cells; cells.write(Path("params.yaml"))'
 dvc repro -q {stage}
 python -c 'import boto3, dvc_s3, torch, transformers; torch.ones(2) @ torch.ones(2)'
 id -u

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 STAGES = [p.stem for p in sorted((ROOT / "components").glob("*.py")) if p.stem != "__init__"]
 SLOTS = ("objectives", "weightings", "updates")
 # Files that DVC need not watch: they pass names on, or hold nothing.
-NO_RESULT = {f"{name}/__init__.py" for name in ("gradworks", "gradworks/telemetry", "components", "benchmarks")}
+NO_RESULT = {
+    f"{name}/__init__.py" for name in ("gradworks", "gradworks/telemetry", "gradworks/cost", "components", "benchmarks")
+}
 # Nor these: they tell Prometheus of a stage while it runs, and nothing that a stage writes comes from them.
 LIVE = {"gradworks/telemetry/live.py", "gradworks/telemetry/push.py"}
 # Nor this: it refuses a params file, and reads what it refuses by of every stage's own code.
@@ -25,16 +27,18 @@ LAYERS = [
     ["gradworks/cli", "gradworks/run"],
     ["components"],
     ["gradworks/parameters", "gradworks/done"],
-    ["gradworks/kubeflow", "gradworks/storage", "gradworks/report", "gradworks/telemetry"],
-    ["gradworks/s3", "gradworks/telemetry/live", "gradworks/telemetry/hardware", "gradworks/fast_dvc"],
-    ["gradworks/telemetry/push"],
+    ["gradworks/cluster", "gradworks/report"],
+    ["gradworks/pod"],
+    ["gradworks/store"],
+    ["gradworks/cost", "gradworks/telemetry"],
+    ["gradworks/dvc_compat"],
     ["gradworks/loop", "gradworks/pretraining"],
     ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
      "gradworks/data", "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
      "gradworks/learning_rate"],
     ["gradworks/spec"],
-    ["gradworks/stage"],
+    ["gradworks/base"],
 ]  # fmt: skip
 TORCH_ONLY = ("gradworks/spec", "gradworks/methods")
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gradworks import loop
+from gradworks.base.checkpoint import Checkpoint
 from gradworks.data.batching import Examples
 from gradworks.methods import Method
-from gradworks.stage.checkpoint import Checkpoint
 from gradworks.tasks import row
 from gradworks.tasks.heads import head
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradworks import metrics
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 
 CLASSES = ("entailment", "neutral", "contradiction")
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gradworks import parameters
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 from tests.small import SMALL
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.stage import artefacts, cells
-from gradworks.telemetry import hardware
+from gradworks.base import artifacts, cells
+from gradworks.cost import hardware
 from tests.small import SMALL
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +82,7 @@ def whole(tmp_path_factory):
             break
     rest, _ = process.communicate(timeout=120)
     project.stopped = (process.returncode, "".join(lines) + rest)
-    project.partial = artefacts.read_json(project.folder / "report/results.json")
+    project.partial = artifacts.read_json(project.folder / "report/results.json")
     again = subprocess.run(command, timeout=300, **options)
     project.again = (again.returncode, again.stdout)
     return project
@@ -103,7 +103,7 @@ def test_stopped_run_leaves_a_report_and_the_next_goes_on(whole):
 
 def test_it_ends_with_a_report(whole):
     assert len(whole.lock()) == 1 + 1 + 1 + 1 + 2 + 2 + 2 + 1
-    results = artefacts.read_json(whole.folder / "report/results.json")
+    results = artifacts.read_json(whole.folder / "report/results.json")
     assert {"cells", "summaries"} <= set(results)
     page = (whole.folder / "report/report.html").read_text()
     assert "dotprod" in page
@@ -177,8 +177,8 @@ def test_a_run_for_as_long_as_a_method_waits_for_its_cost_and_no_other_does(whol
     assert {name for name in ran if name.startswith(("train@", "measure@"))} == {"train@noise-long-gru-0"}
     lock = whole.lock()
     assert old.items() <= lock.items()
-    ratio = artefacts.read_json(whole.folder / "runs/schedule/gru/dotprod.json")["ratio"]
-    assert artefacts.read_json(whole.folder / "runs/train/noise/long/gru/0/status.json")["steps"] == round(240 * ratio)
+    ratio = artifacts.read_json(whole.folder / "runs/schedule/gru/dotprod.json")["ratio"]
+    assert artifacts.read_json(whole.folder / "runs/train/noise/long/gru/0/status.json")["steps"] == round(240 * ratio)
     reads = {name: {dep["path"] for dep in entry["deps"]} for name, entry in lock.items() if name.startswith("train@")}
     costs = {name: {d for d in deps if d.startswith(("runs/schedule", "runs/measure"))} for name, deps in reads.items()}
     assert costs.pop("train@noise-long-gru-0") == {"runs/schedule/gru/dotprod.json"}
@@ -242,6 +242,6 @@ def test_a_cell_out_of_memory_stands_in_the_table_and_the_rest_runs(tmp_path):
     command = [sys.executable, "-m", "dvc", "repro"]
     done = subprocess.run(command, cwd=tmp_path, env=project.env(), preexec_fn=limited, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    states = {c["encoder"]: c["state"] for c in artefacts.read_json(tmp_path / "report/results.json")["cells"]}
+    states = {c["encoder"]: c["state"] for c in artifacts.read_json(tmp_path / "report/results.json")["cells"]}
     assert states == {"gru": "ok", "huge": "OOM"}
     assert "OOM" in (tmp_path / "report/report.md").read_text()

@@ -42,7 +42,7 @@ def test_order_mode_and_random_state(training):
 
 
 def test_a_name_shows_rate_and_time_left(capfd, monkeypatch):
-    monkeypatch.setattr("gradworks.stage.progress._QUIET", 0.0)
+    monkeypatch.setattr("gradworks.base.progress._QUIET", 0.0)
     predict(Mean(), examples(23), batch_size=4, name="evaluate")
     assert "evaluate: 4 of 23 example, " in capfd.readouterr().err
     predict(Mean(), examples(23), batch_size=4)

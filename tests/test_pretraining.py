@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from gradworks import pretraining
+from gradworks.base import validate
+from gradworks.base.checkpoint import Checkpoint
+from gradworks.base.errors import InputError
 from gradworks.data import tokenizer
 from gradworks.data.masking import IGNORED, encode
 from gradworks.models import transformer
-from gradworks.stage import validate
-from gradworks.stage.checkpoint import Checkpoint
-from gradworks.stage.errors import InputError
 
 TEXTS = [
     (f"the {noun} {verb} the {other}", f"the {other} was {verb} by the {noun}")

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from gradworks import run
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 
 
 @pytest.mark.parametrize("live", [True, False])

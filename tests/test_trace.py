@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 from gradworks.trace import Trace
 
 
@@ -26,16 +26,16 @@ def test_rows_weights_and_counts(tmp_path):
     trace.note(report([1.0, 1.0], None), [[batch(["b", "c"])]], rows, loss=0.25)
     assert (trace.step, trace.examples, trace.skipped, trace.passes) == (3, 6, 1, 4.5)
     Trace(**trace.state_dict()).write(tmp_path, ["a", "b", "c"])
-    history = artefacts.read_parquet(tmp_path / "history.parquet").to_pylist()
+    history = artifacts.read_parquet(tmp_path / "history.parquet").to_pylist()
     assert history[1] == {"step": 2, "examples": 4, "loss": 0.5, "selection_accuracy": 0.7}
     assert history[0]["selection_accuracy"] is None
-    assert artefacts.read_parquet(tmp_path / "weights.parquet").to_pylist() == [
+    assert artifacts.read_parquet(tmp_path / "weights.parquet").to_pylist() == [
         {"step": 1, "id": "c", "weight": 2.0, "score": 0.5},  # relative to the batch: 1 = as in plain training
         {"step": 1, "id": "a", "weight": 0.0, "score": -0.5},
         {"step": 2, "id": "b", "weight": 0.0, "score": -1.0},
         {"step": 2, "id": "a", "weight": 0.0, "score": -2.0},
     ]
-    assert artefacts.read_parquet(tmp_path / "statistics.parquet").to_pylist()[0] == {
+    assert artifacts.read_parquet(tmp_path / "statistics.parquet").to_pylist()[0] == {
         "step": 1, "name": "cosine", "value": 0.25,
     }  # fmt: skip
 
@@ -55,5 +55,5 @@ def test_figures_are_means_over_the_steps_that_have_them():
 def test_a_run_of_no_steps_writes_empty_tables(tmp_path):
     Trace().write(tmp_path, [])
     assert [
-        artefacts.read_parquet(tmp_path / f"{n}.parquet").num_rows for n in ("history", "statistics", "weights")
+        artifacts.read_parquet(tmp_path / f"{n}.parquet").num_rows for n in ("history", "statistics", "weights")
     ] == [0] * 3

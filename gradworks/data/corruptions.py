@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from gradworks.base import Section
+from gradworks.base.errors import InputError
 from gradworks.data.draws import choose, uniform
-from gradworks.stage import Section
-from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gradworks.base.errors import InputError
 from gradworks.data.lines import Account, Lines
-from gradworks.stage.errors import InputError
 
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 _RETURN = "a carriage return inside the line"

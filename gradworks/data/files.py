@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradworks.base.errors import InputError
+from gradworks.base.progress import Progress
 from gradworks.data import layouts, records
-from gradworks.stage.errors import InputError
-from gradworks.stage.progress import Progress
 
 if TYPE_CHECKING:
     from gradworks.tasks import Row

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from gradworks.base.errors import InputError
 from gradworks.data import delimited, objects
 from gradworks.data.lines import Account, Lines
-from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gradworks.base.progress import Progress
 from gradworks.data.batching import key
-from gradworks.stage.progress import Progress
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

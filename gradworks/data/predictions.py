@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from gradworks.stage import Section
-from gradworks.stage.errors import InputError
+from gradworks.base import Section
+from gradworks.base.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gradworks.base.errors import InputError
 from gradworks.data import labels
 from gradworks.data.lines import Account
-from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,10 +17,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
+from gradworks.base.progress import Progress
 from gradworks.data import files, labels, layouts, records
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
-from gradworks.stage.progress import Progress
 
 if TYPE_CHECKING:
     from gradworks.tasks import Row
@@ -45,7 +45,7 @@ def download(address: str, sha256: str, folder: Path) -> Path:
     open_ = _s3 if address.startswith("s3://") else _url
     chunks, size = open_(address)
     state = hashlib.sha256()
-    with artefacts.atomic_file(folder / name) as temporary:
+    with artifacts.atomic_file(folder / name) as temporary:
         done = 0
         with temporary.open("wb") as file, Progress(f"download {name}", size, "B") as bar:
             for chunk in chunks:

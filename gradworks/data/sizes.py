@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradworks.base import artifacts, words
+from gradworks.base.errors import InputError
 from gradworks.data.corruptions import Condition
 from gradworks.data.splits import NAMES, ORDER, Splits, Take
-from gradworks.stage import artefacts, words
-from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
     from gradworks.tasks import Row
@@ -56,7 +56,7 @@ class Sizes:
         if len({getattr(self.splits, name).from_ for name in ("train", "test")} & read.keys()) < 2:
             return
         test, train = read[self.splits.test.from_], read[self.splits.train.from_]
-        same = test.stat().st_size == train.stat().st_size and artefacts.digest(test) == artefacts.digest(train)
+        same = test.stat().st_size == train.stat().st_size and artifacts.digest(test) == artifacts.digest(train)
         if same:
             raise InputError(
                 f"{where}.test: {self.splits.test.from_} and {self.splits.train.from_} are the same file, {test.name}\n"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from gradworks.base import Section
+from gradworks.base.errors import InputError
 from gradworks.data.draws import choose
-from gradworks.stage import Section
-from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

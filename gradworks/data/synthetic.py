@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import cycle, islice
 from random import Random
 
+from gradworks.base.errors import InputError
 from gradworks.data import lexicon as lx
 from gradworks.data.constructions import (
     CONSTITUENT,
@@ -29,7 +30,6 @@ from gradworks.data.constructions import (
     twin,
 )
 from gradworks.data.grammar import rule
-from gradworks.stage.errors import InputError
 
 OVERLAPPING = 1 / 3  # of the in-distribution pairs
 ENTAILED = 0.9  # of the overlapping ones

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gradworks.base.errors import InputError
 from gradworks.data.batching import Examples
-from gradworks.stage.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradworks.stage.errors import InputError
-from gradworks.stage.progress import Progress
+from gradworks.base.errors import InputError
+from gradworks.base.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -5,6 +5,6 @@
 One file in objectives/, weightings/ or updates/ is one entry, and its file name is its name.
 """
 
-from gradworks.methods._core.method import Method
+from gradworks.methods._shared.method import Method
 
 __all__ = ["Method"]

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradworks.models._core import files
-from gradworks.models._core.files import CONFIG as CONFIG
-from gradworks.models._core.files import read_tokenizer as read_tokenizer
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
+from gradworks.models._shared import files
+from gradworks.models._shared.files import CONFIG as CONFIG
+from gradworks.models._shared.files import read_tokenizer as read_tokenizer
 
 _NORMS = ("Norm", "norm")  # parts of class names: LayerNorm, RMSNorm, BatchNorm1d, LlamaRMSNorm
 
@@ -63,7 +63,7 @@ def fresh_head(model: nn.Module, seed: int) -> None:
 def save(model: nn.Module, folder: Path) -> None:
     """Write a trained model: configuration, tokenizer, safetensors.
 
-    `folder` is made where it is not there; a caller that wants it whole or not at all gives artefacts.atomic_folder's.
+    `folder` is made where it is not there; a caller that wants it whole or not at all gives artifacts.atomic_folder's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     importlib.import_module(type(model).__module__).write(model, folder)

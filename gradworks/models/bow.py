@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from gradworks.models._core import towers
-from gradworks.models._core.options import TwoTowers
+from gradworks.models._shared import towers
+from gradworks.models._shared.options import TwoTowers
 
 prepare, write = towers.prepare, towers.write
 

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gradworks.models._core import towers
-from gradworks.models._core.options import Pooling, TwoTowers
+from gradworks.models._shared import towers
+from gradworks.models._shared.options import Pooling, TwoTowers
 
 prepare, write = towers.prepare, towers.write
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradworks.models._core import files
-from gradworks.models._core.options import AutoModelOptions as Options
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
+from gradworks.models._shared import files
+from gradworks.models._shared.options import AutoModelOptions as Options
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -205,7 +205,7 @@ def _tokenizer(options: Options, where: str) -> Tokenizer:
 def _describe(options: Options, folder: Path) -> None:
     """Write our configuration beside transformers' own."""
     ours = options.model_dump(include={"model", "pooling", "attention", "dropout"})
-    artefacts.write_json(folder / files.CONFIG, ours)
+    artifacts.write_json(folder / files.CONFIG, ours)
 
 
 def build(folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> Transformer:
@@ -235,6 +235,6 @@ def build(folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> 
 def write(model: Transformer, folder: Path) -> None:
     """Write a trained model."""
     model.encoder.config.save_pretrained(folder)
-    artefacts.write_json(folder / files.CONFIG, model.config)
+    artifacts.write_json(folder / files.CONFIG, model.config)
     files.write_tokenizer(model.tokenizer, folder)
     files.write_tensors(folder / files.WEIGHTS, model.state_dict())

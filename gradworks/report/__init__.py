@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 
 
 def collect(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         "pipeline": pipeline.stages(inputs),
         "provenance": pipeline.provenance(inputs),
     }
-    artefacts.write_json(out / "results.json", results)
+    artifacts.write_json(out / "results.json", results)
     views.write(out, results, inputs)
     for name, text in page.render(results, inputs).items():
-        with artefacts.atomic_file(out / name) as temporary:
+        with artifacts.atomic_file(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return results
 

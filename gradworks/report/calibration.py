@@ -9,9 +9,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gradworks import statistics
+from gradworks.base import artifacts
 from gradworks.data import predictions
 from gradworks.metrics import SMALL, SURE, indices
-from gradworks.stage import artefacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +164,7 @@ def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
     classes = inputs.task.classes
     if not file.exists():
         return None
-    table = artefacts.read_parquet(file, ["id", "label", *(f"p_{name}" for name in classes)])
+    table = artifacts.read_parquet(file, ["id", "label", *(f"p_{name}" for name in classes)])
     if not len(table):
         return None
     labels = indices(table["label"].to_numpy(zero_copy_only=False), classes)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gradworks import statistics
+from gradworks.base.artifacts import read_json
+from gradworks.base.errors import InputError
 from gradworks.report import form
-from gradworks.stage.artefacts import read_json
-from gradworks.stage.errors import InputError
 
 LEVEL = 0.999  # of the intervals: an alarm that is often false is not looked at
 _USED = ("ok", "not converged")

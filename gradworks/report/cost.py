@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs
@@ -30,7 +30,7 @@ def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], 
         file = runs / "measure" / encoder / f"{method}.json"
         if not file.exists():
             continue
-        made = artefacts.read_json(file)
+        made = artifacts.read_json(file)
         if made.get("state") == "ok":
             for name in ("ratio", "method_seconds"):
                 if not isinstance((made.get("time") or {}).get(name), int | float):

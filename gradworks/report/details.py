@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradworks import statistics
+from gradworks.base import artifacts
 from gradworks.data import predictions
 from gradworks.metrics import better, indices
 from gradworks.report.summary import USED
-from gradworks.stage import artefacts
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs
@@ -62,7 +62,7 @@ def losses(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
     file = inputs.runs / "train" / inputs.cells[key]["path"] / "history.parquet"
     if not file.exists():
         return None
-    table = artefacts.read_parquet(file, ["examples"])
+    table = artifacts.read_parquet(file, ["examples"])
     if "loss" not in table.column_names or not len(table):
         return None
     examples = table["examples"].to_numpy(zero_copy_only=False)
@@ -85,7 +85,7 @@ def _confusion(file: Path, classes: tuple[str, ...]) -> list[list[int]] | None:
 
     if not file.exists():
         return None
-    table = artefacts.read_parquet(file, ["label", "prediction"])
+    table = artifacts.read_parquet(file, ["label", "prediction"])
     if not len(table):
         return None
     label, chosen = (indices(table[c].to_numpy(zero_copy_only=False), classes) for c in ("label", "prediction"))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradworks import metrics
+from gradworks.base import artifacts
 from gradworks.data import predictions
-from gradworks.stage import artefacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.nd
     file = inputs.runs / "evaluate" / cell["path"] / "predictions.parquet"
     if not file.exists():
         return None
-    table = artefacts.read_parquet(file, ["id", "label"])
+    table = artifacts.read_parquet(file, ["id", "label"])
     chosen = np.ones(len(table), dtype=bool)
     for column, value in target.where.items():
         if column not in table.column_names:

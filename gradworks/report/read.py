@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradworks import metrics, stage
+from gradworks import base, metrics
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
+from gradworks.base.place import place
 from gradworks.report import cost
 from gradworks.report.settings import Report, Target
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
-from gradworks.stage.place import place
 from gradworks.tasks import Row, row
 
 _SHARE = "smoothness_share"  # of the log of the objectives smart and r3f
@@ -55,16 +55,16 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
     Raises:
         InputError: a file is damaged, or `report` names a method that params.yaml does not have.
     """
-    values = stage.read_yaml(params)
+    values = base.read_yaml(params)
     if "fetch" in values:
         values["fetch"] = _named(values["fetch"])
-    settings = stage.optional(params, "report", Report)
+    settings = base.optional(params, "report", Report)
     named = {"baseline": settings.baseline, **{f"controls.{m}": m for m in settings.controls}}
     named |= {f"controls.{m}": c for m, c in settings.controls.items() if m in values["methods"]}
     for key, name in named.items():
         if name not in values["methods"]:
             raise InputError(f"{params}: report.{key}: found {name!r}\nexpected one of: {', '.join(values['methods'])}")
-    each = stage.value(cells, "each")
+    each = base.value(cells, "each")
     folder = runs / "metrics"
     found = {key: _metrics(folder / f"{cell['path']}.json") for key, cell in each["train"].items()}
     for key, cell in each["train"].items():
@@ -84,12 +84,12 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         seeds = sorted({c["seed"] for c in each["train"].values() if c["condition"] == condition})
         folders = [f for f in (runs / "corrupt" / condition / str(s) for s in seeds) if f.is_dir()]
         if folders:
-            data[condition] = artefacts.read_json(folders[0] / artefacts.MANIFEST)
+            data[condition] = artifacts.read_json(folders[0] / artifacts.MANIFEST)
             references[condition] = _references(folders[0] / "test.parquet", task, settings)
     versions = place(params, values)[0] / "versions.json"
     return Inputs(
         settings, task, values, runs, each["train"], found, ensembles, references, data,
-        cost.read(runs, each["train"]), artefacts.read_json(versions) if versions.exists() else {},
+        cost.read(runs, each["train"]), artifacts.read_json(versions) if versions.exists() else {},
         tuple(sorted(set(folder.rglob("*.json")) - named_files)),
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def history(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
     file = inputs.runs / "train" / inputs.cells[key]["path"] / "history.parquet"
     if not file.exists():
         return None
-    table = artefacts.read_parquet(file, ["examples"])
+    table = artifacts.read_parquet(file, ["examples"])
     columns = [name for name in table.column_names if name.startswith("selection_")]
     if not columns:
         return None
@@ -142,13 +142,13 @@ def adversarial_share(inputs: Inputs, key: str) -> float | None:
     file = inputs.runs / "train" / inputs.cells[key]["path"] / "statistics.parquet"
     if not file.exists():
         return None
-    table = artefacts.read_parquet(file, ["name", "value"])
+    table = artifacts.read_parquet(file, ["name", "value"])
     found = [v for name, v in zip(*(table[c].to_pylist() for c in ("name", "value")), strict=True) if name == _SHARE]
     return sum(found) / len(found) if found else None
 
 
 def _metrics(file: Path) -> dict[str, Any]:
-    return artefacts.read_json(file) if file.exists() else NOT_RUN
+    return artifacts.read_json(file) if file.exists() else NOT_RUN
 
 
 def _references(file: Path, task: Row, settings: Report) -> dict[str, list[metrics.Score | None]]:
@@ -159,7 +159,7 @@ def _references(file: Path, task: Row, settings: Report) -> dict[str, list[metri
 
     if task.classes is None:
         return {}
-    table = artefacts.read_parquet(file, ["label"])
+    table = artifacts.read_parquet(file, ["label"])
     made: dict[str, list[metrics.Score | None]] = {"chance": [], "majority class": [], "true rule": []}
     for target in (settings.primary, settings.secondary):
         chosen = np.ones(len(table), dtype=bool)

@@ -7,8 +7,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 
 RESULTS = Path("report/results.json")
 SLOTS = {"objectives": "objective", "weightings": "weighting", "updates": "update"}
@@ -23,7 +23,7 @@ def write(readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     for name, part in (("results", results(readme.parent)), ("entries", entries(readme.parent))):
         text = replace(text, name, part, str(readme))
-    with artefacts.atomic_file(readme) as temporary:
+    with artifacts.atomic_file(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -32,7 +32,7 @@ def results(root: Path) -> str:
     from gradworks.report import page
 
     file = root / RESULTS
-    found = artefacts.read_json(file)
+    found = artifacts.read_json(file)
     answer = "\n".join(f"- {page.escaped(line)}" for line in found["answer"])
     said = page.escaped(found["data"]["said"])
     made = f"Made by `make demo` and `make readme` from `{RESULTS.as_posix()}`, md5 `{md5(file)}`."

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.cells import MethodPoint
 from gradworks.report import form
-from gradworks.stage import artefacts
-from gradworks.stage.cells import MethodPoint
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs
@@ -46,17 +46,17 @@ def differences(inputs: Inputs, key: str) -> list[str]:
     cell = inputs.cells[key]
     if inputs.metrics[key]["state"] == "not run":
         return []
-    file = inputs.runs / "evaluate" / cell["path"] / artefacts.MANIFEST
-    there = artefacts.read_json(file)["parameters"] if file.exists() else {}
+    file = inputs.runs / "evaluate" / cell["path"] / artifacts.MANIFEST
+    there = artifacts.read_json(file)["parameters"] if file.exists() else {}
     if "run" not in there:  # scored before scores recorded it
-        file = inputs.runs / "train" / cell["path"] / artefacts.MANIFEST
-        there |= {"run": artefacts.read_json(file)["parameters"] if file.exists() else {}}
+        file = inputs.runs / "train" / cell["path"] / artifacts.MANIFEST
+        there |= {"run": artifacts.read_json(file)["parameters"] if file.exists() else {}}
     now, run, data = inputs.values, there["run"], there.get("data", {})
     corrupt = now.get("corrupt") or {}
     found = list(_changed(run["train"], now.get("train") or {}, "train")) if "train" in run else []
     if "method" in run:
         where = f"methods.{cell['method']}"
-        point = stage.validate(now["methods"].get(cell["method"]) or {}, MethodPoint, where).model_dump(by_alias=True)
+        point = base.validate(now["methods"].get(cell["method"]) or {}, MethodPoint, where).model_dump(by_alias=True)
         found += _changed(run["method"], point, where, exact=True)
     for one in (run, data, there):
         found += _changed(one.get("task", now["task"]), now["task"], "task")
@@ -68,9 +68,9 @@ def differences(inputs: Inputs, key: str) -> list[str]:
     for split, take in (data.get("splits") or {}).items():
         given = (corrupt.get("splits") or {}).get(split) or {}
         found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
-    file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artefacts.MANIFEST
+    file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artifacts.MANIFEST
     if "digests" in there and file.exists():
-        files = {name: entry["sha256"] for name, entry in artefacts.read_json(file)["files"].items()}
+        files = {name: entry["sha256"] for name, entry in artifacts.read_json(file)["files"].items()}
         other = sorted(name for name, one in there["digests"].items() if files.get(name) != one)
         found += [f"data: other rows now in {', '.join(other)}"] if other else []
     if "by" in there:

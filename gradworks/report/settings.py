@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from gradworks import metrics
-from gradworks.stage import Section
+from gradworks.base import Section
 
 
 class Target(Section):

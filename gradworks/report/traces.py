@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradworks import statistics
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,13 +80,13 @@ def _logged(folder: Path) -> dict[str, np.ndarray] | None:
     file, history = folder / "statistics.parquet", folder / "history.parquet"
     if not (file.exists() and history.exists()):
         return None
-    table = artefacts.read_parquet(file, ["step", "name", "value"])
+    table = artifacts.read_parquet(file, ["step", "name", "value"])
     steps, names, values = (table[c].to_numpy(zero_copy_only=False) for c in ("step", "name", "value"))
     there = [name for name in ("dot", "cosine", "conflict") if (names == name).any()]
     found = {name: values[names == name].astype(float) for name in there}
     if "dot" not in found:
         return None
-    seen = artefacts.read_parquet(history, ["step", "examples"])
+    seen = artifacts.read_parquet(history, ["step", "examples"])
     examples = dict(zip(seen["step"].to_pylist(), seen["examples"].to_pylist(), strict=True))
     found["examples"] = np.array([examples[int(step)] for step in steps[names == "dot"]], dtype=float)
     dot = found["dot"]
@@ -124,7 +124,7 @@ def _scored(runs: Path, cell: dict[str, Any]) -> dict[str, Any] | None:
     changes = runs / "corrupt" / cell["condition"] / str(cell["seed"]) / "corruptions.parquet"
     if not (file.exists() and changes.exists()):
         return None
-    table = artefacts.read_parquet(file, ["id", "weight", "score"])
+    table = artifacts.read_parquet(file, ["id", "weight", "score"])
     if not len(table):
         return None
     ids, place = np.unique(table["id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
@@ -133,7 +133,7 @@ def _scored(runs: Path, cell: dict[str, Any]) -> dict[str, Any] | None:
     for name in ("weight", "score"):
         if table[name].null_count == 0:
             made[name] = np.bincount(place, weights=table[name].to_numpy(zero_copy_only=False)) / counts
-    done = artefacts.read_parquet(changes, ["id", "kind", "old_label", "new_label"]).to_pylist()
+    done = artifacts.read_parquet(changes, ["id", "kind", "old_label", "new_label"]).to_pylist()
     for kind in SIGNS:  # a label that was drawn anew and came out the same is not corrupted
         bad = {c["id"] for c in done if c["kind"] == kind and (kind == "leak" or c["old_label"] != c["new_label"])}
         which = np.array([key in bad for key in ids.tolist()], dtype=bool)

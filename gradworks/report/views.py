@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs
@@ -22,11 +22,11 @@ _DIGITS = 4  # of what is read beside others
 
 def write(out: Path, results: Mapping[str, Any], inputs: Inputs) -> None:
     """Write METRICS/METHOD.json, condition -> encoder -> mean over seeds of the primary figure, and CURVES to `out`."""
-    with artefacts.atomic_folder(out / METRICS) as folder:
+    with artifacts.atomic_folder(out / METRICS) as folder:
         for method, figures in metrics(results).items():
-            artefacts.write_json(folder / f"{method}.json", figures)
+            artifacts.write_json(folder / f"{method}.json", figures)
     rows = curves(inputs)
-    with artefacts.atomic_file(out / CURVES) as temporary:
+    with artifacts.atomic_file(out / CURVES) as temporary:
         temporary.write_text("[" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "]\n")
 
 
@@ -51,7 +51,7 @@ def curves(inputs: Inputs) -> list[dict[str, Any]]:
     for cell in inputs.cells.values():
         file = inputs.runs / "train" / cell["path"] / "history.parquet"
         if file.exists():
-            table = artefacts.read_parquet(file, ["examples"]).to_pydict()
+            table = artifacts.read_parquet(file, ["examples"]).to_pydict()
             if table["examples"] and "loss" in table:
                 key = (cell["condition"], cell["encoder"], cell["method"])
                 groups.setdefault(key, []).append(_parts(table))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gradworks.base.cells import entry_name
 from gradworks.report import cost, form
-from gradworks.stage.cells import entry_name
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs

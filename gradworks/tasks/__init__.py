@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Metrics of a running stage, for Prometheus: over HTTP while it runs, and pushed to a gateway.
 
 Where neither is asked for (`--metrics-port`, PROMETHEUS_PUSHGATEWAY) nothing is imported and nothing is counted. What
-is told changes no output: no method, model or artefact reads it. Counters count this process's own work, so that a
+is told changes no output: no method, model or artifact reads it. Counters count this process's own work, so that a
 resumed run's seconds and examples belong together.
 """
 

@@ -11,9 +11,9 @@ import pytest
 from benchmarks import counts, memory, methods, models, peers, plain
 from benchmarks.profile import profile
 from benchmarks.rows import ROWS, Work
-from gradworks.methods._core.entries import names
-from gradworks.methods._core.passes import MicroBatch
-from gradworks.telemetry import pairs
+from gradworks.cost import pairs
+from gradworks.methods._shared.entries import names
+from gradworks.methods._shared.passes import MicroBatch
 
 SMALL = models.MODELS["bow"].small
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from components import cells as stage
-from gradworks.stage import cells
-from gradworks.stage.errors import InputError
-from gradworks.telemetry import hardware
+from gradworks.base import cells
+from gradworks.base.errors import InputError
+from gradworks.cost import hardware
 
 ROOT = Path(__file__).parent.parent.parent
 

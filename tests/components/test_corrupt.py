@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from components import corrupt, fetch
-from gradworks import stage
+from gradworks import base
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data import corruptions
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from gradworks.tasks import row
 
 SPLITS = {
@@ -59,7 +59,7 @@ def run(tmp_path, monkeypatch, fetched):
 
 
 def read(out, name):
-    return artefacts.read_parquet(out / f"{name}.parquet")
+    return artifacts.read_parquet(out / f"{name}.parquet")
 
 
 def ids(out, name):
@@ -68,7 +68,7 @@ def ids(out, name):
 
 def test_what_is_written(run):
     out = run("noise")
-    manifest = artefacts.check(out)
+    manifest = artifacts.check(out)
     names = ("clean", "corruptions", "selection", "test", "train")
     assert sorted(manifest["files"]) == [f"{name}.parquet" for name in names]
     assert {n: s["rows"] for n, s in manifest["splits"].items()} == {
@@ -87,7 +87,7 @@ def test_what_is_written(run):
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_training_split_can_be_restored(run, fetched, condition):
     out = run(condition)
-    source = artefacts.read_parquet(fetched / "synthetic/train.parquet")
+    source = artifacts.read_parquet(fetched / "synthetic/train.parquet")
     assert corruptions.restore(read(out, "train"), read(out, "corruptions"), source).equals(source)
 
 
@@ -131,7 +131,7 @@ def test_a_binary_task_folds_three_classes(run):
 )  # fmt: skip
 def test_what_is_refused(run, capsys, given, said):
     with pytest.raises(SystemExit) as caught:
-        stage.run(lambda: run(**given))
+        base.run(lambda: run(**given))
     assert caught.value.code == 2 and not Path("runs").exists()
     message = capsys.readouterr().err
     assert message.startswith(f"error: params.yaml: {said}") and len(message.splitlines()) <= 3
@@ -175,7 +175,7 @@ def test_real_data(run, data, tmp_path, monkeypatch):
     out = run(
         "leak", task="nli-binary", splits=splits, conditions={"leak": {"leak": {"count": 100}}}, data=Path("runs/fetch")
     )
-    manifest = artefacts.check(out)
+    manifest = artifacts.check(out)
     assert {n: s["rows"] for n, s in manifest["splits"].items()} == {
         "train": 10_100, "clean": 5_000, "selection": 3_000, "test": 5_000
     }  # fmt: skip
@@ -193,17 +193,17 @@ def same_texts(fetched, tmp_path, letters=str):
 
     shutil.copytree(fetched, tmp_path / "copy", dirs_exist_ok=True)
     folder = tmp_path / "copy/synthetic"
-    train = artefacts.read_parquet(folder / "train.parquet")
+    train = artifacts.read_parquet(folder / "train.parquet")
     again = train.set_column(0, "id", pa.array([f"again-{i}" for i in range(train.num_rows)]))
     for n, name in enumerate(("premise", "hypothesis"), 1):
         again = again.set_column(n, name, pa.array([letters(one) for one in train[name].to_pylist()]))
-    artefacts.write_parquet(folder / "again.parquet", again)
-    manifest = artefacts.read_json(folder / "manifest.json")
+    artifacts.write_parquet(folder / "again.parquet", again)
+    manifest = artifacts.read_json(folder / "manifest.json")
     manifest["files"]["again.parquet"] = {
-        "sha256": artefacts.digest(folder / "again.parquet"), "bytes": (folder / "again.parquet").stat().st_size
+        "sha256": artifacts.digest(folder / "again.parquet"), "bytes": (folder / "again.parquet").stat().st_size
     }  # fmt: skip
     manifest["splits"]["again"] = {"rows": train.num_rows, "label_values": {"0": "entailment"}}
-    artefacts.write_json(folder / "manifest.json", manifest)
+    artifacts.write_json(folder / "manifest.json", manifest)
     return tmp_path / "copy"
 
 
@@ -214,7 +214,7 @@ def test_a_test_or_selection_split_that_is_the_training_split_is_refused(run, fe
     with pytest.raises(InputError, match=rf"corrupt.splits.{split}: train has the texts of all its 300 examples"):
         run(splits=splits, data=data)
     out = run(splits={**splits, "duplicates": "keep"}, data=data)
-    manifest = artefacts.check(out)
+    manifest = artifacts.check(out)
     assert manifest["duplicates"][split]["train"] == {"same": 0, "alike": 300}
     assert manifest["label_values"] == {"synthetic/again": {"0": "entailment"}}
 
@@ -222,19 +222,19 @@ def test_a_test_or_selection_split_that_is_the_training_split_is_refused(run, fe
 def test_duplicates_are_counted_said_and_left_out(run, fetched, tmp_path, capsys):
     data = same_texts(fetched, tmp_path)
     splits = {**SPLITS, "clean": {"from": "synthetic/again", "size": 25}}
-    manifest = artefacts.check(run("leak", splits=splits, data=data))
+    manifest = artifacts.check(run("leak", splits=splits, data=data))
     assert manifest["duplicates"]["clean"]["train"] == {"same": 25, "alike": 25}
     assert manifest["duplicates"]["test"]["train"]["alike"] < 10  # 10 are leaked on purpose
     assert "clean: 25 of 25 examples have the texts of one of train, 25 of them letter by l" in capsys.readouterr().err
-    manifest = artefacts.check(run("leak", splits={**splits, "duplicates": "drop"}, data=data))
+    manifest = artifacts.check(run("leak", splits={**splits, "duplicates": "drop"}, data=data))
     assert all(count["alike"] == 0 for others in manifest["duplicates"].values() for count in others.values())
     assert manifest["splits"]["clean"]["rows"] == 25 and manifest["duplicates_dropped"]["train"] >= 25
 
 
 def test_a_split_that_fetch_left_out_says_why(run, fetched, tmp_path):
     data = same_texts(fetched, tmp_path)
-    manifest = artefacts.read_json(data / "synthetic/manifest.json")
-    artefacts.write_json(
+    manifest = artifacts.read_json(data / "synthetic/manifest.json")
+    artifacts.write_json(
         data / "synthetic/manifest.json", {**manifest, "left_out": {"tst": "f.tsv: no column for label"}}
     )
     with pytest.raises(InputError, match=r"has: again, test, train, validation\ntst was left out: f.tsv: no column"):

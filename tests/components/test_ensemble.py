@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import ensemble
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from tests import runs_tree
 
 
@@ -40,7 +40,7 @@ def test_members_mean_and_oracle(tree):
     assert found["oracle"]["overall"]["accuracy"]["value"] >= best
     assert found["mean"]["by"]["set"]["challenge"]["accuracy"]["n"] == 40
     assert len(found["disagreement"]) == 6 and 0 < min(found["disagreement"].values()) < 1
-    assert artefacts.check(out)["members"] == ["gru/0", "gru/1", "cased/0", "cased/1"]
+    assert artifacts.check(out)["members"] == ["gru/0", "gru/1", "cased/0", "cased/1"]
     table = pq.read_table(out / "predictions.parquet")
     sums = sum(table[f"p_{name}"].to_numpy() for name in runs_tree.CLASSES)
     assert abs(sums - 1).max() < 1e-9 and table.column_names[:3] == ["id", "label", "prediction"]
@@ -51,9 +51,9 @@ def test_rows_in_another_order_give_the_same_metrics(tree):
     before = call()[1]
     folder = runs / "evaluate/clean/erm/cased/1"
     table = pq.read_table(folder / "predictions.parquet")
-    with artefacts.atomic_folder(folder) as new:
-        artefacts.write_parquet(new / "predictions.parquet", table.take(list(range(len(table)))[::-1]))
-        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+    with artifacts.atomic_folder(folder) as new:
+        artifacts.write_parquet(new / "predictions.parquet", table.take(list(range(len(table)))[::-1]))
+        artifacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
     assert call()[1] == before
 
 
@@ -72,7 +72,7 @@ def test_a_member_that_is_missing_is_left_out_and_named(tree, capsys):
         out, found = call(*more)
         assert found["left_out"] == {"cased/1": "missing"}
         assert list(found["members"]) == ["cased/0", "gru/0", "gru/1"] and found["state"] == "ok"
-        assert artefacts.check(out)["left_out"] == {"cased/1": "missing"}
+        assert artifacts.check(out)["left_out"] == {"cased/1": "missing"}
         assert "cased/1: left out, missing" in capsys.readouterr().out
     (runs / "evaluate/clean/erm/cased/1").mkdir()  # what a checkout that was broken off leaves
     assert call()[1]["left_out"] == {"cased/1": "missing"}
@@ -86,9 +86,9 @@ def test_a_member_of_other_examples_stops_the_stage(tree):
     file = runs / "evaluate/clean/erm/cased/1/predictions.parquet"
     table = pq.read_table(file)
     ids = pa.array([f"other-{i}" for i in range(len(table))])
-    with artefacts.atomic_folder(file.parent) as new:
-        artefacts.write_parquet(new / file.name, table.set_column(0, "id", ids))
-        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+    with artifacts.atomic_folder(file.parent) as new:
+        artifacts.write_parquet(new / file.name, table.set_column(0, "id", ids))
+        artifacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
     with pytest.raises(InputError, match=r"cased/1: id synthetic/test-0 is missing, which gru/0 has \(80 such ids\)"):
         call()
 
@@ -104,11 +104,11 @@ def test_a_member_named_twice_would_count_twice(tree):
 def test_selection_predictions_are_averaged_where_all_members_have_them(tree):
     runs, call = tree
     folder = runs / "evaluate/clean/erm/cased/1"
-    with artefacts.atomic_folder(folder) as new:  # another seed's draw: the first ten are others, the order too
+    with artifacts.atomic_folder(folder) as new:  # another seed's draw: the first ten are others, the order too
         table = pq.read_table(folder / "selection.parquet").take([*range(39, 9, -1)])
-        artefacts.write_parquet(new / "selection.parquet", table)
+        artifacts.write_parquet(new / "selection.parquet", table)
         shutil.copy(folder / "predictions.parquet", new)
-        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+        artifacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
     out, _ = call()
     found = pq.read_table(out / "selection.parquet").to_pylist()
     assert [row["id"] for row in found] == [f"synthetic/validation-{i}" for i in range(10, 40)]
@@ -122,12 +122,12 @@ def test_selection_predictions_are_averaged_where_all_members_have_them(tree):
 def test_no_selection_example_in_common(tree):
     runs, call = tree
     folder = runs / "evaluate/clean/erm/cased/1"
-    with artefacts.atomic_folder(folder) as new:
+    with artifacts.atomic_folder(folder) as new:
         table = pq.read_table(folder / "selection.parquet")
         ids = pa.array([f"other-{i}" for i in range(len(table))])
-        artefacts.write_parquet(new / "selection.parquet", table.set_column(0, "id", ids))
+        artifacts.write_parquet(new / "selection.parquet", table.set_column(0, "id", ids))
         shutil.copy(folder / "predictions.parquet", new)
-        artefacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+        artifacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
     out, _ = call()
     table = pq.read_table(out / "selection.parquet")
     assert len(table) == 0 and table.schema == pq.read_table(folder / "selection.parquet").schema
@@ -140,7 +140,7 @@ def test_no_member_with_predictions_still_writes_outputs(tree):
     out, found = call()
     assert found["state"] == "not run" and found["members"] == {} and len(found["left_out"]) == 4
     assert "gru/0 (diverged)" in found["reason"] and "cased/1 (diverged)" in found["reason"]
-    assert artefacts.check(out)["rows"] == 0
+    assert artifacts.check(out)["rows"] == 0
 
 
 def test_seeds_choose_members(tree):

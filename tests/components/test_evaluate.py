@@ -9,8 +9,8 @@ import pytest
 
 from components import evaluate
 from gradworks import metrics
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from tests import runs_tree
 
 PATH = "noise/erm/gru/0"
@@ -39,9 +39,9 @@ def cell(tmp_path, monkeypatch):
     runs_tree.corrupt(runs, "noise", 0)
     runs_tree.run(runs, PATH)
     model, texts = small_model(tmp_path, runs_tree.test_split())
-    with artefacts.atomic_folder(runs / "models" / PATH) as folder:
+    with artifacts.atomic_folder(runs / "models" / PATH) as folder:
         models.save(model, folder)
-        artefacts.write_manifest(folder, "train", {})
+        artifacts.write_manifest(folder, "train", {})
 
     def call():
         argv = ["evaluate", "--params", params, "--run", runs / "train" / PATH, "--model", runs / "models" / PATH]
@@ -81,8 +81,8 @@ def test_the_selection_split_is_predicted_too(cell):
 
     test = runs_tree.test_split()
     folder = cell.runs / "corrupt/noise/0"
-    artefacts.write_parquet(folder / "selection.parquet", test.slice(20, 30).drop_columns(["set", "heuristic", "rule"]))
-    artefacts.write_manifest(folder, "corrupt", {"task": "nli", "condition": {"noise": {"share": 0.5}}})
+    artifacts.write_parquet(folder / "selection.parquet", test.slice(20, 30).drop_columns(["set", "heuristic", "rule"]))
+    artifacts.write_manifest(folder, "corrupt", {"task": "nli", "condition": {"noise": {"share": 0.5}}})
     cell()
     table = pq.read_table(cell.runs / "evaluate" / PATH / "selection.parquet")
     assert table["id"].to_pylist() == test["id"].to_pylist()[20:50] and table["label"] == test["label"].slice(20, 30)
@@ -92,9 +92,9 @@ def test_the_selection_split_is_predicted_too(cell):
         expected = torch.cat([cell.model(cell.model.collate(one)) for one in encoded]).softmax(-1)
     for i, name in enumerate(runs_tree.CLASSES):
         assert table[f"p_{name}"].to_numpy() == pytest.approx(expected[:, i].numpy(), abs=1e-6)
-    recorded = artefacts.check(cell.runs / "evaluate" / PATH)["parameters"]
+    recorded = artifacts.check(cell.runs / "evaluate" / PATH)["parameters"]
     assert recorded["run"]["train"]["max_length"] == 16 and recorded["data"]["condition"] == {"noise": {"share": 0.5}}
-    assert recorded["digests"]["selection.parquet"] == artefacts.digest(folder / "selection.parquet")
+    assert recorded["digests"]["selection.parquet"] == artifacts.digest(folder / "selection.parquet")
 
 
 def test_by_every_column_with_small_slices_marked(cell):
@@ -137,25 +137,25 @@ def test_a_cell_without_a_model_writes_every_output(cell, state):
     table, found = cell()
     assert len(table) == 0 and table.schema == filled.schema
     assert (found["state"], found["reason"], found["overall"]) == (state, "no memory for 3 GiB", {})
-    assert artefacts.check(cell.runs / "evaluate" / PATH)["rows"] == 0
+    assert artifacts.check(cell.runs / "evaluate" / PATH)["rows"] == 0
 
 
 def test_not_converged_is_scored_and_marked(cell):
     from gradworks import models
 
     runs_tree.run(cell.runs, PATH, "not converged", "no better than a constant")
-    with artefacts.atomic_folder(cell.runs / "models" / PATH) as folder:
+    with artifacts.atomic_folder(cell.runs / "models" / PATH) as folder:
         models.save(cell.model, folder)
-        artefacts.write_manifest(folder, "train", {})
+        artifacts.write_manifest(folder, "train", {})
     table, found = cell()
     assert len(table) == 80 and found["state"] == "not converged" and found["overall"]["accuracy"]["n"] == 80
 
 
 def test_twice_gives_the_same_bytes(cell):
     cell()
-    first = artefacts.digest(cell.runs / "evaluate" / PATH / "predictions.parquet")
+    first = artifacts.digest(cell.runs / "evaluate" / PATH / "predictions.parquet")
     cell()
-    assert artefacts.digest(cell.runs / "evaluate" / PATH / "predictions.parquet") == first
+    assert artifacts.digest(cell.runs / "evaluate" / PATH / "predictions.parquet") == first
 
 
 def test_a_column_that_no_row_has(cell):
@@ -184,8 +184,8 @@ def test_a_damaged_input_stops_the_stage_and_writes_nothing(cell, file):
 
 def test_an_empty_test_split(cell):
     folder = cell.runs / "corrupt/noise/0"
-    artefacts.write_parquet(folder / "test.parquet", runs_tree.test_split().slice(0, 0))
-    artefacts.write_manifest(folder, "corrupt", {})
+    artifacts.write_parquet(folder / "test.parquet", runs_tree.test_split().slice(0, 0))
+    artifacts.write_manifest(folder, "corrupt", {})
     with pytest.raises(InputError, match=r"test\.parquet: no rows"):
         cell()
 

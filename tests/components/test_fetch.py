@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from components import fetch
-from gradworks import stage
-from gradworks.stage import artefacts
+from gradworks import base
+from gradworks.base import artifacts
 from tests.components.conftest import HEADER, ROWS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 def tree(folder):
     """Paths and hashes of everything in a folder, empty folders too."""
     return {
-        p.relative_to(folder).as_posix(): artefacts.digest(p) if p.is_file() else "" for p in sorted(folder.rglob("*"))
+        p.relative_to(folder).as_posix(): artifacts.digest(p) if p.is_file() else "" for p in sorted(folder.rglob("*"))
     }
 
 
@@ -34,7 +34,7 @@ def refused(run, capsys, *args, **more):
     Path("params.yaml").touch()
     before = {k: v for k, v in tree(Path.cwd()).items() if k != "params.yaml"}
     with pytest.raises(SystemExit) as caught:
-        stage.run(lambda: run(*args, **more))
+        base.run(lambda: run(*args, **more))
     assert caught.value.code == 2
     assert {k: v for k, v in tree(Path.cwd()).items() if k != "params.yaml"} == before
     said = capsys.readouterr().err
@@ -45,13 +45,13 @@ def refused(run, capsys, *args, **more):
 
 def test_a_folder_becomes_splits(project):
     out = project({"from": "file:data/mine"})
-    manifest = artefacts.check(out)
+    manifest = artifacts.check(out)
     assert sorted(manifest["files"]) == ["bad_rows.json", "dev.parquet", "train.parquet"]
     assert manifest["splits"]["dev"] == {
         "rows": 6, "bad": 0, "unlabelled": 0, "labels": {"contradiction": 2, "entailment": 2, "neutral": 2},
         "lines": 6, "continued": 0, "header": 1, "blank": 0,
     }  # fmt: skip
-    table = artefacts.read_parquet(out / "train.parquet")
+    table = artifacts.read_parquet(out / "train.parquet")
     assert table.column_names == ["id", "premise", "hypothesis", "label"]
     assert table.to_pylist()[1] == {"id": "mine/train-3", "premise": "P1", "hypothesis": "H1", "label": "neutral"}
 
@@ -68,7 +68,7 @@ def test_the_same_bytes_twice_and_nothing_of_this_machine(project, tmp_path):
 
 def test_the_synthetic_source_has_its_columns(project):
     out = project({"from": "synthetic:nli", "rows": {"train": 30, "validation": 20}}, "synthetic")
-    table = artefacts.read_parquet(out / "validation.parquet")
+    table = artifacts.read_parquet(out / "validation.parquet")
     assert table.column_names == ["id", "premise", "hypothesis", "label", "set", "heuristic", "rule"]
     assert table["label"].equals(table["rule"]) and table["id"][0].as_py() == "synthetic/validation-0"
     assert set(table["set"].to_pylist()) == {"in_distribution", "challenge"}
@@ -78,7 +78,7 @@ def test_few_bad_rows_are_reported_and_left_out(project, capsys):
     with open("data/mine/train.tsv", "a") as file:
         file.write("only one field\nP\tH\tmaybe\n")
     out = project({"from": "file:data/mine", "bad_rows": 0.1})
-    assert artefacts.read_parquet(out / "train.parquet").num_rows == 30
+    assert artifacts.read_parquet(out / "train.parquet").num_rows == 30
     said = capsys.readouterr().err
     assert "data/mine/train.tsv: line 32: found 1 fields, expected 3; left out" in said
     bad = json.loads((out / "bad_rows.json").read_text())["train"]["bad"]
@@ -89,7 +89,7 @@ def test_rows_without_a_gold_label_are_no_fault(project, capsys):
     with open("data/mine/train.tsv", "a") as file:
         file.write("P\tH\t-\n" * 20)
     out = project({"from": "file:data/mine"})
-    assert artefacts.check(out)["splits"]["train"]["unlabelled"] == 20
+    assert artifacts.check(out)["splits"]["train"]["unlabelled"] == 20
     assert "train: 20 rows without a gold label left out, the first at line 32" in capsys.readouterr().err
 
 
@@ -223,4 +223,4 @@ def test_a_download_becomes_splits(project):
     finally:
         server.shutdown()
         server.server_close()
-    assert artefacts.read_parquet(out / "train.parquet").num_rows == 30
+    assert artifacts.read_parquet(out / "train.parquet").num_rows == 30

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components import fetch
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 from tests.components.conftest import ROWS
 from tests.components.test_fetch import refused
 
@@ -15,8 +15,8 @@ def test_a_split_without_labels_is_left_out_and_said(project, capsys):
     """As GLUE's downloads come: test.tsv has no column for labels."""
     Path("data/mine/test.tsv").write_text("premise\thypothesis\nP\tH\n")
     out = project({"from": "file:data/mine"})
-    assert sorted(artefacts.check(out)["splits"]) == ["dev", "train"]
-    assert artefacts.check(out)["left_out"]["test"].startswith("data/mine/test.tsv: no column for label")
+    assert sorted(artifacts.check(out)["splits"]) == ["dev", "train"]
+    assert artifacts.check(out)["left_out"]["test"].startswith("data/mine/test.tsv: no column for label")
     assert "test: left out: data/mine/test.tsv: no column for label" in capsys.readouterr().err
     said = refused(project, capsys, {"from": "file:data/mine", "files": {"train": "train.tsv", "test": "test.tsv"}})
     assert said.startswith("error: data/mine/test.tsv: no column for label") and "`files` what is read" in said
@@ -36,13 +36,13 @@ def coded(*values):
 def test_numbers_as_labels_are_read_by_the_order_of_classes_and_said(project, capsys):
     Path("data/mine/train.tsv").write_text(coded(0, "1.0", " 2 ", 2))
     out = project({"from": "file:data/mine"})
-    assert artefacts.read_parquet(out / "train.parquet")["label"].to_pylist() == [
+    assert artifacts.read_parquet(out / "train.parquet")["label"].to_pylist() == [
         "entailment", "neutral", "contradiction", "contradiction"
     ]  # fmt: skip
     values = {"0": "entailment", "1": "neutral", "2": "contradiction"}
-    assert artefacts.check(out)["splits"]["train"]["label_values"] == values
+    assert artifacts.check(out)["splits"]["train"]["label_values"] == values
     assert "train: labels read as 0 = entailment, 1 = neutral, 2 = contradiction; `labels`" in capsys.readouterr().err
-    assert "label_values" not in artefacts.check(out)["splits"]["dev"]
+    assert "label_values" not in artifacts.check(out)["splits"]["dev"]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_numbers_as_labels_are_read_by_the_order_of_classes_and_said(project, ca
 def test_the_source_says_what_its_labels_stand_for(project, given, values):
     Path("data/mine/train.tsv").write_text(coded(*values, "neutral"))
     out = project({"from": "file:data/mine", "labels": given})
-    labels = artefacts.read_parquet(out / "train.parquet")["label"].to_pylist()
+    labels = artifacts.read_parquet(out / "train.parquet")["label"].to_pylist()
     assert labels == ["contradiction", "entailment", "neutral"]
-    assert artefacts.check(out)["parameters"]["labels"]
+    assert artifacts.check(out)["parameters"]["labels"]
 
 
 def test_labels_of_true_and_false_by_name(project):
@@ -71,7 +71,7 @@ def test_labels_of_true_and_false_by_name(project):
     Path("data/mine/dev.tsv").unlink()
     Path("data/mine/train.tsv").write_text(header + "q\tp\tTRUE\nq\tp\t0\n")
     out = project({"from": "file:data/mine", "labels": {0: False}}, task="boolq")
-    assert artefacts.read_parquet(out / "train.parquet")["label"].to_pylist() == ["true", "false"]
+    assert artifacts.read_parquet(out / "train.parquet")["label"].to_pylist() == ["true", "false"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_files_without_a_header(project, capsys):
     Path("data/mine/dev.tsv").unlink()
     Path("data/mine/train.tsv").write_text("".join(ROWS))
     out = project({"from": "file:data/mine", "header": ["premise", "hypothesis", "label"]})
-    table = artefacts.read_parquet(out / "train.parquet")
+    table = artifacts.read_parquet(out / "train.parquet")
     assert table.num_rows == 30 and table["id"][0].as_py() == "mine/train-1"
     said = refused(project, capsys, {"from": "file:data/mine"})
     assert "found: 'P0', 'H0', 'entailment'" in said and "`header: [...]` is for files without one" in said
@@ -105,7 +105,7 @@ def test_lines_of_rows_of_several_lines_are_accounted_for(project, capsys):
     body = 'premise,hypothesis,label\n"P\nQ",H,neutral\n\nP,H 5",-\n"P,H,neutral\n' + "P,H,neutral\n" * 20
     Path("data/mine/train.csv").write_text(body)
     out = project({"from": "file:data/mine", "bad_rows": 0.1})
-    counts = artefacts.check(out)["splits"]["train"]
+    counts = artifacts.check(out)["splits"]["train"]
     assert {k: counts[k] for k in ("rows", "bad", "unlabelled", "continued", "lines", "header", "blank")} == {
         "rows": 21, "bad": 1, "unlabelled": 1, "continued": 1, "lines": 24, "header": 1, "blank": 1
     }  # fmt: skip

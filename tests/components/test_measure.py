@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from components import measure
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
-from gradworks.telemetry import hardware
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
+from gradworks.cost import hardware
 from tests.small import SMALL, run
 
 DATA, START = "runs/corrupt/noise/0", "runs/pretrain/gru"
@@ -54,8 +54,8 @@ def measured(method, params="params.yaml", start=START):
     run("measure", "--params", params, "--method", method, "--encoder", "gru", "--seed", 0, "--data", DATA,
         "--start", start, "--out", out / "gru" / f"{method}.json",
         "--schedule", f"runs/schedule/gru/{method}.json")  # fmt: skip
-    found = artefacts.read_json(out / "gru" / f"{method}.json")
-    return found, artefacts.read_json(Path("runs/schedule/gru") / f"{method}.json")
+    found = artifacts.read_json(out / "gru" / f"{method}.json")
+    return found, artifacts.read_json(Path("runs/schedule/gru") / f"{method}.json")
 
 
 def bench(method, params="params.yaml", **more):
@@ -97,7 +97,7 @@ def test_what_it_writes(project, method, batches, passes):
 
 
 def test_energy_is_absent_where_no_counter_is(project, monkeypatch):
-    from gradworks.telemetry import energy
+    from gradworks.cost import energy
 
     monkeypatch.setattr(energy, "counter", lambda device: None)
     assert measured("erm")[0]["energy"] is None
@@ -184,14 +184,14 @@ def test_a_method_that_fails_says_why(project, monkeypatch, error, state):
     assert {"hardware", "method", "encoder"} <= set(found) and "time" not in found
     assert schedule == {"ratio": None}
     longer("not measured")
-    status = artefacts.read_json(Path("not measured/status.json"))
+    status = artifacts.read_json(Path("not measured/status.json"))
     said = "the time of dotprod, which it would take, was not measured"
     assert (status["state"], status["reason"], status["steps"]) == ("not run", said, 0)
 
 
 def test_a_phase_without_a_model_to_start_from_is_not_measured(project):
-    with artefacts.atomic_folder(Path("empty")) as folder:
-        artefacts.write_manifest(folder, "train", {})
+    with artifacts.atomic_folder(Path("empty")) as folder:
+        artifacts.write_manifest(folder, "train", {})
     found, _ = measured("last_layer", start="empty")
     assert (found["state"], found["reason"]) == ("not run", "erm, which it starts from, ended without a model")
 
@@ -201,17 +201,17 @@ def longer(out):
 
 
 def test_a_run_for_as_long_has_so_many_times_the_steps(project):
-    artefacts.write_json(Path("runs/schedule/gru/dotprod.json"), {"ratio": 1.5})
+    artifacts.write_json(Path("runs/schedule/gru/dotprod.json"), {"ratio": 1.5})
     longer("longer")
-    assert artefacts.read_json(Path("longer/status.json"))["steps"] == 90
-    assert artefacts.check(Path("longer"))["parameters"]["longer"] == 1.5
+    assert artifacts.read_json(Path("longer/status.json"))["steps"] == 90
+    assert artifacts.check(Path("longer"))["parameters"]["longer"] == 1.5
 
 
 def test_training_is_the_same_to_the_bit_whether_it_was_measured_or_not(project):
     def digests():
         run("train", "--method", "dotprod", "--seed", 0, "--data", DATA, "--start", START, "--out", "twice",
             "--model", "twice-m")  # fmt: skip
-        return artefacts.check(Path("twice"))["files"], artefacts.check(Path("twice-m"))["files"]
+        return artifacts.check(Path("twice"))["files"], artifacts.check(Path("twice-m"))["files"]
 
     before = digests()
     measured("dotprod")

@@ -16,10 +16,10 @@ import yaml
 
 from components import pretrain
 from gradworks import models
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.data import splits
-from gradworks.models._core import files
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.models._shared import files
 from gradworks.telemetry import live
 
 NOUNS = ("pilot", "doctor", "lawyer", "judge", "artist")
@@ -62,8 +62,8 @@ def project(tmp_path, monkeypatch):
             "label": ["neutral"] * len(pairs),
             "heuristic": ["none"] * len(pairs),
         }
-        artefacts.write_parquet(folder / f"{name}.parquet", pa.table(columns))
-    artefacts.write_manifest(folder, "fetch", {})
+        artifacts.write_parquet(folder / f"{name}.parquet", pa.table(columns))
+    artifacts.write_manifest(folder, "fetch", {})
     (tmp_path / "vectors.txt").write_text("".join(f"{word} {i} {i * i}\n" for i, word in enumerate([*NOUNS, "met"])))
 
     def run(encoder, **changes):
@@ -92,7 +92,7 @@ def test_the_folder_makes_a_model_and_the_same_one_again(project, encoder):
     short = {"pretrain": {"steps": 3, "batch": 4, "max_length": 24}} if encoder == "bert" else {}
     folder = project(encoder, **short)
     first = hashes(folder)
-    assert artefacts.check(folder)["stage"] == "pretrain"
+    assert artifacts.check(folder)["stage"] == "pretrain"
     project(encoder, **short)
     assert hashes(folder) == first
     model = models.create(folder, 3, seed=0)
@@ -111,7 +111,7 @@ def test_only_the_training_split_is_read(project):
 def test_rows_that_others_take_from_the_same_source_split_are_not_read(project, tmp_path, monkeypatch):
     characters = [chr(0x4E00 + i) for i in range(12)]  # each is a token of its own
     rows = {"id": characters, "premise": ["a"] * 12, "hypothesis": characters, "label": ["neutral"] * 12}
-    artefacts.write_parquet(tmp_path / "runs/fetch/toy/all.parquet", pa.table(rows))
+    artifacts.write_parquet(tmp_path / "runs/fetch/toy/all.parquet", pa.table(rows))
     sizes = {"train": None, "clean": 2, "selection": 2, "test": 3}
     asked = {name: {"from": "toy/all", **({"size": size} if size else {})} for name, size in sizes.items()}
     monkeypatch.setitem(PARAMS["corrupt"], "splits", asked)
@@ -125,7 +125,7 @@ def test_case_and_vectors(project):
     assert "N" not in tokens(project("gru"))
     model = models.create(project("bow"), 3, seed=0)
     assert model.embedding.weight.shape == (8, 2) and not model.embedding.weight.requires_grad
-    manifest = artefacts.read_json(project("bow") / "manifest.json")
+    manifest = artifacts.read_json(project("bow") / "manifest.json")
     assert list(manifest["given"]) == ["vectors.txt"]
 
 
@@ -135,12 +135,12 @@ def test_steps_are_told(project, monkeypatch):
     silent.step = lambda report, **figures: told.append(figures["loss"])
     monkeypatch.setattr(live, "begin", lambda *args, **labels: silent)
     folder = project("bert")
-    assert told == artefacts.read_parquet(folder / "history.parquet", ["loss"])["loss"].to_pylist()[1:]
+    assert told == artifacts.read_parquet(folder / "history.parquet", ["loss"])["loss"].to_pylist()[1:]
 
 
 def test_the_loss_falls_and_is_written(project, capsys):
     folder = project("bert")
-    history = artefacts.read_parquet(folder / "history.parquet", ["step", "loss", "learning_rate", "held_out_loss"])
+    history = artifacts.read_parquet(folder / "history.parquet", ["step", "loss", "learning_rate", "held_out_loss"])
     held = [v for v in history["held_out_loss"].to_pylist() if v is not None]
     assert history.num_rows == 151 and held[-1] < held[0] - 0.5
     said = capsys.readouterr()
@@ -199,9 +199,9 @@ def test_next_sentences_of_a_corpus(project, tmp_path):
     (tmp_path / "corpus.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
     training = {"steps": 4, "batch": 4, "max_length": 24, "corpus": "corpus.txt.xz", "next_sentence": True, "lines": 31}
     folder = project("bert", pretrain=training)
-    manifest = artefacts.read_json(folder / "manifest.json")
+    manifest = artifacts.read_json(folder / "manifest.json")
     assert manifest["texts"] == 15 and list(manifest["given"]) == ["corpus.txt.xz"]
-    history = artefacts.read_parquet(folder / "history.parquet", ["next_sentence_loss", "held_out_next_sentence_loss"])
+    history = artifacts.read_parquet(folder / "history.parquet", ["next_sentence_loss", "held_out_next_sentence_loss"])
     assert 0 < history["next_sentence_loss"].to_pylist()[-1] < 2
     assert "pooler.dense.weight" in files.read_tensors(folder / "model.safetensors")
 
@@ -260,4 +260,4 @@ def test_real_corpus_and_published_vocabulary(project, data):
     vocabulary = str(data / "vocab/bert-base-cased-vocab.txt")
     folder = project("bert", vocabulary_file=vocabulary, lowercase=False, pretrain=training)
     assert len(tokens(folder)) == 28_996
-    assert artefacts.read_json(folder / "manifest.json")["texts"] == 300
+    assert artifacts.read_json(folder / "manifest.json")["texts"] == 300

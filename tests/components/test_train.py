@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from gradworks import loop
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from tests.small import SMALL, run
 
 
@@ -49,19 +49,19 @@ def changed(project, change):
 def test_outputs(project, method, steps):
     train(method)
     folder = project / "out" / method
-    manifest = artefacts.check(folder)
-    assert artefacts.check(project / "out" / f"model-{method}")["stage"] == "train"
+    manifest = artifacts.check(folder)
+    assert artifacts.check(project / "out" / f"model-{method}")["stage"] == "train"
     assert manifest["parameters"]["seed"] == 0
-    status = artefacts.read_json(folder / "status.json")
+    status = artifacts.read_json(folder / "status.json")
     assert (status["steps"], status["examples"]) == (steps, 480)
     assert status["state"] in ("ok", "not converged")
     assert (status["state"] == "ok") == (status["best"]["score"] > status["constant"])
-    history = artefacts.read_parquet(folder / "history.parquet").to_pylist()
+    history = artifacts.read_parquet(folder / "history.parquet").to_pylist()
     assert [r["step"] for r in history] == list(range(1, steps + 1))
     best = max(r["selection_accuracy"] for r in history if r["selection_accuracy"] is not None)
     assert best == status["best"]["score"]
-    weights = artefacts.read_parquet(folder / "weights.parquet")
-    ids = set(artefacts.read_parquet(project / "runs/corrupt/noise/0/train.parquet")["id"].to_pylist())
+    weights = artifacts.read_parquet(folder / "weights.parquet")
+    ids = set(artifacts.read_parquet(project / "runs/corrupt/noise/0/train.parquet")["id"].to_pylist())
     assert set(weights["id"].to_pylist()) == (ids if method == "reweight" else set())
     if method == "reweight":
         scores, shares = weights["score"].to_numpy(), weights["weight"].to_numpy()
@@ -74,10 +74,10 @@ def test_the_best_model_may_be_chosen_by_log_loss(project):
         values["train"]["select"] = {"metric": "log_loss", "every": 0.25}
 
     train("erm", changed(project, change), out="loss")
-    status = artefacts.read_json(project / "loss/erm/status.json")
-    history = artefacts.read_parquet(project / "loss/erm/history.parquet")["selection_log_loss"].to_pylist()
+    status = artifacts.read_json(project / "loss/erm/status.json")
+    history = artifacts.read_parquet(project / "loss/erm/history.parquet")["selection_log_loss"].to_pylist()
     assert status["best"]["score"] == min(v for v in history if v is not None)
-    rows = artefacts.read_parquet(project / "runs/corrupt/noise/0/selection.parquet")["label"].to_pylist()
+    rows = artifacts.read_parquet(project / "runs/corrupt/noise/0/selection.parquet")["label"].to_pylist()
     shares = [rows.count(label) / len(rows) for label in set(rows)]
     assert status["constant"] == pytest.approx(-sum(p * math.log(p) for p in shares), rel=1e-6)
     assert (status["state"] == "ok") == (status["best"]["score"] < status["constant"])
@@ -86,7 +86,7 @@ def test_the_best_model_may_be_chosen_by_log_loss(project):
 def test_twice_gives_the_same_bytes(project):
     def digests():
         train("dotprod", out="twice")
-        return artefacts.check(project / "twice/dotprod")["files"], artefacts.check(project / "twice/model-dotprod")[
+        return artifacts.check(project / "twice/dotprod")["files"], artifacts.check(project / "twice/model-dotprod")[
             "files"
         ]
 
@@ -121,7 +121,7 @@ def test_methods_of_a_seed_share_initialisation_order_and_masks(project, monkeyp
 def test_every_split_is_used_for_what_it_is(project):
     """Clean examples are trained on only when asked; the best epoch is chosen on `selection`; `test` is not read."""
     splits = {
-        name: artefacts.read_parquet(project / f"runs/corrupt/noise/0/{name}.parquet")["id"].to_pylist()
+        name: artifacts.read_parquet(project / f"runs/corrupt/noise/0/{name}.parquet")["id"].to_pylist()
         for name in ("train", "clean", "selection")
     }
     for method, names in (("erm", ["train"]), ("both", ["train", "clean"]), ("reweight", ["train"])):
@@ -178,8 +178,8 @@ def test_last_layer_trains_a_fresh_head_on_the_model_of_another_method(project):
     head = models.load(project / "still/model-last_layer").head.weight
     torch.testing.assert_close(head, fresh.head.weight, rtol=0, atol=1e-6)
     assert (head - before["head.weight"]).abs().max() > 0.01
-    assert artefacts.read_json(project / "phase/last_layer/status.json")["steps"] == 60
-    manifest = artefacts.check(project / "phase/last_layer")
+    assert artifacts.read_json(project / "phase/last_layer/status.json")["steps"] == 60
+    manifest = artifacts.check(project / "phase/last_layer")
     assert manifest["parameters"]["method"]["from"] == "erm"
 
 
@@ -192,11 +192,11 @@ def test_a_phase_after_a_cell_without_a_model_is_not_run(project, monkeypatch):
     monkeypatch.undo()
     os.chdir(project)
     train("last_layer", out="none", start="none/model-erm")
-    status = artefacts.read_json(project / "none/last_layer/status.json")
+    status = artifacts.read_json(project / "none/last_layer/status.json")
     assert (status["state"], status["reason"]) == ("not run", "erm, which it starts from, ended without a model")
     run("evaluate", "--run", "none/last_layer", "--model", "none/model-last_layer", "--data", "runs/corrupt/noise/0",
         "--out", "none/evaluated", "--metrics", "none/metrics.json")  # fmt: skip
-    assert artefacts.read_json(project / "none/metrics.json")["state"] == "not run"
+    assert artifacts.read_json(project / "none/metrics.json")["state"] == "not run"
     with pytest.raises(InputError, match=r"gradworks\.json"):
         train("erm", out="none", start="none/model-erm")
 
@@ -218,13 +218,13 @@ def test_out_of_memory_and_divergence_write_every_output(project, monkeypatch):
 
     monkeypatch.setattr(loop, "fit", fit)
     train("erm", out="oom")
-    assert artefacts.read_json(project / "oom/erm/status.json")["state"] == "OOM"
-    assert {"history.parquet", "weights.parquet", "status.json"} <= set(artefacts.check(project / "oom/erm")["files"])
-    artefacts.check(project / "oom/model-erm")
+    assert artifacts.read_json(project / "oom/erm/status.json")["state"] == "OOM"
+    assert {"history.parquet", "weights.parquet", "status.json"} <= set(artifacts.check(project / "oom/erm")["files"])
+    artifacts.check(project / "oom/model-erm")
     monkeypatch.undo()
     os.chdir(project)
     train("erm", changed(project, lambda v: v["train"].update(learning_rate=1e30, clip=None)), out="diverged")
-    status = artefacts.read_json(project / "diverged/erm/status.json")
+    status = artifacts.read_json(project / "diverged/erm/status.json")
     assert status["state"] == "diverged"
     assert "step" in status["reason"]
 

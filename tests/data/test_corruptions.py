@@ -5,9 +5,9 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import corruptions
 from gradworks.data.corruptions import Condition, Imbalance, Noise
-from gradworks.stage.errors import InputError
 from gradworks.tasks import row
 
 NLI, BINARY = row("nli"), row("nli-binary")

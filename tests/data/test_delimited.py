@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradworks.base.errors import InputError
 from gradworks.data import layouts
 from gradworks.data.lines import Account, Lines
-from gradworks.stage.errors import InputError
 
 
 def read(path, text, whole=lambda _: False, **more):

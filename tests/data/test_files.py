@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import files
-from gradworks.stage.errors import InputError
 from gradworks.tasks import row
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import layouts
-from gradworks.stage.errors import InputError
 
 
 def read(path, text, layout=None):

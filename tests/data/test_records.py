@@ -2,8 +2,8 @@
 
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import records
-from gradworks.stage.errors import InputError
 from gradworks.tasks import row
 
 NLI = row("nli")

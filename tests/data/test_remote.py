@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import files, layouts, records, remote
-from gradworks.stage.errors import InputError
 from gradworks.tasks import row
 
 TSV = b"premise\thypothesis\tlabel\nP\tH\tneutral\n"

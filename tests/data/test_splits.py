@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import splits
 from gradworks.data.draws import choose, uniform
-from gradworks.stage.errors import InputError
 
 
 def table(name, rows, **columns):

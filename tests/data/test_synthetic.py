@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import lexicon, synthetic
 from gradworks.data.grammar import rule
-from gradworks.stage.errors import InputError
 
 ROWS = {"train": 3000, "validation": 600, "test": 1200}
 

@@ -6,8 +6,8 @@ import lzma
 import pytest
 import torch
 
+from gradworks.base.errors import InputError
 from gradworks.data import text
-from gradworks.stage.errors import InputError
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".txt", bytes), (".txt.gz", gzip.compress), (".txt.xz", lzma.compress)])

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from gradworks.base.errors import InputError
 from gradworks.data import tokenizer
-from gradworks.stage.errors import InputError
 
 TEXTS = [
     "The NASA engineer who met Ada thanked the tired pilot.",

@@ -3,7 +3,7 @@
 from tests.defects import (
     artifacts,
     benchmarks,
-    kubeflow,
+    cluster,
     library,
     objectives,
     parameters,
@@ -18,7 +18,7 @@ from tests.defects import (
 PARTS = (
     artifacts,
     benchmarks,
-    kubeflow,
+    cluster,
     library,
     objectives,
     parameters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gradworks.methods._core.bases import BaseWeighting
+from gradworks.methods._shared.bases import BaseWeighting
 
 
 class GroupDro(BaseWeighting):

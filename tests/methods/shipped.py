@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from gradworks.methods._core import entries
+from gradworks.methods._shared import entries
 
 ENTRIES = {slot: entries.names(slot) for slot in ("objective", "weighting", "update")}
 TRIPLES = list(itertools.product(*ENTRIES.values()))

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gradworks.methods import Method
 from gradworks.methods.objectives.rdrop import RDrop
 from gradworks.methods.objectives.smart import Smart
-from gradworks.methods.weightings._backends.jvp import refusal
+from gradworks.methods.weightings._shared.jvp import refusal
 from gradworks.spec import Batch
 from tests.methods.toys import KINDS, MODELS, TASKS, Net, Tied, build, draw, flat, gradients, masks
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from gradworks.methods import Method
 from gradworks.methods.objectives.rdrop import RDrop
-from gradworks.methods.weightings._backends import losses
-from gradworks.methods.weightings._backends.losses import Coupling, coupled
+from gradworks.methods.weightings._shared import losses
+from gradworks.methods.weightings._shared.losses import Coupling, coupled
 from tests.methods.test_backends import distance, loop_oracle, scores
 from tests.methods.toys import TASKS, Bow, Kind, Net, build, draw, error, masks
 

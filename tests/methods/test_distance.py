@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods._core import replay
-from gradworks.methods._core.graph import jumps
+from gradworks.methods._shared import replay
+from gradworks.methods._shared.graph import jumps
 from gradworks.methods.updates._shared.distance import Distance
 from tests.methods.toys import flat, gradients
 

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradworks.methods import Method
-from gradworks.methods._core.bases import BaseWeighting
+from gradworks.methods._shared.bases import BaseWeighting
 from tests.methods.toys import KINDS, MODELS, TASKS, Net, Tied, batch, build, draw, error, flat, gradients, masks
 
 SEED = 7
@@ -206,7 +206,7 @@ def test_a_step_along_the_term_raises_the_dot_product_of_the_gradients():
 
 
 def test_masks_are_replayed_else_the_term_is_noise(monkeypatch):
-    from gradworks.methods._core import masks, replay
+    from gradworks.methods._shared import masks, replay
 
     model = build(Net)
     pair = [batch(seed=100), batch(seed=101)]

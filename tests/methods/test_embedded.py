@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradworks.methods import Method
-from gradworks.methods._core import noise
+from gradworks.methods._shared import noise
 from tests.methods import bert
 from tests.methods.toys import error, gradients, masks, same
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gradworks.methods import Method
-from gradworks.methods._core import entries
+from gradworks.methods._shared import entries
 from gradworks.methods.objectives.smart import Smart
 from gradworks.methods.updates.erm import Erm
 from tests.methods.toys import TASKS, Kind
@@ -45,8 +45,8 @@ def test_name_options_and_objects():
         ),
         (
             "weighting",
-            "_backends",
-            f"weighting: found '_backends', expected one of {WEIGHTINGS}",
+            "_shared",
+            f"weighting: found '_shared', expected one of {WEIGHTINGS}",
         ),
         ("update", {"erm": {"batch": 2}}, "update erm: unknown option 'batch', expected one of batches"),
         ("weighting", {"uniform": {"x": 2}}, "weighting uniform: unknown option 'x', expected none"),

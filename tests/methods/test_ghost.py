@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradworks.methods import Method
 from gradworks.methods.objectives.rdrop import RDrop
 from gradworks.methods.objectives.smart import Smart
-from gradworks.methods.weightings._backends import layers
-from gradworks.methods.weightings._backends.ghost import Ghost
+from gradworks.methods.weightings._shared import layers
+from gradworks.methods.weightings._shared.ghost import Ghost
 from tests.methods.ghost_models import MODELS
 from tests.methods.toys import TASKS, Gru, Net, Tied, build, draw, flat, gradients, masks
 

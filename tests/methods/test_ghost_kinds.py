@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods.weightings import reweight
-from gradworks.methods.weightings._backends.agreement import examine
+from gradworks.methods.weightings._shared.agreement import examine
 from tests.methods.kind_models import (
     EVEN,
     FULL,

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods.weightings._backends import layers
-from gradworks.methods.weightings._backends.ghost import recording
+from gradworks.methods.weightings._shared import layers
+from gradworks.methods.weightings._shared.ghost import recording
 from gradworks.methods.weightings.reweight import Reweight
 from gradworks.models.bow import Bow as RealBow
 from gradworks.models.gru import Gru as RealGru

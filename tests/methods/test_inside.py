@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods._core import inside
+from gradworks.methods._shared import inside
 
 DATA = torch.Generator().manual_seed(0)
 BATCHES = [(torch.randn(6, 4, generator=DATA), torch.randint(0, 3, (6,), generator=DATA)) for _ in range(12)]

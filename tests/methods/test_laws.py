@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradworks.methods import Method
-from gradworks.methods._core.bases import BaseWeighting, Stateless
+from gradworks.methods._shared.bases import BaseWeighting, Stateless
 from gradworks.methods.updates.reptile import Reptile
 from gradworks.spec import Needs
 from tests.methods.own_entries import GroupDro

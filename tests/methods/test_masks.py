@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from gradworks.methods._core.masks import Masks, key
+from gradworks.methods._shared.masks import Masks, key
 from tests.methods.toys import batch, masks
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks import Method
-from gradworks.methods._core import noise
-from gradworks.methods._core.masks import Masks
+from gradworks.methods._shared import noise
+from gradworks.methods._shared.masks import Masks
 from tests.methods.toys import TASKS, Net, build, draw, flat, gradients, same
 
 

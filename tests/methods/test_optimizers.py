@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradworks.methods import Method
-from gradworks.methods._core.bases import BaseWeighting
+from gradworks.methods._shared.bases import BaseWeighting
 from tests.methods.toys import TASKS, Net, batch, build, gradients, same
 
 # every optimizer of torch but these: SparseAdam takes sparse gradients only, LBFGS asks for a closure (below)

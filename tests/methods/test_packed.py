@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradworks.methods import Method
-from gradworks.methods._core import tensors
+from gradworks.methods._shared import tensors
 from gradworks.methods.updates._shared import packed
 from gradworks.methods.updates._shared.packed import alike, move, pack, point_in
 from tests.methods.toys import TASKS, Gru, Net, batch, build, error, flat, gradients, same

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradworks.methods import Method
-from gradworks.methods._core.masks import Masks
+from gradworks.methods._shared.masks import Masks
 from tests.methods.toys import KINDS, TASKS, Kind, Net, batch, build, draw, error, gradients, masks, same, split
 
 SEED = 3

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
 from gradworks.methods import Method
-from gradworks.methods._core import replay
+from gradworks.methods._shared import replay
 from gradworks.spec import Batch
 from tests.methods.own_models import BATCHES, Blocks, Classes, Net, gradient, group, made
 from tests.methods.shipped import ENTRIES

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradworks.methods import Method
-from gradworks.methods._core import replay
+from gradworks.methods._shared import replay
 from gradworks.spec import Batch
 from tests.methods.own_models import BATCHES, MOVING, Classes, Net, made
 

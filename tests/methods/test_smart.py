@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradworks.methods import Method
-from gradworks.methods._core.bases import due
+from gradworks.methods._shared.bases import due
 from gradworks.methods.objectives._shared import regularised
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradworks.methods._core.masks import Masks
+from gradworks.methods._shared.masks import Masks
 from gradworks.methods.objectives._shared.perturb import example_scale
 from gradworks.spec import Batch
 from gradworks.tasks.heads import Classification

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods._core.bases import Stateless
+from gradworks.methods._shared.bases import Stateless
 from gradworks.spec import Batch, Needs
 from tests.methods.own_models import gradient, made, off
 

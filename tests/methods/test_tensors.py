@@ -2,7 +2,7 @@
 
 import torch
 
-from gradworks.methods._core.tensors import add_, divide_, dot, move, norm, owned
+from gradworks.methods._shared.tensors import add_, divide_, dot, move, norm, owned
 
 
 def lists():

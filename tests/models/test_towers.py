@@ -7,10 +7,10 @@ import torch
 from torch.func import functional_call
 
 from gradworks import models
+from gradworks.base import validate
+from gradworks.base.errors import InputError
 from gradworks.data import tokenizer
 from gradworks.models import bow, gru
-from gradworks.stage import validate
-from gradworks.stage.errors import InputError
 
 PAIRS = [
     ("the pilot met the lawyer near the house", "the pilot slept"),
@@ -238,7 +238,7 @@ def test_damaged_and_missing_files_are_named(encoder, tmp_path):
 def test_an_unknown_model_is_named():
     with pytest.raises(InputError, match="found 'lstm'\nexpected one of: bow, gru"):
         models.find("lstm")
-    for hidden in ("_core", "__init__", "../bow"):
+    for hidden in ("_shared", "__init__", "../bow"):
         with pytest.raises(InputError):
             models.find(hidden)
 

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 
 from gradworks import models
+from gradworks.base import validate
+from gradworks.base.errors import InputError
 from gradworks.data import tokenizer
 from gradworks.models import transformer
-from gradworks.stage import validate
-from gradworks.stage.errors import InputError
 
 PAIRS = [("the pilot met the lawyer", "the pilot slept"), ("a doctor", "the lawyer met a doctor who ran")]
 WORDS = sorted({w for pair in PAIRS for text in pair for w in text.split()})

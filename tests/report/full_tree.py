@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 from tests import runs_tree
 
 RATIOS = {"erm": 1.0, "erm+clean": 1.02, "random": 1.1, "reweight": 1.61}
@@ -22,7 +22,7 @@ def cost(runs, encoder, method, ratio, hardware=MACHINE, **other):
         "operations": {"ratio": ratio, "plain": 1e6, "method": ratio * 1e6, "not_counted": []},
         "passes": 2.0, "energy": None, "throughput": rates,
     }  # fmt: skip
-    artefacts.write_json(runs / "measure" / encoder / f"{method}.json", {**made, **other})
+    artifacts.write_json(runs / "measure" / encoder / f"{method}.json", {**made, **other})
 
 
 def traces(runs, path, scores=None, dots=None, each=1):
@@ -33,14 +33,14 @@ def traces(runs, path, scores=None, dots=None, each=1):
         columns["weight"] = [max(0.0, s) for s in scores.values()]
         schema = {"step": pa.int64(), "id": pa.string(), "weight": pa.float32(), "score": pa.float32()}
         table = pa.table({name: pa.array(columns[name], kind) for name, kind in schema.items()})
-        artefacts.write_parquet(folder / "weights.parquet", table)
+        artifacts.write_parquet(folder / "weights.parquet", table)
     if dots is not None:
         rows = [(i + 1, name, value) for i, dot in enumerate(dots) for name, value in _products(dot)]
         table = dict(zip(("step", "name", "value"), map(list, zip(*rows, strict=True)), strict=True))
-        artefacts.write_parquet(folder / "statistics.parquet", pa.table(table))
+        artifacts.write_parquet(folder / "statistics.parquet", pa.table(table))
         history = {"step": list(range(1, len(dots) + 1)), "examples": [4 * each * (i + 1) for i in range(len(dots))]}
         score = [None] * (len(dots) - 1) + [0.5]
-        artefacts.write_parquet(folder / "history.parquet", pa.table({**history, "selection_accuracy": score}))
+        artifacts.write_parquet(folder / "history.parquet", pa.table({**history, "selection_accuracy": score}))
 
 
 def _products(dot):
@@ -51,7 +51,7 @@ def changes(runs, condition, seed, rows):
     """corruptions.parquet of a condition: (id, kind, old label, new label)."""
     names = ("id", "kind", "old_label", "new_label")
     columns = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)}
-    artefacts.write_parquet(runs / "corrupt" / condition / str(seed) / "corruptions.parquet", pa.table(columns))
+    artifacts.write_parquet(runs / "corrupt" / condition / str(seed) / "corruptions.parquet", pa.table(columns))
 
 
 def write(folder, seeds=(0, 1, 2), **more):

@@ -1,8 +1,8 @@
 """What is said of the data: texts that two splits share, labels that were read from numbers."""
 
 from gradworks import report
+from gradworks.base import artifacts
 from gradworks.report import caveats
-from gradworks.stage import artefacts
 from tests import runs_tree
 
 
@@ -37,8 +37,8 @@ def test_a_source_whose_labels_have_other_keys_than_text_has_a_report(tmp_path):
     results = report.build(params, cells, runs, tmp_path / "report")
     assert set(results["data"]["sources"]["synthetic"]["labels"]) == {"0", "true", "null", "-"}
     manifest = runs / "corrupt/clean/0/manifest.json"
-    written = artefacts.read_json(manifest) | {"duplicates": {"test": {"train": count(3)}}}
-    artefacts.write_json(manifest, written)
+    written = artifacts.read_json(manifest) | {"duplicates": {"test": {"train": count(3)}}}
+    artifacts.write_json(manifest, written)
     results = report.build(params, cells, runs, tmp_path / "report")
     assert "3 test examples have the texts of a training example." in results["data"]["said"]
     assert "3 test examples have the texts" in (tmp_path / "report/report.html").read_text()

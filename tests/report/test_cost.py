@@ -5,9 +5,9 @@ import re
 import pytest
 
 from gradworks import report
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.report import cost
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from tests import runs_tree
 from tests.report import full_tree
 
@@ -134,7 +134,7 @@ def test_a_run_as_long_as_another_takes_its_time(tmp_path):
 def test_what_could_not_be_measured_says_why(tmp_path):
     _, _, runs = tree = full_tree.write(tmp_path)
     about = {"method": "reweight", "encoder": "gru", "hardware": full_tree.MACHINE}
-    artefacts.write_json(runs / "measure/gru/reweight.json", {**about, "state": "OOM", "reason": "1 <GiB> asked"})
+    artifacts.write_json(runs / "measure/gru/reweight.json", {**about, "state": "OOM", "reason": "1 <GiB> asked"})
     (runs / "measure/gru/random.json").unlink()
     results, html, _ = built(tmp_path, tree)
     assert cost.of(results, "gru", "reweight") is None

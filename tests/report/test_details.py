@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradworks import report
+from gradworks.base import artifacts
 from gradworks.report import details, form
-from gradworks.stage import artefacts
 from tests import runs_tree
 
 
@@ -98,12 +98,12 @@ def test_the_training_loss_is_a_mean_of_parts(built):
         loss = [float(i // 10) for i in range(240)]  # 24 parts of ten steps
         loss[5] = float("nan")
         table = {"step": list(range(240)), "examples": [4 * (i + 1) for i in range(240)], "loss": loss}
-        artefacts.write_parquet(file, pa.table(table))
+        artifacts.write_parquet(file, pa.table(table))
         found = details.losses(inputs, key)
         assert found["score"][1:23] == pytest.approx([float(i) for i in range(1, 23)], abs=0.11)
         assert found["score"][0] <= 0.1 and found["examples"][-1] == 960 and len(found["score"]) == details.POINTS
     finally:
-        artefacts.write_parquet(file, before)
+        artifacts.write_parquet(file, before)
     assert "loss of training batches against examples seen. At the end: erm 0.75" in html
 
 

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from gradworks import report
+from gradworks.base.errors import InputError
 from gradworks.report import readme
-from gradworks.stage.errors import InputError
 from tests import runs_tree
 
 TEXT = """# Title

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from gradworks import report
+from gradworks.base import artifacts
 from gradworks.report import recorded
-from gradworks.stage import artefacts
 from tests import runs_tree
 
 TRAIN = {"epochs": 1.0, "batch": 4, "max_length": 16, "learning_rate": 0.001, "clip": 1.0, "optimizer": "AdamW"}
@@ -28,7 +28,7 @@ def record(runs, path, method, **changed):
         "splits": SPLITS,
     }
     made = {"task": "nli", "by": ["set", "heuristic"], "run": run, "data": data} | changed
-    file = runs / "evaluate" / path / artefacts.MANIFEST
+    file = runs / "evaluate" / path / artifacts.MANIFEST
     file.write_text(json.dumps(json.loads(file.read_text()) | {"parameters": made}))
     return made
 
@@ -98,12 +98,12 @@ def test_data_that_were_made_anew_since(tree):
     for path in ("noise/reweight/gru/1", "noise/erm/gru/1"):
         record(tree.runs, path, {"weighting": path.split("/")[1].replace("erm", "uniform")}, digests=digests)
     assert outdated(tree()[0]) == {}
-    with artefacts.atomic_folder(file.parent) as folder:
+    with artifacts.atomic_folder(file.parent) as folder:
         table = runs_tree.test_split()
         for name in digests:
-            artefacts.write_parquet(folder / name, table.slice(0, 70) if name == "train.parquet" else table)
-        artefacts.write_parquet(folder / "corruptions.parquet", pq.read_table(file.parent / "corruptions.parquet"))
-        artefacts.write_manifest(folder, "corrupt", {"task": "nli"}, seed=1)
+            artifacts.write_parquet(folder / name, table.slice(0, 70) if name == "train.parquet" else table)
+        artifacts.write_parquet(folder / "corruptions.parquet", pq.read_table(file.parent / "corruptions.parquet"))
+        artifacts.write_manifest(folder, "corrupt", {"task": "nli"}, seed=1)
     said = ["data: other rows now in train.parquet"]
     assert outdated(tree()[0]) == {"noise/erm/gru/1": said, "noise/reweight/gru/1": said}
 
@@ -120,7 +120,7 @@ def test_a_run_that_was_broken_off_mixes_old_and_new(tree):
     run = {"train": new, "method": POINT | {"weighting": "reweight"}, "seed": 0, "task": "nli"}
     record(tree.runs, CELL, {"weighting": "reweight"}, run=run)
     other = "noise/reweight/gru/1"
-    file = tree.runs / "train" / other / artefacts.MANIFEST
+    file = tree.runs / "train" / other / artifacts.MANIFEST
     file.write_text(json.dumps(json.loads(file.read_text()) | {"parameters": run}))
     results, html = tree()
     found = outdated(results)
@@ -180,6 +180,6 @@ def test_an_ensemble_that_waits_names_whom_for(tree):
 
 def test_the_recorded_point_is_that_of_the_train_stage():
     """POINT is what `train` writes, so that these tests compare what the report compares."""
-    from gradworks.stage.cells import MethodPoint
+    from gradworks.base.cells import MethodPoint
 
     assert (POINT | {"weighting": "uniform"}).items() <= MethodPoint().model_dump(by_alias=True).items()

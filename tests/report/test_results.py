@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gradworks import report, statistics
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.report.differences import differences
-from gradworks.stage import artefacts
-from gradworks.stage.errors import InputError
 from tests import runs_tree
 
 
@@ -69,7 +69,7 @@ def test_the_interval_holds_the_test_examples_where_predictions_are_there(tmp_pa
     for seed in range(3):
         right = {}
         for method in ("reweight", "erm"):
-            table = artefacts.read_parquet(runs / f"evaluate/noise/{method}/gru/{seed}/predictions.parquet", ["id"])
+            table = artifacts.read_parquet(runs / f"evaluate/noise/{method}/gru/{seed}/predictions.parquet", ["id"])
             rows = table.to_pylist()
             right[method] = {r["id"]: r["label"] == r["prediction"] for r in rows if r["set"] == "challenge"}
         gaps.append([right["reweight"][i] - float(right["erm"][i]) for i in sorted(right["erm"])])
@@ -158,7 +158,7 @@ def test_outputs_depend_on_the_inputs_alone(tmp_path):
     shutil.rmtree(two / "report")
     report.build(two / "params.yaml", two / "cells.yaml", two / "runs", two / "report")
     for name in ("report.html", "report.md", "results.json"):
-        assert artefacts.digest(one / "report" / name) == artefacts.digest(two / "report" / name), name
+        assert artifacts.digest(one / "report" / name) == artifacts.digest(two / "report" / name), name
 
 
 def test_stale_files_are_counted_and_change_no_result(tmp_path):
@@ -178,7 +178,7 @@ def test_leaks_are_scored_apart(tmp_path):
     file = runs / "metrics/noise/erm/gru/0.json"
     found = json.loads(file.read_text())
     one = {"accuracy": {"value": 0.25, "n": 35, "low": 0.1, "high": 0.4}}
-    artefacts.write_json(
+    artifacts.write_json(
         file, {**found, "without_leaked": {"overall": one, "by": {"set": {"challenge": one}}, "leaked": 5}}
     )
     assert summary(report.collect(*tree), "noise", "erm")["without_leaked"]["values"] == [0.25]
@@ -220,7 +220,7 @@ def measured(runs, path, shares):
 
     rows = [(step, "loss", 1.0) for step in range(4)] + [(2 * k, "smoothness_share", v) for k, v in enumerate(shares)]
     columns = dict(zip(("step", "name", "value"), map(list, zip(*rows, strict=True)), strict=True))
-    artefacts.write_parquet(runs / "train" / path / "statistics.parquet", pa.table(columns))
+    artifacts.write_parquet(runs / "train" / path / "statistics.parquet", pa.table(columns))
 
 
 @pytest.mark.parametrize(("shares", "inactive"), [([0.0, 0.0017], True), ([0.0, 0.0023], False), ([], False)])

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from gradworks import report
+from gradworks.base import artifacts
 from gradworks.report import calibration, traces
-from gradworks.stage import artefacts
 from tests import runs_tree
 from tests.report import full_tree
 
@@ -35,7 +35,7 @@ def test_corrupted_examples_are_those_whose_label_changed(full):
     found = row(results["detection"], method="reweight", kind="noise")
     assert (found["corrupted"], found["others"]) == (3 * 30, 3 * 50)  # every fourth draw gave the old label back
     for seed, value in enumerate(found["auroc_score"]["values"]):
-        table = artefacts.read_parquet(runs / f"train/noise/reweight/gru/{seed}/weights.parquet").to_pydict()
+        table = artifacts.read_parquet(runs / f"train/noise/reweight/gru/{seed}/weights.parquet").to_pydict()
         bad = np.array([int(i[1:]) < 40 and int(i[1:]) % 4 > 0 for i in table["id"]])
         assert value == pytest.approx(traces.auroc(-np.array(table["score"]), bad)) and value > 0.6
     assert sum(found["histogram"]["corrupted"]) == pytest.approx(1) and found["shown"] == "score"
@@ -55,7 +55,7 @@ def test_scores_of_several_visits_are_averaged(tmp_path):
     file = runs / "train/noise/reweight/gru/0/weights.parquet"
     visits = {"step": [1, 1, 2, 3], "id": ["a", "t1", "t1", "t1"], "weight": [1.0] * 4, "score": [1.0, 0.5, 0.5, 0.5]}
     table = pa.table(visits)
-    artefacts.write_parquet(file, table)
+    artifacts.write_parquet(file, table)
     found = row(report.build(*tree, tmp_path / "report")["detection"], kind="noise")
     assert found["auroc_score"]["value"] == 1 and found["auroc_weight"]["value"] == 0.5
 
@@ -64,7 +64,7 @@ def test_weights_without_scores_are_judged_by_weight(tmp_path):
     _, _, runs = tree = full_tree.write(tmp_path, (0,))
     scores = pa.array([None, None], pa.float32())
     table = pa.table({"step": [1, 1], "id": ["a", "t1"], "weight": [2.0, 0.5], "score": scores})
-    artefacts.write_parquet(runs / "train/noise/reweight/gru/0/weights.parquet", table)
+    artifacts.write_parquet(runs / "train/noise/reweight/gru/0/weights.parquet", table)
     found = row(report.build(*tree, tmp_path / "report")["detection"], kind="noise")
     assert (found["shown"], found["auroc_weight"]["value"], found["auroc_score"]["value"]) == ("weight", 1, None)
 
@@ -146,7 +146,7 @@ def predicted(runs, path, **splits):
         table["prediction"] = [runs_tree.CLASSES[i] for i in given.argmax(1)]
         table |= {f"p_{name}": given[:, i] for i, name in enumerate(runs_tree.CLASSES)}
         file = {"test": "predictions", "selection": "selection"}[split]
-        artefacts.write_parquet(runs / f"evaluate/{path}/{file}.parquet", pa.table(table))
+        artifacts.write_parquet(runs / f"evaluate/{path}/{file}.parquet", pa.table(table))
 
 
 def test_the_temperature_is_fitted_on_the_selection_split(tmp_path):

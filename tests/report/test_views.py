@@ -5,8 +5,8 @@ import json
 import pyarrow as pa
 import pytest
 
+from gradworks.base import artifacts
 from gradworks.report import views
-from gradworks.stage import artefacts
 
 
 class Inputs:
@@ -36,7 +36,7 @@ def inputs(tmp_path):
         steps = len(losses)
         table = {"step": list(range(1, steps + 1)), "examples": [8 * (i + 1) for i in range(steps)], "loss": losses}
         table["selection_accuracy"] = [looks.get(i) for i in range(steps)]
-        artefacts.write_parquet(tmp_path / "train" / path / "history.parquet", pa.table(table))
+        artifacts.write_parquet(tmp_path / "train" / path / "history.parquet", pa.table(table))
 
     history("noise/erm/gru/0", [float(i) for i in range(80)], {38: 0.5, 79: 0.75})
     history("noise/erm/gru/1", [float(i) + 2 for i in range(80)], {39: 0.25, 79: 0.25})

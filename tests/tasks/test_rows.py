@@ -3,7 +3,7 @@
 import pytest
 
 from gradworks import metrics
-from gradworks.stage.errors import InputError
+from gradworks.base.errors import InputError
 from gradworks.tasks import glue, minbert, nli, row, superglue
 
 ROWS = [one for file in (nli, glue, superglue, minbert) for one in file.ROWS]

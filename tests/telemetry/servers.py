@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 import yaml
 
-MONITORING = Path(__file__).parents[2] / "images/monitoring"
+MONITORING = Path(__file__).parents[2] / "monitoring"
 PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-pushgateway": "prometheus-pushgateway"}
 _open = build_opener(ProxyHandler({})).open
 

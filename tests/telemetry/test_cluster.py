@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gradworks.kubeflow import collect
+from gradworks.store import collect
 from gradworks.telemetry import push
-from tests.kubeflow import toy
+from tests.cluster import toy
 from tests.telemetry.servers import get, hanging, pushgateway
 
 parser = pytest.importorskip("prometheus_client.parser")

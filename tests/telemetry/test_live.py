@@ -10,7 +10,7 @@ from urllib.error import URLError
 
 import pytest
 
-from gradworks import stage
+from gradworks import base
 from gradworks.spec import StepReport
 from gradworks.telemetry import live, push
 from tests.telemetry.servers import get
@@ -131,7 +131,7 @@ def test_it_answers_on_this_machine_alone_unless_told_otherwise(monkeypatch, cap
 
 def test_the_port_of_a_stage(monkeypatch, capsys):
     def given(*args):
-        return stage.parser("doc").parse_args(args).metrics_port
+        return base.parser("doc").parse_args(args).metrics_port
 
     assert given() is None and given("--metrics-port", "0") == 0
     monkeypatch.setenv("GRADWORKS_METRICS_PORT", "9400")

@@ -1,4 +1,4 @@
-"""images/monitoring: configuration, rules and their tests by promtool, the dashboard by Prometheus itself."""
+"""monitoring: configuration, rules and their tests by promtool, the dashboard by Prometheus itself."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.stage import artefacts
+from gradworks.base import artifacts
 from tests.small import SMALL
 from tests.telemetry.servers import get, hanging, prometheus, pushgateway, query, until
 
@@ -52,7 +52,7 @@ class Project:
 
     def digests(self, out: str) -> dict[str, str]:
         folder = self.folder / out
-        return {p.relative_to(folder).as_posix(): artefacts.digest(p) for p in folder.rglob("*") if p.is_file()}
+        return {p.relative_to(folder).as_posix(): artifacts.digest(p) for p in folder.rglob("*") if p.is_file()}
 
 
 def warnings(process: subprocess.Popen[str]) -> list[str]:
@@ -106,7 +106,7 @@ def test_the_overhead_ratio_of_a_run_is_seen_in_prometheus(project, tmp_path):
         assert query(server, 'gradworks:overhead:ratio{method="erm"}')[0]["value"][1] == "1"
         assert query(server, "sum(gradworks_stage_running)")[0]["value"][1] == "0"
         steps = query(server, 'gradworks_steps_total{job="gradworks",stage="train@dotprod"}')[0]
-        history = artefacts.read_parquet(project.folder / "watched/dotprod/history.parquet")
+        history = artifacts.read_parquet(project.folder / "watched/dotprod/history.parquet")
         assert float(steps["value"][1]) == history.num_rows and steps["metric"]["seed"] == "0"
         assert float(query(server, 'gradworks_loss{method="dotprod"}')[0]["value"][1]) == history["loss"][-1].as_py()
     watched = {k: v for k, v in project.digests("watched").items() if "dotprod" in k}
@@ -121,7 +121,7 @@ def test_a_gateway_that_is_killed_changes_no_output(project, tmp_path):
         gateway.kill()
         process.send_signal(signal.SIGCONT)
         (said,) = warnings(process)
-    assert steps < artefacts.read_json(project.folder / "killed/dotprod/status.json")["steps"]  # in the middle
+    assert steps < artifacts.read_json(project.folder / "killed/dotprod/status.json")["steps"]  # in the middle
     assert said.startswith(f"warning: metrics cannot be pushed to {gateway.url}: ")
     assert project.digests("killed") == project.digests("alone")
 

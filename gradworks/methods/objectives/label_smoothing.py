@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradworks.methods._core.bases import BaseObjective
+from gradworks.methods._shared.bases import BaseObjective
 from gradworks.methods.objectives._shared.options import below_one
 from gradworks.spec import Batch, Outputs, Task
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gradworks.methods._core.options import number, one_of
+from gradworks.methods._shared.options import number, one_of
 from gradworks.methods.objectives._shared.embedded import Embedded
 from gradworks.methods.objectives._shared.options import flag
 from gradworks.methods.objectives._shared.perturb import token_scale

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gradworks.methods._core.options import number
+from gradworks.methods._shared.options import number
 from gradworks.methods.objectives._shared.regularised import Regularised, wide
 from gradworks.spec import Batch, Masks, Outputs, Task
 

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradworks.methods._core.options import integer, number, one_of
+from gradworks.methods._shared.options import integer, number, one_of
 from gradworks.methods.objectives._shared.embedded import Embedded
 from gradworks.methods.objectives._shared.options import below_one, flag
 from gradworks.methods.objectives._shared.perturb import example_scale, over_largest, random_cotangent, token_scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradworks.methods._core.bases import BaseObjective
+from gradworks.methods._shared.bases import BaseObjective
 
 __all__ = ["Supervised"]
 

@@ -18,9 +18,9 @@ import math
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.bases import Stateless
-from gradworks.methods._core.options import number
-from gradworks.methods._core.tensors import norm
+from gradworks.methods._shared.bases import Stateless
+from gradworks.methods._shared.options import number
+from gradworks.methods._shared.tensors import norm
 from gradworks.methods.updates._shared.fused import blocks
 from gradworks.spec import Needs, Passes
 

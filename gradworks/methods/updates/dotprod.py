@@ -31,9 +31,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gradworks.methods._core.bases import Stateless
-from gradworks.methods._core.options import integer, number, one_of
-from gradworks.methods._core.tensors import add_, norm
+from gradworks.methods._shared.bases import Stateless
+from gradworks.methods._shared.options import integer, number, one_of
+from gradworks.methods._shared.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import combine_, mean_
 from gradworks.methods.updates._shared.hessian import FORMS, LARGEST, Hessian
 from gradworks.methods.updates._shared.packed import alike, pack

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from gradworks.methods._core.bases import Stateless
-from gradworks.methods._core.options import integer
+from gradworks.methods._shared.bases import Stateless
+from gradworks.methods._shared.options import integer
 from gradworks.methods.updates._shared.fused import mean_
 from gradworks.spec import Needs, Passes
 

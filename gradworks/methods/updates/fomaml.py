@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradworks.methods._core.tensors import add_, move
+from gradworks.methods._shared.tensors import add_, move
 from gradworks.methods.updates._shared.inner import Inner, note
 from gradworks.spec import Passes
 

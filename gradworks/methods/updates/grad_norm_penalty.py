@@ -22,9 +22,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gradworks.methods._core.bases import Stateless
-from gradworks.methods._core.options import number, one_of
-from gradworks.methods._core.tensors import add_, norm
+from gradworks.methods._shared.bases import Stateless
+from gradworks.methods._shared.options import number, one_of
+from gradworks.methods._shared.tensors import add_, norm
 from gradworks.methods.updates._shared.fused import difference_norms_
 from gradworks.methods.updates._shared.hessian import FORMS, LARGEST, Hessian
 from gradworks.methods.updates._shared.packed import alike, pack

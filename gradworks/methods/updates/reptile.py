@@ -24,7 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.tensors import add_, move, scale_
+from gradworks.methods._shared.tensors import add_, move, scale_
 from gradworks.methods.updates._shared.fused import add_and_scale_, descend_
 from gradworks.methods.updates._shared.inner import Inner, note
 from gradworks.spec import Passes

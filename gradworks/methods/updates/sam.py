@@ -17,9 +17,9 @@ import math
 
 from torch import Tensor
 
-from gradworks.methods._core.bases import Stateless
-from gradworks.methods._core.options import number
-from gradworks.methods._core.tensors import move, norm
+from gradworks.methods._shared.bases import Stateless
+from gradworks.methods._shared.options import number
+from gradworks.methods._shared.tensors import move, norm
 from gradworks.spec import Needs, Passes
 
 __all__ = ["Sam"]

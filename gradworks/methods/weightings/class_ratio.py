@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.bases import BaseWeighting
-from gradworks.methods._core.options import number
+from gradworks.methods._shared.bases import BaseWeighting
+from gradworks.methods._shared.options import number
 from gradworks.spec import Batch, Outputs, Pass, Reduce, Sum, Visit
 
 __all__ = ["ClassRatio"]

@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.bases import BaseWeighting
-from gradworks.methods._core.options import number
+from gradworks.methods._shared.bases import BaseWeighting
+from gradworks.methods._shared.options import number
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
 __all__ = ["HardMining"]

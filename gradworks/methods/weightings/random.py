@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradworks.methods._core.bases import BaseWeighting
+from gradworks.methods._shared.bases import BaseWeighting
 from gradworks.spec import Outputs, Pass
 
 __all__ = ["Random"]

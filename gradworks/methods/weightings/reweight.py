@@ -30,13 +30,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.bases import BaseWeighting
-from gradworks.methods._core.options import integer, number, one_of
-from gradworks.methods.weightings._backends.agreement import Changed, admitted, again, confirm, examine
-from gradworks.methods.weightings._backends.ghost import Ghost
-from gradworks.methods.weightings._backends.layers import NotCovered
-from gradworks.methods.weightings._backends.logit_fd import LogitFd
-from gradworks.methods.weightings._backends.per_example import PerExample
+from gradworks.methods._shared.bases import BaseWeighting
+from gradworks.methods._shared.options import integer, number, one_of
+from gradworks.methods.weightings._shared.agreement import Changed, admitted, again, confirm, examine
+from gradworks.methods.weightings._shared.ghost import Ghost
+from gradworks.methods.weightings._shared.layers import NotCovered
+from gradworks.methods.weightings._shared.logit_fd import LogitFd
+from gradworks.methods.weightings._shared.per_example import PerExample
 from gradworks.spec import Batch, Outputs, Pass, Reduce, Sum, Visit
 
 __all__ = ["Reweight"]
@@ -64,8 +64,8 @@ class Reweight(BaseWeighting):
 
     Args:
         backend: how u is computed. `ghost`: exact, layer by layer; where every trained parameter belongs to a layer
-            with a rule (`_backends/layers.py`, and nn.GRU) and rows are examples, which holds for every batch: one of
-            another kind is examined before its scores count (`_backends/agreement.py` says what that sees, and what
+            with a rule (`_shared/layers.py`, and nn.GRU) and rows are examples, which holds for every batch: one of
+            another kind is examined before its scores count (`_shared/agreement.py` says what that sees, and what
             only a look now and then does). `logit_fd`: finite difference of the outputs, any architecture and any
             loss, one that reads other examples (in-batch negatives) too. `auto`: ghost where it can serve the model,
             else logit_fd; says which and why (logger "gradworks"). A batch that ghost cannot serve though it served
@@ -208,7 +208,7 @@ class Reweight(BaseWeighting):
         elif name == "ghost":
             self._backend = Ghost()
         else:
-            module = importlib.import_module(f"gradworks.methods.weightings._backends.{name}")
+            module = importlib.import_module(f"gradworks.methods.weightings._shared.{name}")
             self._backend = getattr(module, _BACKENDS[name])()
 
     def _say(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradworks.methods._core.bases import BaseWeighting
+from gradworks.methods._shared.bases import BaseWeighting
 
 __all__ = ["Uniform"]
 

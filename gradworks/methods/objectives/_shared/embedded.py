@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gradworks.methods._core.point import cuda_devices
+from gradworks.methods._shared.point import cuda_devices
 from gradworks.spec import Batch, Masks, Outputs, Task
 
 

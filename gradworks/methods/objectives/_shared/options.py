@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradworks.methods._core.options import number
+from gradworks.methods._shared.options import number
 
 
 def flag(name: str, value: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradworks.methods._core.bases import BaseObjective, due
+from gradworks.methods._shared.bases import BaseObjective, due
 from gradworks.spec import Batch, Outputs, Task
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gradworks.methods._core.tensors import lerp_
+from gradworks.methods._shared.tensors import lerp_
 
 
 class _Graphless(TorchFunctionMode):

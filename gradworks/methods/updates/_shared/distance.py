@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.tensors import least_distance
+from gradworks.methods._shared.tensors import least_distance
 
 # share |G+ - G-| / |G+ + G-| by form and precision: where rounding and curvature err alike on smooth models
 # (what is left of an error: python -m benchmarks.step_rule)

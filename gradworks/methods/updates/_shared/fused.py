@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.tensors import move
+from gradworks.methods._shared.tensors import move
 
 _BLOCK = 1 << 16  # entries; some blocks of float32 fit into a second-level cache of 1 MiB
 _SAMPLE = 1 << 18

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._core.bases import due
-from gradworks.methods._core.tensors import add_, norm, precision
+from gradworks.methods._shared.bases import due
+from gradworks.methods._shared.tensors import add_, norm, precision
 from gradworks.methods.updates._shared.distance import Distance, Probe
 from gradworks.methods.updates._shared.fused import difference_norms_, sample
 from gradworks.methods.updates._shared.packed import Packed, alike, move, pack, point_in

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gradworks.methods._core.bases import Stateless, due
-from gradworks.methods._core.options import integer, number, one_of
-from gradworks.methods._core.tensors import add_, norm
+from gradworks.methods._shared.bases import Stateless, due
+from gradworks.methods._shared.options import integer, number, one_of
+from gradworks.methods._shared.tensors import add_, norm
 from gradworks.spec import Needs, Passes
 
 

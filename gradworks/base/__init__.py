@@ -1,0 +1,250 @@
+"""What every stage program shares: arguments, parameters, errors in words, a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gradworks.base import words
+from gradworks.base.errors import InputError
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown key, no silent conversion, no number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Unique(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (PyYAML keeps the last one silently)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no plain word", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-3 as text; people mean a number
+_Unique.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+_kept: dict[Path, dict[str, Any]] | None = None  # what a stage program has read: it keeps that, whatever is edited
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; the same for a whole stage program. Raises InputError that names the line."""
+    if _kept is None:
+        return fresh_yaml(path)
+    if path not in _kept:
+        _kept[path] = fresh_yaml(path)
+    return copy.deepcopy(_kept[path])
+
+
+def fresh_yaml(path: Path) -> dict[str, Any]:
+    """`read_yaml` of the file as it is now."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: found a folder, expected a file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds. `where`: its file. Raises InputError that names the line."""
+    try:
+        values = yaml.load(text, _Unique)  # noqa: S506  a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(f"{where}: line {line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a character that YAML has not; a date such as 2024-13-01
+        raise InputError(f"{where}: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected a mapping of sections, found {type(values).__name__}")
+    return values
+
+
+def value(path: Path, key: str) -> Any:
+    """What stands under a dotted key (`pretrain.gru.model`) of a params file. Raises InputError when nothing does."""
+    found: Any = read_yaml(path)
+    walked = []
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            near = ", ".join(map(str, found)) if isinstance(found, dict) else repr(found)
+            raise InputError(f"{path}: no key {'.'.join([*walked, part])!r}\nfound: {near}")
+        found = found[part]
+        walked.append(part)
+    return found
+
+
+def section(path: Path, key: str, model: type[T]) -> T:
+    """One section of a params file, validated.
+
+    Args:
+        path: the params file.
+        key: dotted key of the section.
+        model: the pydantic model of the section.
+
+    Raises:
+        InputError: the section is missing, a key is unknown, a type is wrong, a value is impossible.
+    """
+    found = value(path, key)
+    return validate({} if found is None else found, model, f"{path}: {key}")
+
+
+def optional(path: Path, key: str, model: type[T]) -> T:
+    """`section`, or what holds where the file has none: the defaults of the model."""
+    return section(path, key, model) if key in read_yaml(path) else validate({}, model, f"{path}: {key}")
+
+
+def validate(value: Any, model: type[T], where: str) -> T:
+    """`value` as `model`; numbers that YAML gives as text are taken.
+
+    Args:
+        value: what YAML gave.
+        model: the pydantic model.
+        where: file and key, which begin the error message.
+
+    Raises:
+        InputError: in words, what was found and what was expected.
+    """
+    while True:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            errors = error.errors()
+        number = next((found for one in errors if (found := words.number(value, one)) is not None), None)
+        if number is None:
+            raise InputError(words.said(errors, value, model, where))
+        value = number
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 0 to 65535")
+    return int(text)
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring, examples included."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)")
+    said = "answer with metrics for Prometheus while the stage runs; 0: a free port (default: GRADWORKS_METRICS_PORT)"
+    given = os.environ.get("GRADWORKS_METRICS_PORT") or None
+    made.add_argument("--metrics-port", type=_port, default=given, metavar="PORT", help=said)
+    return made
+
+
+_SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
+
+
+class Stopping:
+    """`with Stopping() as stop:` SIGINT and SIGTERM set a flag that `stop()` reads; a second signal ends at once.
+
+    A stage whose `dvc repro` was killed is asked to stop too: the next one must not meet it still writing.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._above = self._shell = None
+        if "DVC_STAGE" in os.environ:
+            import psutil
+
+            self._shell = psutil.Process(os.getppid())
+            if self._shell.name() not in _SHELLS:
+                self._shell = None
+            self._above = self._ancestors()
+
+    def __call__(self) -> bool:
+        return self.signal != 0 or (self._above is not None and self._ancestors() != self._above)
+
+    def _ancestors(self) -> tuple[int, int]:
+        """The parent and, where that is the shell in which DVC ran the command, the shell's: some shells stay between,
+        some put the command in their place.
+        """
+        parent = os.getppid()
+        if self._shell is None or parent != self._shell.pid:
+            return parent, 0
+        return parent, self._shell.ppid()
+
+    def _ask(self, number: int, _: Any) -> None:
+        if self.signal:
+            raise SystemExit(128 + number)
+        self.signal = number
+
+    def __enter__(self) -> Stopping:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    """What DVC records of a stage that it runs is what the stage read: see `held`."""
+    global _kept
+    from gradworks.base import held
+
+    _kept = {}
+    try:
+        now = held.begin(sys.argv[1:])
+        yield
+        if now is not None:
+            now.check()
+    finally:
+        _kept = None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage program: as `clean_end`, and an error where what it read is no longer what DVC would record."""
+
+    def program() -> None:
+        with _keeping():
+            main()
+
+    clean_end(program)
+
+
+def clean_end(main: Callable[[], None]) -> None:
+    """Run a command: InputError in three lines at most and exit 2; Ctrl-C and SIGTERM quietly, 130 and 143."""
+
+    def terminate(*_):
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        main()
+    except InputError as error:
+        print("error: " + "\n".join(str(error).splitlines()[:3]), file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None

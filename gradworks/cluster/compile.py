@@ -1,0 +1,238 @@
+"""A dvc.yaml as a Kubeflow pipeline: `gradworks compile`.
+
+Each stage is one container task that runs boot.py, gets the code of the run from S3 and reproduces its stage there (see
+pod.py). Edges between tasks only order them: a pod finds what its upstreams wrote in S3 itself. Kubeflow's own cache is
+off, as DVC's run cache is the cache, and no secret is in the pipeline: pods get them from the cluster.
+
+A pipeline of many tasks becomes a workflow that etcd does not take (1.5 MiB), so past 40 tasks the stages of a matrix
+that are alike are folded into one loop over their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradworks.base.artifacts import atomic_file
+from gradworks.base.errors import InputError
+from gradworks.cluster import check, settings
+from gradworks.cluster.profile import Profile
+from gradworks.pod import environment
+from gradworks.store.stages import Stage, checkout, load
+
+if TYPE_CHECKING:
+    from kfp.dsl import PipelineTask
+
+TASKS = 40  # more are folded
+PARAMETER = 10_000  # characters that Kubeflow takes in a parameter; the items of a loop are one
+SIZE = 1_000_000  # bytes of a pipeline; the workflow that it becomes holds more, and has to fit into etcd's 1.5 MiB
+_BOOT = Path(__file__).with_name("boot.py")
+_RUN = ("run", "code", "remote")  # the parameters of the pipeline
+_NAMED, _NONE = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the pipeline: one stage, or a loop over several that are alike.
+
+    Attributes:
+        name: of its component, one per pipeline.
+        stages: in the order of the loop.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+
+
+def text(pipeline: Path, profile: Profile | None = None) -> str:
+    """The Kubeflow pipeline of a dvc.yaml, ready to be submitted.
+
+    Args:
+        pipeline: the path of a dvc.yaml.
+        profile: of the cluster; none = what every cluster has, and images by the names that `make images` gives.
+
+    Raises:
+        InputError: the file is not valid, a pod could not get an input or would lose an output, a GPU is unknown.
+    """
+    root, stages = checked(pipeline)
+    path = pipeline.absolute().relative_to(root)
+    return ir(stages, path.as_posix(), title(path), profile, tags(root, stages))
+
+
+def checked(pipeline: Path) -> tuple[Path, dict[str, Stage]]:
+    """The checkout's root and the stages of a dvc.yaml. Raises InputError when one cannot run in a pod."""
+    stages, root = load(pipeline), checkout(pipeline)
+    check.outputs(stages.values(), pipeline)
+    check.inputs(stages, pipeline, root)
+    return root, stages
+
+
+def tags(root: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
+    """Of the images that the stages use. Raises InputError."""
+    return {kind: environment.digest(root, kind) for kind in sorted({s.meta.kind for s in stages.values()})}
+
+
+def ir(
+    stages: Mapping[str, Stage], pipeline: str, name: str, profile: Profile | None, tags: Mapping[str, str]
+) -> str:  # fmt: skip
+    """The text of the pipeline: one YAML document, and a second one with what is Kubernetes' own.
+
+    Args:
+        stages: upstream first.
+        pipeline: the path of their dvc.yaml, from the checkout's root.
+        name: of the pipeline in Kubeflow.
+        profile: of the cluster.
+        tags: of the images, by kind.
+
+    Raises:
+        InputError: a kind of GPU is unknown, or there are too many stages for one pipeline.
+    """
+    from kfp import dsl
+
+    check.gpus(stages.values(), pipeline, profile)
+    check.images(stages.values(), pipeline, profile)
+    planned = plan(stages)
+
+    def body(*values: Any) -> None:
+        given = dict(zip(_RUN, values, strict=True), pipeline=pipeline)
+        made: dict[str, PipelineTask] = {}
+        for task in planned:
+            first = task.stages[0]
+            image = settings.image(first.meta.kind, tags[first.meta.kind], profile)
+            component = _component(task, pipeline, image)
+            above = {id(made[up]): made[up] for stage in task.stages for up in stage.ups}.values()
+            if len(task.stages) == 1:
+                one = component(**given, stage=first.name).set_display_name(first.name)
+                one.after(*above)
+            else:
+                with dsl.ParallelFor([stage.name for stage in task.stages], name=task.name) as item:
+                    one = component(**given, stage=item).after(*above)
+            settings.apply(one, first.meta, profile)
+            made |= {stage.name: one for stage in task.stages}
+
+    body.__signature__ = inspect.Signature([inspect.Parameter(one, _NAMED, annotation=str) for one in _RUN])  # type: ignore[attr-defined]
+    made = _compiled(dsl.pipeline(body, name=name))
+    if len(made) > SIZE:
+        raise InputError(
+            f"{pipeline}: {len(stages)} stages make a pipeline of {len(made)} bytes in {len(planned)} tasks\n"
+            f"expected at most {SIZE}: more of them as matrix or foreach, or in a dvc.yaml of their own"
+        )
+    return made
+
+
+def write(pipeline: Path, out: Path, profile: Profile | None = None) -> None:
+    """Write the pipeline of a dvc.yaml to a file. Raises InputError as `text` does."""
+    _write(out, text(pipeline, profile))
+
+
+def write_components(pipeline: Path, folder: Path, profile: Profile | None = None) -> list[Path]:
+    """Write each stage as a component for other pipelines: FOLDER/NAME/component.yaml; returns the files.
+
+    Raises:
+        InputError: as `text` does.
+    """
+    root, stages = checked(pipeline)
+    path = pipeline.absolute().relative_to(root).as_posix()
+    check.images(stages.values(), path, profile)
+    known, files = tags(root, stages), []
+    for task in _named([(stage,) for stage in stages.values()]):
+        kind = task.stages[0].meta.kind
+        component = _component(task, path, settings.image(kind, known[kind], profile))
+        files.append(folder / task.name / "component.yaml")
+        _write(files[-1], _compiled(component))
+    return files
+
+
+def plan(stages: Mapping[str, Stage]) -> list[Task]:
+    """The tasks of a pipeline, upstream first: one per stage, or where those are too many, loops over what is alike."""
+    depth: dict[str, int] = {}
+    for stage in stages.values():
+        depth[stage.name] = 1 + max((depth[up] for up in stage.ups), default=0)
+    if len(stages) <= TASKS:
+        return _named([(stage,) for stage in stages.values()])
+    alike: dict[Any, list[Stage]] = {}
+    # stages of one depth do not depend on each other; the tasks of a loop share image, resources and artifacts
+    for stage in sorted(stages.values(), key=lambda stage: depth[stage.name]):
+        artifacts = tuple((out.name, out.kind) for out in stage.outs)
+        alike.setdefault((depth[stage.name], stage.group, stage.meta, artifacts), []).append(stage)
+    return _named([tuple(chunk) for group in alike.values() for chunk in _chunks(group)])
+
+
+def _chunks(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
+    """So many at a time as the items of one loop may be."""
+    chunk: list[Stage] = []
+    for stage in stages:
+        if chunk and len(json.dumps([one.name for one in (*chunk, stage)])) > PARAMETER:
+            yield chunk
+            chunk = []
+        chunk.append(stage)
+    yield chunk
+
+
+def _named(groups: Sequence[tuple[Stage, ...]]) -> list[Task]:
+    """Tasks with names that Kubernetes takes: of the stage, or of the group where they are several."""
+    seen: Counter[str] = Counter()
+    tasks = []
+    for group in groups:
+        full = group[0].name if len(group) == 1 else group[0].group
+        name = _small(full)
+        seen[name] += 1
+        tasks.append(Task(name + (f"-{seen[name]}" if seen[name] > 1 else ""), group))
+    return tasks
+
+
+def _small(full: str) -> str:
+    """A name as Kubernetes takes it, with room for what Kubeflow appends; a long one ends in its digest."""
+    name = re.sub(r"[^a-z0-9]+", "-", full.lower()).strip("-")
+    return name if len(name) <= 56 else f"{name[:49]}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
+
+
+def _component(task: Task, pipeline: str, image: str) -> Any:
+    """The component of a task: its inputs, one artifact per output, and the program."""
+    from kfp import dsl
+
+    stage = task.stages[0]
+    alone = len(task.stages) == 1
+    inputs = {**dict.fromkeys(_RUN, _NONE), "pipeline": pipeline, "stage": stage.name if alone else _NONE}
+    outputs = {"lock": dsl.OutputPath(str), **{out.name: dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}}
+
+    def program(*_: Any) -> Any:
+        # "{{$}}" becomes all that Kubeflow tells a task, with the places where it looks for outputs. The other argument
+        # is there to differ: components of equal containers all get the inputs and outputs of the first of them
+        args = ["{{$}}", f"{pipeline}:{task.name}"]
+        return dsl.ContainerSpec(image=image, command=["python3", "-c", _BOOT.read_text()], args=args)
+
+    program.__name__ = task.name.replace("-", "_")
+    program.__doc__ = f"{stage.name if alone else stage.group} of {pipeline}"
+    program.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, _NAMED, annotation=str, default=value) for name, value in inputs.items()]
+        + [inspect.Parameter(name, _NAMED, annotation=kind) for name, kind in outputs.items()]
+    )
+    return dsl.container_component(program)
+
+
+def _compiled(made: Any) -> str:
+    from kfp.compiler import Compiler
+
+    with tempfile.TemporaryDirectory() as folder:  # it writes to files alone
+        path = Path(folder) / "pipeline.yaml"
+        Compiler().compile(made, str(path))
+        return path.read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def title(pipeline: Path) -> str:
+    """gradworks, or gradworks-NAME of pipelines/NAME/dvc.yaml."""
+    return _small("-".join(("gradworks", *(part for part in pipeline.parent.parts if part != "pipelines"))))

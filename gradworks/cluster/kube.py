@@ -1,0 +1,90 @@
+"""The API of Kubernetes itself, by this machine's kubeconfig: it alone knows why a pod waits, and what nodes offer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gradworks.base.errors import InputError
+
+_TIMEOUT = (3.0, 15.0)  # seconds to connect, to read
+
+
+class Kube:
+    """What is asked of Kubernetes: lists, nothing else.
+
+    Args:
+        core: a kubernetes.client.CoreV1Api; namespace: that runs belong to.
+    """
+
+    def __init__(self, core: Any, namespace: str) -> None:
+        self._core, self.namespace = core, namespace
+
+    def pods(self, run_id: str) -> list[Any]:
+        """The pods of a run, by Kubeflow's label, the oldest first. Raises InputError."""
+        with _in_words("pods"):
+            found = self._core.list_namespaced_pod(
+                self.namespace, label_selector=f"pipeline/runid={run_id}", _request_timeout=_TIMEOUT
+            )
+        return sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp)
+
+    def warnings(self) -> list[Any]:
+        """The namespace's events that warn, the oldest first. Raises InputError."""
+        with _in_words("events"):
+            found = self._core.list_namespaced_event(
+                self.namespace, field_selector="type=Warning", _request_timeout=_TIMEOUT
+            )
+        return sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time or ""))
+
+    def nodes(self) -> list[Any]:
+        """Raises InputError."""
+        with _in_words("nodes"):
+            return self._core.list_node(_request_timeout=_TIMEOUT).items
+
+
+def connect(context: str | None, namespace: str | None) -> Kube | None:
+    """By the kubeconfig; None where this machine has none. Asks the cluster nothing yet.
+
+    Args:
+        context: of the kubeconfig; none = its current one.
+        namespace: none = that of Kubeflow itself, where an installation for one user has its runs.
+
+    Raises:
+        InputError: the kubeconfig is not valid, or has no such context.
+    """
+    if not any(Path(one).expanduser().is_file() for one in _files()):
+        return None
+    from kubernetes import client, config
+
+    settings = type.__call__(client.Configuration)
+    settings.retries = 0
+    try:
+        files = os.pathsep.join(_files())  # the library has what the variable was when it was imported
+        config.load_kube_config(files, context, client_configuration=settings, persist_config=False)
+    except Exception as error:  # a file of any program; the library has no one class for it
+        said = " ".join(str(error).split())[:150]
+        raise InputError(f"kubeconfig: {said}\nexpected a context that works: kubectl config get-contexts") from None
+    return Kube(client.CoreV1Api(client.ApiClient(settings)), namespace or "kubeflow")
+
+
+def _files() -> list[str]:
+    return [one for one in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep) if one]
+
+
+@contextlib.contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        if error.status in (401, 403):
+            raise InputError(f"Kubernetes: this login may not list {what} ({error.status})") from None
+        raise InputError(f"Kubernetes: list of {what}: {error.status} {error.reason}") from None
+    except (HTTPError, OSError, ValueError) as error:
+        said = " ".join(str(getattr(error, "reason", None) or error).split()).rpartition("] ")[2]
+        raise InputError(f"Kubernetes does not answer: {said[:150]}") from None

@@ -1,0 +1,212 @@
+"""A compiled pipeline in containers on this machine, through kfp's own DockerRunner.
+
+Credentials and the endpoint reach the containers as the files that boto3 looks for in the home folder, so they stand
+neither in the pipeline nor in what `docker inspect` shows. The Pushgateway of PROMETHEUS_PUSHGATEWAY is theirs too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gradworks.base.errors import InputError
+from gradworks.cluster import follow
+from gradworks.cluster import submit as submission
+from gradworks.store import code
+from gradworks.store.places import Places
+from gradworks.telemetry import push
+
+_HOME = "/tmp"  # HOME of the image
+_LABEL = "gradworks.run"
+_LOOK = 2.0  # seconds between two looks at how the stages fare
+_USER = 10001  # of the image; for a user who is root
+
+
+def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> str:
+    """Run a dvc.yaml in containers on this machine, to its end; returns the run's name.
+
+    Args:
+        pipeline: the path of a dvc.yaml.
+        given: KEY=VALUE each: parameters that this run has instead of the checkout's.
+        dirty: take the work tree as it is.
+
+    Raises:
+        InputError: as `submission.plan` and `run_ir`; or a stage failed, which is named.
+    """
+    made = submission.plan(pipeline, None, given, dirty)
+    _images_are_there(engine(), made.ir)
+    places = Places(made.remote)
+    uri = code.upload(made.code, places)
+    record = {**made.record, "code": uri, "where": "containers on this machine"}
+    log = Path(".gradworks/docker", f"{made.run}.log")
+    print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline}   (log: {log})", flush=True)
+    seen = follow.Seen(places, made.run, made.stages)
+    ended = "stopped"
+    places.put_record(made.run, "run", {**record, "state": "submitted"})
+    try:
+        good = _watched(made, submission.parameters(made, uri), log, seen)
+        ended = "succeeded" if good else "failed"
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from what is in S3 (run {made.run})", flush=True)
+        raise SystemExit(130) from None
+    finally:
+        places.put_record(made.run, "run", {**record, "state": ended})
+    if not good:
+        failed = {n: told.get("error", "") for n, told in seen.records.items() if told["state"] in follow.BROKEN}
+        never = {} if failed else {"a stage": f"failed before its program began: {log}"}
+        raise InputError(follow.failure(made.run, failed, never))
+    print(f"its results: gradworks collect {made.run}", flush=True)
+    return made.run
+
+
+def _watched(made: submission.Plan, parameters: dict[str, str], log: Path, seen: follow.Seen) -> bool:
+    """`run_ir` in a process of its own, whose output is the log; a line here for each stage meanwhile."""
+    process = multiprocessing.get_context("spawn").Process(target=_apart, args=(made.ir, parameters, log))
+    process.start()
+    try:
+        while process.is_alive():
+            process.join(_LOOK)
+            seen.look()
+    except BaseException:  # Ctrl-C too
+        process.terminate()
+        for container in engine().containers.list(filters={"label": f"{_LABEL}={parameters['run']}"}):
+            container.stop(timeout=20)  # its stage saves a checkpoint
+        process.join()
+        raise
+    return process.exitcode == 0
+
+
+def _apart(ir: str, parameters: dict[str, str], log: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process above decides
+    sys.exit(0 if run_ir(ir, parameters, log) else 1)
+
+
+def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
+    """Run a pipeline to its end; whether it succeeded.
+
+    Args:
+        ir: what `compile.ir` returns.
+        parameters: the pipeline's.
+        log: gets all that kfp and the containers print.
+
+    Raises:
+        InputError: no Docker engine answers, an image is missing, or there are no credentials.
+    """
+    _images_are_there(engine(), ir)
+    from docker.errors import DockerException
+    from kfp import components, local
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, log.open("a", buffering=1) as kept:
+        # the temporary folder itself is open to its owner alone
+        file, outputs, home = Path(folder, "ir.yaml"), Path(folder, "outputs"), Path(folder, "aws")
+        file.write_text(ir)
+        outputs.mkdir()
+        outputs.chmod(0o777)
+        home.mkdir()
+        _aws(home)
+        runner = local.DockerRunner(labels={_LABEL: parameters["run"]}, **_options(home))
+        local.init(runner, pipeline_root=str(outputs), raise_on_error=True)
+        pipeline = components.load_component_from_file(str(file))
+        with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only a cluster does: resources, names
+            plain = builtins.print
+            try:
+                pipeline(**parameters)
+            except RuntimeError as error:  # kfp's word for a task that failed
+                print(error)
+                return False
+            except DockerException as error:
+                raise InputError(f"the Docker engine: {str(error).splitlines()[0]}") from error
+            finally:
+                builtins.print = plain  # kfp indents what tasks print; its loops, which are threads, leave it so
+    return True
+
+
+def engine() -> Any:
+    """A client of the Docker engine. Raises InputError where none answers."""
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+        return client
+    except (docker.errors.DockerException, OSError) as error:
+        said = str(error).splitlines()[0][:150]
+        raise InputError(f"no Docker engine answers: {said}\nstart one, or submit to a cluster") from None
+
+
+def _images_are_there(client: Any, ir: str) -> None:
+    """kfp would try to pull a missing one, from a registry that has none of ours."""
+    import docker
+    import yaml
+
+    executors = next(yaml.safe_load_all(ir))["deploymentSpec"]["executors"].values()
+    for image in sorted({one["container"]["image"] for one in executors}):
+        try:
+            client.images.get(image)
+        except docker.errors.ImageNotFound:
+            raise InputError(f"found no image {image}\nbuild it: make images") from None
+
+
+def _options(home: Path) -> dict[str, Any]:
+    """Arguments of every container."""
+    from docker.types import Mount
+
+    user = f"{os.getuid() or _USER}:0"  # what the image lets be written belongs to group 0
+    mounts = [Mount(f"{_HOME}/.aws", str(home), type="bind", read_only=True)]
+    options = {"user": user, "mounts": mounts, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    gateway = push.configured()
+    if gateway and gateway.user is None:  # a password would stand in what `docker inspect` shows
+        options["environment"] = {push.VARIABLE: seen_from_container(gateway.url)}
+    if sys.platform == "linux":
+        options["network_mode"] = "host"  # a store on this machine's loopback is reached as it is
+    return options
+
+
+def _aws(home: Path) -> None:
+    """The files credentials and config of this process's own S3 settings, for a container."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    session = boto3.Session()
+    try:
+        found = session.get_credentials()
+    except BotoCoreError as error:
+        raise InputError(f"S3 credentials: {error}") from None
+    if found is None:
+        raise InputError(
+            "found no S3 credentials\nexpected AWS_PROFILE, AWS_ACCESS_KEY_ID or what boto3 else looks for"
+        )
+    keys = found.get_frozen_credentials()
+    lines = ["[default]", f"aws_access_key_id = {keys.access_key}", f"aws_secret_access_key = {keys.secret_key}"]
+    if keys.token:
+        lines.append(f"aws_session_token = {keys.token}")
+    (home / "credentials").write_text("\n".join(lines) + "\n")
+    lines = ["[default]", f"region = {session.region_name or 'us-east-1'}"]
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        lines += [f"endpoint_url = {seen_from_container(endpoint)}", "s3 =", "  addressing_style = path"]
+    (home / "config").write_text("\n".join(lines) + "\n")
+    for file in home.iterdir():
+        file.chmod(0o644)  # the container's user is another one
+    home.chmod(0o755)
+
+
+def seen_from_container(endpoint: str, platform: str = sys.platform) -> str:
+    """An endpoint on this machine's loopback, as a container calls it: Docker Desktop has a name for the host."""
+    parts = urlsplit(endpoint)
+    if platform == "linux" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return endpoint
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"host.docker.internal{port}").geturl()

@@ -1,0 +1,142 @@
+"""The verbs of the `gradworks` command that have to do with a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+_PROFILE = "the cluster's profile (an example: pipelines/cluster.example.yaml)"
+
+_STORE = "take the object store's address from it, where the environment names none"
+
+
+def add(verbs: Any) -> None:
+    """Add them to the parser's verbs."""
+
+    def verb(name: str, said: str, pipeline: bool = True) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=said, description=said)
+        if pipeline:
+            one.add_argument("pipeline", type=Path, nargs="?", default=Path("dvc.yaml"), help="default: %(default)s")
+        return one
+
+    one = verb("compile", "write a dvc.yaml as a Kubeflow pipeline, or its stages as components")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_PROFILE)
+    one.add_argument("-o", "--output", type=Path, metavar="FILE.yaml", help="the pipeline")
+    one.add_argument("--components", type=Path, metavar="DIR", help="a component.yaml for each stage")
+
+    one = verb("doctor", "try everything that a run on a cluster needs, a line each")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", required=True, help=_PROFILE)
+
+    one = verb("submit", "run a dvc.yaml on a cluster, or in containers on this machine")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_PROFILE)
+    one.add_argument("--runner", choices=("cluster", "docker"), default="cluster", help="default: %(default)s")
+    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of params.yaml")
+    one.add_argument("--dirty", action="store_true", help="take the work tree as it is, new files included")
+    one.add_argument("--wait", action="store_true", help="follow the run to its end")
+    said = "with --wait: leave a run of which no pod can start for so long, as 30s, 10m, 2h (default: %(default)s)"
+    one.add_argument("--patience", default="10m", metavar="10m", help=said)
+
+    one = verb("collect", "get the results of a run into dvc.lock and the work tree", pipeline=False)
+    one.add_argument("run", metavar="RUN")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_STORE)
+    one.add_argument("--force", action="store_true", help="replace entries of dvc.lock that are not committed")
+
+    one = verb("runs", "what was submitted, and how it fares", pipeline=False)
+    one.add_argument("act", nargs="?", choices=("show",), help="show one run")
+    one.add_argument("run", metavar="RUN", nargs="?")
+    one.add_argument("--stage", metavar="S", help="one stage of it")
+    one.add_argument("--cluster", type=Path, metavar="PROFILE", help=f"{_STORE}; and ask Kubeflow why stages wait")
+    one.add_argument("--log", action="store_true", help="what the stage printed; without --stage, of what failed")
+
+    one = verb("run-stage", "what a pod does for one stage of a run; in a checkout that is this run's alone")
+    one.add_argument("--run", required=True, metavar="RUN", help="name of the run")
+    one.add_argument("--stage", required=True, metavar="S", help="name of the stage, as in dvc.lock")
+    one.add_argument("--remote", metavar="URL", help="s3://BUCKET/PREFIX (default: DVC's default remote)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what one of them says."""
+    if args.verb == "compile":
+        _compile(args)
+    elif args.verb == "doctor":
+        from gradworks.cluster import doctor
+
+        if not doctor.check(args.cluster, args.pipeline):
+            sys.exit(1)
+    elif args.verb == "submit":
+        _submit(args)
+    elif args.verb == "collect":
+        from gradworks.store import collect
+
+        with _store(args.cluster):
+            collect.collect(args.run, args.force)
+    elif args.verb == "runs":
+        from gradworks.cluster import profile
+
+        of_cluster = profile.read(args.cluster) if args.cluster else None
+        with profile.store(of_cluster) if of_cluster else nullcontext():
+            _runs(args, of_cluster)
+    elif args.verb == "run-stage":
+        from gradworks.pod import run
+        from gradworks.store import runs
+
+        if os.environ.get("GRADWORKS_IMAGE") is None:
+            sys.exit("error: run-stage is for an image of `make images`, which sets GRADWORKS_IMAGE")
+        sys.exit(run.run(run.Task(args.run, args.stage, args.pipeline.as_posix(), args.remote or runs.remote())))
+
+
+def _store(cluster: Path | None) -> AbstractContextManager[None]:
+    from gradworks.cluster import profile
+
+    return profile.store(profile.read(cluster)) if cluster else nullcontext()
+
+
+def _compile(args: argparse.Namespace) -> None:
+    if not (args.output or args.components):
+        sys.exit("error: nothing to write; add -o FILE.yaml or --components DIR")
+    from gradworks.cluster import compile, profile
+
+    of_cluster = profile.read(args.cluster) if args.cluster else None
+    if args.output:
+        compile.write(args.pipeline, args.output, of_cluster)
+        print(f"wrote {args.output}")
+    if args.components:
+        print(f"wrote {len(compile.write_components(args.pipeline, args.components, of_cluster))} components")
+
+
+def _submit(args: argparse.Namespace) -> None:
+    if args.runner == "docker":
+        from gradworks.cluster import local
+
+        local.submit(args.pipeline, args.set, args.dirty)
+    elif args.cluster is None:
+        sys.exit(f"error: which cluster? add --cluster PROFILE, {_PROFILE}\nor --runner docker: on this machine")
+    else:
+        from gradworks.cluster import submit
+        from gradworks.store.artifacts import words
+
+        patience = words.duration(args.patience, "--patience")
+        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait, patience)
+
+
+def _runs(args: argparse.Namespace, of_cluster: Any) -> None:
+    from gradworks.cluster import history, waiting
+    from gradworks.store import runs
+
+    def asked(told: dict[str, Any]) -> dict[str, str]:
+        return waiting.ask(told, of_cluster, args.cluster)
+
+    places = runs.places()
+    if args.act is None:
+        print(history.listing(places))
+    elif args.run is None:
+        sys.exit("error: which run? gradworks runs lists them")
+    elif args.log:
+        for stage in [args.stage] if args.stage else history.failed(places, args.run):
+            print(history.log(places, args.run, stage, asked), end="")
+    else:
+        print(history.shown(places, args.run, args.stage, asked))

@@ -1,0 +1,199 @@
+"""Why stages of a run have not begun, in the words of Kubernetes: a pod that no node takes, an image that is not there,
+a pod that admission refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradworks.cluster import kube
+from gradworks.cluster.kube import Kube
+
+if TYPE_CHECKING:
+    from gradworks.cluster.profile import Profile
+
+_LONG = 300  # characters of a reason
+_STARTING = ("ContainerCreating", "PodInitializing")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What Kubernetes says of a run.
+
+    Attributes:
+        reasons: by stage, why its pod does not run; by the name of a pod of Kubeflow's own where that is what waits.
+        moving: whether a pod runs or starts, so that waiting makes sense.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    moving: bool = False
+
+
+def look(cluster: Kube, run_id: str, tasks: Mapping[str, list[str]], begun: float) -> Found:
+    """Ask Kubernetes about a run.
+
+    Args:
+        run_id: Kubeflow's.
+        tasks: the stages of each task of the pipeline.
+        begun: when the run was submitted (seconds since 1970).
+
+    Raises:
+        InputError: it does not answer, or this login may not ask.
+    """
+    pods, events = cluster.pods(run_id), cluster.warnings()
+    latest = {str(event.involved_object.name): _said(event) for event in events}
+    reasons, moving = {}, False
+    for pod in pods:  # the oldest first: what a later try says holds
+        name, why = stage_of(pod), _problem(pod, latest.get(pod.metadata.name, ""))
+        moving = moving or (not why and pod.status.phase in ("Pending", "Running"))
+        if name:
+            reasons.pop(name, None)
+        if why:  # of a pod of Kubeflow's own, which comes before those of its stages
+            names = [name] if name else _stages(_node(pod.metadata.annotations), tasks)
+            reasons |= dict.fromkeys(names or [f"pod {pod.metadata.name}"], why)
+    for name, why in _refused(events, pods, tasks, begun):
+        reasons.setdefault(name, why)
+    return Found({name: " ".join(why.split())[:_LONG] for name, why in reasons.items()}, moving)
+
+
+def ask(told: Mapping[str, Any], profile: Profile | None, file: Path | None) -> dict[str, str]:
+    """What Kubeflow, where there is a profile, and Kubernetes, where there is a kubeconfig, say of a run's stages.
+
+    Args:
+        told: the run's record.
+        profile: of the cluster; file: where it was read from.
+
+    Raises:
+        InputError: one of them does not answer, or this login may not ask.
+    """
+    run_id = told.get("run_id")
+    if run_id is None:  # in containers on this machine
+        return {}
+    said: dict[str, str] = {}
+    if profile and file:
+        from gradworks.cluster.client import connect
+
+        said |= {name: why for name, why in messages(connect(profile, file).get_run(run_id)).items() if why}
+    context = profile.auth.kube_context if profile else told.get("kube_context")
+    cluster = kube.connect(context, told.get("namespace"))
+    if cluster:
+        said |= look(cluster, run_id, told.get("tasks", {}), told.get("begun", 0.0)).reasons
+    return said
+
+
+def messages(run: Any) -> dict[str, str]:
+    """What Kubeflow says of the tasks of a run that failed, by the name that its page shows."""
+    tasks = (run.run_details.task_details if run.run_details else None) or []
+    return {
+        task.display_name: (task.error.message if task.error else "") or ""
+        for task in tasks
+        if task.state == "FAILED" and task.display_name
+    }
+
+
+def explained(
+    told: Mapping[str, Any], fared: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str]
+) -> dict[str, str]:  # fmt: skip
+    """Why each stage that has not begun, or is tried again, does not run.
+
+    Args:
+        told: the run's record; fared: the record of each stage, upstream first; reasons: what Kubernetes says.
+    """
+    ups, found, blocked = told.get("ups", {}), {}, {}
+    for name, state in fared.items():
+        if state["state"] in ("running", "retrying") and name in reasons:
+            found[name] = reasons[name]
+        if state["state"] == "failed":
+            blocked[name] = name
+        if state["state"] != "waiting":
+            continue
+        before = [one for one in ups.get(name, []) if fared.get(one, {}).get("state") != "succeeded"]
+        causes = [blocked[one] for one in before if one in blocked]
+        if causes:
+            blocked[name] = causes[0]
+            found[name] = f"{causes[0]} failed, whose outputs it needs"
+        elif name in reasons:
+            found[name] = reasons[name]
+        elif before:
+            found[name] = f"after {before[0]}" + (f" and {len(before) - 1} more" if len(before) > 1 else "")
+        else:
+            where = told.get("namespace") or "kubeflow"
+            found[name] = "" if "where" in told else f"its pod has not begun; why: kubectl get events -n {where}"
+    return found
+
+
+def stage_of(pod: Any) -> str | None:
+    """The stage that a pod is for, from the executor input that Kubeflow's launcher is given."""
+    for container in pod.spec.containers or []:
+        for text in (*(container.command or []), *(container.args or [])):
+            if text.startswith("{") and '"stage"' in text:
+                try:
+                    return str(json.loads(text)["inputs"]["parameterValues"]["stage"])
+                except (ValueError, KeyError, TypeError):
+                    continue
+    return None
+
+
+def _problem(pod: Any, event: str) -> str:
+    """Why a pod does not run, or ""; `event`: the latest warning about it."""
+    status = pod.status
+    containers = [*(status.init_container_statuses or []), *(status.container_statuses or [])]
+    if status.phase == "Failed":
+        ends = [one.state.terminated for one in containers if one.state and one.state.terminated]
+        killed = next((one for one in ends if one.reason not in ("Completed", "Error", None)), None)
+        parts = [status.reason, status.message, killed and killed.reason, killed and killed.message]
+        return ": ".join(str(part) for part in parts if part)
+    if status.phase != "Pending":
+        return ""
+    for one in status.conditions or []:
+        if one.type == "PodScheduled" and one.status == "False":
+            return f"{one.reason or 'not scheduled'}: {one.message or event}"
+    for one in containers:
+        waits = one.state and one.state.waiting
+        if waits and waits.reason and waits.reason not in _STARTING:
+            return f"{waits.reason}: {waits.message or event or one.image}"
+    return "" if event.startswith("FailedScheduling") else event  # a volume that cannot be mounted, say
+
+
+def _said(event: Any) -> str:
+    return f"{event.reason}: {event.message}"
+
+
+def _node(annotations: Mapping[str, str] | None) -> str:
+    """The name of the node of Argo's graph that a pod or an event is about."""
+    return (annotations or {}).get("workflows.argoproj.io/node-name", "")
+
+
+def _stages(node: str, tasks: Mapping[str, list[str]]) -> list[str]:
+    """The stages that a node is for: WORKFLOW.root.TASK, or TASK-driver, and what is below it."""
+    for part in re.split(r"[.()]", node)[1:]:
+        for name in (part, part.removesuffix("-driver")):
+            if name in tasks:
+                return list(tasks[name])
+    return []
+
+
+def _refused(
+    events: Iterable[Any], pods: Iterable[Any], tasks: Mapping[str, list[str]], begun: float
+) -> Iterable[tuple[str, str]]:  # fmt: skip
+    """Pods that could not be made, of which only the workflow's events tell: stage, and why."""
+    workflows = {(pod.metadata.labels or {}).get("workflows.argoproj.io/workflow") for pod in pods}
+    for event in events:
+        about, text = event.involved_object, str(event.message)
+        at = event.last_timestamp or event.event_time
+        if about.kind != "Workflow" or (workflows and about.name not in workflows):
+            continue
+        if not workflows and (at is None or at.timestamp() < begun or not str(about.name).startswith("gradworks")):
+            continue
+        # what Kubernetes said of making it; that a stage's own program failed its record says better
+        said = re.search(r'(pods? "[^"]*" is forbidden: .*|admission webhook .*|.*exceeded quota.*)', text, re.DOTALL)
+        if not said:
+            continue
+        node = _node(event.metadata.annotations) or (re.search(r"node (\S+?):? ", text) or ["", ""])[1]
+        for name in _stages(node, tasks) or ["the run"]:
+            yield name, f"refused: {said[1]}"

@@ -1,0 +1,1 @@
+"""What a step costs: time beside plain training, memory, operations, energy; and the hardware that it ran on."""

@@ -1,0 +1,346 @@
+"""Method: objective x weighting x update, and the one call that replaces `loss.backward()`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
+
+from gradworks.methods._shared.buffers import Buffers
+from gradworks.methods._shared.derivatives import refusal
+from gradworks.methods._shared.entries import load
+from gradworks.methods._shared.groups import as_batch, chunks, cycled
+from gradworks.methods._shared.inside import computing_in, is_compiled
+from gradworks.methods._shared.masks import Masks
+from gradworks.methods._shared.options import integer
+from gradworks.methods._shared.passes import Step, StepPasses, mean_by_name
+from gradworks.methods._shared.point import cuda_devices, one_path
+from gradworks.methods._shared.recompute import recomputed_in_place
+from gradworks.methods._shared.replay import EVERY, Evaluation, Replay
+from gradworks.methods._shared.tensors import add_, norm, owned, precision, scale_
+from gradworks.methods._shared.watched import FLOAT16, FunctionTask, Meter
+from gradworks.spec import Batch, Drawn, Needs, Objective, Reduce, StepReport, Sum, Task, offers
+
+_SLOTS = ("objective", "weighting", "update")
+
+
+class Method:
+    """A gradient method as a point in objective x weighting x update.
+
+        method = Method(weighting="reweight", update="dotprod", outputs=outputs, loss=loss)
+        for batches, clean in method.groups(loader, clean_loader):
+            method.backward(model, batches, clean)
+            optimizer.step()
+
+    The loop owns schedule, clipping, optimizer and autocast; the method owns everything between the batches and
+    `.grad`, including the sums over micro-batches and ranks (DDP's hooks are not used: give it the bare module, and
+    `reduce`). `.grad` is overwritten, not added to, and is the true gradient, for clipping and for any optimizer (one
+    that asks for a closure: LBFGS with max_iter=1 and a closure that returns the loss of the report). Under autocast
+    use bf16: float16 needs a GradScaler, whose scale would enter norms and finite differences, and is refused. A
+    gradient that is not finite is not treated: `log["finite"]` says so, the loop decides.
+
+    Args:
+        objective, weighting, update: an entry's name, `{name: {option: value}}`, or an entry of your own.
+        task: what all batches are; or
+        tasks: tasks by `Batch.task`; or
+        outputs, loss: two functions of your own, `outputs(model, batch)` -> a tensor or tuple of tensors with the
+            example in dim 0 (one forward pass) and `loss(outputs, batch)` -> (n,) losses, not reduced. A batch is what
+            your loader yields.
+        embed, divergence: two more, for the entries that ask for them: `embed(model, batch)` -> (n, L, D) embeddings,
+            and then `outputs(model, batch, embedded)` runs from such embeddings on; `divergence(outputs, outputs)` ->
+            (n,), symmetric, 0 where equal: symmetric KL for classes, squared error for regression.
+        seed: keys dropout masks and all other random numbers of the method; the global generators are left alone.
+        reduce: sums a list of tensors over ranks, in place (`dist.all_reduce` on each); None = one process.
+        rank: of this process. All ranks draw equally many micro-batches; m ranks = m micro-batches, bit for bit.
+        check_every: how many steps pass between two checks that a batch gives the same twice (see `_shared/replay.py`);
+            only methods that evaluate a batch more than once check.
+
+    Raises:
+        ValueError: an unknown entry or option, a value that an entry refuses, or a task that lacks what an entry needs.
+    """
+
+    def __init__(
+        self,
+        objective: Any = "supervised",
+        weighting: Any = "uniform",
+        update: Any = "erm",
+        *,
+        task: Task | None = None,
+        tasks: Mapping[str, Task] | None = None,
+        outputs: Callable[[nn.Module, Any], Any] | None = None,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        embed: Callable[[nn.Module, Any], Tensor] | None = None,
+        divergence: Callable[[Any, Any], Tensor] | None = None,
+        seed: int = 0,
+        reduce: Reduce | None = None,
+        rank: int = 0,
+        check_every: int = EVERY,
+    ):
+        self.objective, self.weighting, self.update = (
+            load(slot, chosen) for slot, chosen in zip(_SLOTS, (objective, weighting, update), strict=True)
+        )
+        if sum(given is not None for given in (task, tasks, outputs)) != 1 or (outputs is None) != (loss is None):
+            raise ValueError("Method: expected one of task, tasks, or the two functions outputs and loss")
+        if outputs is None and (embed is not None or divergence is not None):
+            raise ValueError("Method: embed and divergence go with the functions outputs and loss; a task has its own")
+        self._task = FunctionTask(outputs, loss, embed, divergence) if outputs is not None else task
+        self._tasks = dict(tasks or {})
+        for name, one in self._tasks.items() if self._task is None else [("", self._task)]:
+            _check_task(self.objective, one, name)
+        self._seed, self._reduce, self._rank = seed, reduce, rank
+        self._replay = Replay(integer("check_every", check_every, low=1))
+        self._steps = 0
+        self._drawn = 0  # batches of the data stream so far: what masks are keyed by
+
+    @property
+    def needs(self) -> Needs:
+        """What a step consumes."""
+        return self.update.needs
+
+    @property
+    def clean(self) -> bool:
+        """Whether each batch needs a clean batch beside it."""
+        return self.weighting.clean
+
+    @property
+    def batches(self) -> int:
+        """How many batches one step consumes."""
+        one = len(self._tasks) or 1 if self.needs.batches == "one_per_task" else self.needs.batches
+        return one * self.needs.groups
+
+    def groups(
+        self, loader: Iterable[Any], clean_loader: Iterable[Any] | None = None, accumulate: int = 1
+    ) -> Iterator[tuple[list[list[Batch]], list[list[Batch]]]]:
+        """Groups of (batches, clean batches), one per optimizer step; a last incomplete group is dropped.
+
+        Args:
+            loader: yields `spec.Batch` or anything that `outputs` and `loss` understand.
+            clean_loader: as `loader`, read again and again; only read where the weighting needs it.
+            accumulate: how many batches of the loader make one batch (gradient accumulation).
+
+        Raises:
+            ValueError: the weighting needs clean batches and there is no loader for them, or it is empty.
+        """
+        if self.clean and clean_loader is None:
+            entry = type(self.weighting).__module__.rpartition(".")[2]
+            raise ValueError(f"weighting {entry}: needs clean batches; give groups(loader, clean_loader)")
+        clean = enumerate(cycled(clean_loader, "clean_loader")) if self.clean else ()
+        cleaned = (as_batch(b, i, self._rank) for i, b in clean)
+        # named as one process with all ranks' micro-batches would name them
+        drawn = (as_batch(b, i // accumulate, self._rank * accumulate + i % accumulate) for i, b in enumerate(loader))
+        for group in chunks(chunks(drawn, accumulate), self.batches):
+            yield group, [[next(cleaned)] for _ in group] if self.clean else []
+
+    def backward(self, model: nn.Module, batches: Sequence[Drawn], clean: Sequence[Drawn] = ()) -> StepReport:
+        """Fill `.grad` of the trainable parameters.
+
+        Parameters and the global random state are left untouched, and buffers as a plain pass over each batch would.
+
+        Args:
+            model: the module, in the mode (train or eval) that you want.
+            batches: what `needs` asks for, each a list of micro-batches.
+            clean: one clean batch beside each, each a list of micro-batches, where `clean` says so.
+
+        Raises:
+            ValueError: a wrong number of batches, an unknown task, losses that are not one per example, float16, a
+                model wrapped in DistributedDataParallel or without trainable parameters, or one that gives something
+                else the second time, where a batch is evaluated more than once.
+        """
+        self._check(batches, clean)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        _check_model(model, parameters)
+        for p in parameters:
+            p.grad = None  # else the peak holds one more gradient
+        once = self._once(batches)
+        with recomputed_in_place(), contextlib.nullcontext() if once and not self.clean else one_path():
+            return self._step(model, parameters, batches, clean, once)
+
+    def _once(self, batches: Sequence[Drawn]) -> bool:
+        """Whether each micro-batch is evaluated once in this step."""
+        alone = self._reduce is None and all(len(drawn) == 1 for drawn in batches)
+        entries = [getattr(self, slot) for slot in _SLOTS]
+        return all(getattr(e, "once", False) or (alone and getattr(e, "once_alone", False)) for e in entries)
+
+    def _keeps_sparse(self) -> bool:
+        return self._reduce is None and not self.clean and getattr(self.update, "sparse", False)
+
+    def _step(
+        self, model: nn.Module, parameters: list[nn.Parameter], batches: Sequence[Drawn], clean: Sequence[Drawn],
+        once: bool,
+    ) -> StepReport:  # fmt: skip
+        devices = cuda_devices(parameters)
+        # a weighting that scores examples looks twice at what is new to it
+        checked = self._examine(model, parameters, batches, devices, once) if self.clean or not once else 0
+        once = once and not checked
+        self.objective.begin(model)
+        # what torch.compile made traces the calls that `Noise` would see
+        draws = devices or is_compiled(model) or once
+        kept: dict[Any, Any] | None = None if draws else {}
+
+        def masks(split: str, index: int, micro: int, of: int) -> Masks:
+            return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices, kept)
+
+        buffers = Buffers(model, self._replay.moving, once and not self._replay.moving, self._replay.tree)
+        start = buffers.copies() if clean and buffers.held else None
+        step = Step(
+            model, parameters, self.objective, self.weighting, self._task_of, masks, self._reduce, Meter(),
+            [False] * len(parameters), buffers, start, self._keeps_sparse(),
+        )  # fmt: skip
+        size = len(batches) // self.needs.groups
+        gradient, groups = None, []
+        for start in range(0, len(batches), size):
+            some = slice(start, start + size)
+            passes = StepPasses(step, batches[some], clean[some], start)
+            one = self._gradient(passes, model)
+            if gradient is None:
+                gradient = one
+            else:
+                add_(gradient, one)
+            groups.append(passes)
+        if len(groups) > 1:
+            scale_(gradient, 1 / len(groups))
+        sums = [s for passes in groups for s in passes.sums]
+        self.weighting.end([list(zip(b, s, strict=bool(s))) for b, s in zip(batches, sums, strict=True)], step.total)
+        skipped = bool(sum(passes.weight for passes in groups) == 0)
+        reached = self._reached(step)
+        gradient = owned(gradient, parameters, sparse=True)  # clipping writes it in place
+        for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):
+            g = _of_rows(g, step.rows[j] if self._reduce is None else ()) if j in step.rows else g
+            p.grad = g if r and not skipped else None
+        self._steps += 1
+        self._drawn += len(batches)
+        examples = sum(len(b.mass) for drawn in batches for b in drawn) / len(batches)
+        passes, log = step.meter.thirds / (3 * examples), _log(groups, sums, gradient)
+        return StepReport(skipped, passes, sums, log, 2 * checked / (3 * examples))
+
+    def _examine(
+        self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Drawn], devices: Sequence[int],
+        once: bool,
+    ) -> int:  # fmt: skip
+        """Check that a batch gives the same twice, where that is due; returns how many examples it was tried on."""
+
+        def twice(i: int, k: int) -> Evaluation:
+            batch, micro = batches[i][k], self._rank * len(batches[i]) + k
+            masks = Masks(self._seed, "train", self._drawn + i, micro, devices)
+            return Evaluation(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
+
+        return self._replay.check(model, parameters, batches, self._reduce, twice, once)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dicts and lists of tensors, numbers and strings: all that a resumed run needs to end bit-identical."""
+        counts = {"seed": self._seed, "steps": self._steps, "drawn": self._drawn, "replay": self._replay.state_dict()}
+        return counts | {slot: getattr(self, slot).state_dict() for slot in _SLOTS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: the state is of another seed.
+        """
+        if state["seed"] != self._seed:
+            raise ValueError(f"state of a method: found seed {state['seed']}, expected {self._seed}")
+        self._steps, self._drawn = state["steps"], state["drawn"]
+        self._replay.load_state_dict(state["replay"])
+        for slot in _SLOTS:
+            getattr(self, slot).load_state_dict(state[slot])
+
+    def _gradient(self, passes: StepPasses, model: nn.Module) -> list[Tensor]:
+        try:
+            with computing_in(self._replay.lowest):
+                return self.update.gradient(passes)
+        except CheckpointError as error:
+            raise ValueError(
+                f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
+                "a part of the model did something else when it ran again; expected it without activation checkpointing"
+            ) from error
+        except (NotImplementedError, RuntimeError) as error:
+            if not passes.exact:
+                raise
+            entry = type(self.update).__module__.rpartition(".")[2]
+            expected = "a form without one: fomaml for maml, form: central or one_sided for others"
+            raise refusal(error, entry, "double backward", expected, model) from error
+
+    def _task_of(self, batch: Batch) -> Task:
+        if self._task is not None:
+            return self._task
+        if batch.task not in self._tasks:
+            raise ValueError(f"batch of task {batch.task!r}: expected one of {', '.join(map(repr, self._tasks))}")
+        return self._tasks[batch.task]
+
+    def _check(self, batches: Sequence[Drawn], clean: Sequence[Drawn]) -> None:
+        for name, given, expected in (
+            ("batches", batches, self.batches),
+            ("clean", clean, self.batches if self.clean else len(clean)),
+        ):
+            if len(given) != expected:
+                raise ValueError(f"{name}: found {len(given)}, expected {expected}, each a list of micro-batches")
+            for drawn in given:
+                if not isinstance(drawn, Sequence) or not drawn or not all(isinstance(b, Batch) for b in drawn):
+                    raise ValueError(f"{name}: found {type(drawn).__name__}, expected a list of micro-batches (Batch)")
+                for batch in drawn:
+                    self._task_of(batch)
+
+    def _reached(self, step: Step) -> list[bool]:
+        if self._reduce is None:
+            return step.reached
+        flags = torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)
+        self._reduce([flags])
+        return [f > 0 for f in flags.tolist()]
+
+
+def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """Sparse, as an embedding's own gradient is: the rows that were read, and all that are not zero."""
+    if gradient.is_sparse:
+        return gradient
+    rows = torch.cat([*rows, gradient.flatten(1).ne(0).any(1).nonzero().squeeze(1)]).unique()
+    return torch.sparse_coo_tensor(
+        rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
+    )
+
+
+def _check_task(objective: Objective, task: Task, name: str) -> None:
+    lacks = [part for part in objective.requires if not offers(task, part)]
+    if not lacks:
+        return
+    needs = f"objective {type(objective).__module__.rpartition('.')[2]}: needs {lacks[0]}(...)"
+    if not isinstance(task, FunctionTask):
+        which = f"task {name!r}" if name else type(task).__name__
+        raise ValueError(f"{needs} of a task, and {which} does not offer it")
+    if set(lacks) <= set(FunctionTask.PARTS):
+        raise ValueError(f"{needs}; give Method(..., {', '.join(f'{part}=...' for part in lacks)})")
+    raise ValueError(f"{needs}; give Method(..., task=...): no function serves it")
+
+
+def _check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "model: found DistributedDataParallel, expected the module in it, model.module; "
+            "the sums over ranks are those of Method(..., reduce=..., rank=...)"
+        )
+    if not parameters:
+        raise ValueError("model: no parameter requires a gradient")
+    if torch.float16 in {precision(p) for p in parameters}:
+        raise ValueError(f"model: {FLOAT16}")
+
+
+def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: Sequence[Tensor]) -> dict[str, float]:
+    """The figures of a step, read from the device at once."""
+    every = [one for some in sums for one in some]
+    weights = torch.cat([one.weights for one in every]).float()
+    figures: dict[str, Any] = {
+        "loss": torch.cat([one.losses for one in every]).float().mean(),
+        "gradient_norm": norm(gradient).float(),
+        # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
+        "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
+    }
+    figures |= mean_by_name([passes.figures() for passes in groups])
+    tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
+    log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
+    # an update that found a term out of all bounds has said 0
+    log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
+    return log

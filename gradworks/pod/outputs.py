@@ -1,0 +1,79 @@
+"""What a pod reports to Kubeflow: executor_output.json, and the artifacts that it shows.
+
+The URI that Kubeflow gave an artifact is never changed: its launcher fails a task whose artifact lies outside the
+pipeline root. HTML, Markdown and Metrics are written there whole. A Dataset and a Model stay where they are, in the DVC
+remote, and get a small pointer file there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gradworks.store.artifacts.words import figures
+from gradworks.store.places import Places
+from gradworks.store.stages import Out, Stage
+
+_SCHEMES = ("s3", "gs", "minio")  # Kubeflow mounts SCHEME://BUCKET/KEY as /SCHEME/BUCKET/KEY (gs as /gcs)
+_FIGURES = 100  # the metrics that are shown in the run's view
+
+
+def write(
+    given: dict[str, Any], stage: Stage, places: Places, entry: dict[str, Any], lock: dict[str, str]
+) -> None:  # fmt: skip
+    """Write every artifact, the parameter `lock` and executor_output.json, in this order.
+
+    Args:
+        given: the executor input.
+        entry: the stage's entry of dvc.lock; lock: URI and digest of its object in S3.
+    """
+    asked, outs = given["outputs"], {out.name: out for out in stage.outs}
+    hashes = {one["path"]: one for one in entry.get("outs", [])}
+    artifacts = {}
+    for name, listed in asked.get("artifacts", {}).items():
+        if name not in outs:  # Kubeflow's own, as executor-logs where it publishes logs
+            continue
+        artifact = listed["artifacts"][0]
+        metadata = _artifact(outs[name], local_path(artifact["uri"]), places, stage, hashes)
+        artifacts[name] = {"artifacts": [{**artifact, "metadata": {**artifact.get("metadata", {}), **metadata}}]}
+    for name, parameter in asked.get("parameters", {}).items():
+        if name == "lock":
+            _text(Path(parameter["outputFile"]), json.dumps(lock, sort_keys=True))
+    _text(Path(asked["outputFile"]), json.dumps({"artifacts": artifacts}))
+
+
+def local_path(uri: str) -> Path:
+    """Where an artifact's file is written: the mount of its URI."""
+    scheme, found, rest = uri.partition("://")
+    if not found:
+        return Path(uri)
+    return Path("/gcs" if scheme == "gs" else f"/{scheme}", rest)
+
+
+def _artifact(out: Out, path: Path, places: Places, stage: Stage, hashes: dict[str, Any]) -> dict[str, Any]:
+    """Write one artifact; returns its metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = Path(out.path)
+    if out.kind in ("HTML", "Markdown"):
+        shutil.copyfile(source, path)
+        return {}
+    if out.kind == "Metrics":
+        shutil.copyfile(source, path)
+        return dict(list(figures(json.loads(source.read_text())).items())[:_FIGURES])
+    found = next(one for one in hashes.values() if _same(one["path"], out.path))
+    pointer = {"stage": stage.name, "path": out.path, "md5": found["md5"], "bytes": found.get("size", 0),
+               "files": found.get("nfiles", 1), "data": places.uri(places.data_key(found["md5"]))}  # fmt: skip
+    _text(path, json.dumps(pointer, indent=1, sort_keys=True))
+    return pointer
+
+
+def _same(locked: str, path: str) -> bool:
+    """A path of dvc.lock is relative to the stage's wdir."""
+    return locked == path or path.endswith(f"/{locked.removeprefix('./')}")
+
+
+def _text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

@@ -1,0 +1,313 @@
+"""What a pod does, in one process: one stage of one run.
+
+The code is there (see boot.py). Then: the lock entries of the upstreams, the data that the stage reads, the stage
+itself through DVC (restored where it has been run before, anywhere), its outputs and run cache entry to S3, its own
+lock entry, and what Kubeflow wants to know. Nothing is reported that is not in S3, and a retry repeats all of it
+without harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradworks.base import device
+from gradworks.base.errors import InputError
+from gradworks.cost import hardware
+from gradworks.pod import environment, objects, outputs
+from gradworks.pod.watch import Checkpoints, Log, Watch
+from gradworks.store import stages
+from gradworks.store.places import Damaged, Places, encoded
+from gradworks.telemetry import push
+
+_CHECKPOINTS = Path(".gradworks/checkpoints")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one run.
+
+    Attributes:
+        run: the run's name; stage: as in dvc.lock; pipeline: path of the dvc.yaml in the checkout.
+        remote: URL of the DVC remote, which also holds the run's own objects.
+    """
+
+    run: str
+    stage: str
+    pipeline: str
+    remote: str
+
+
+def main(text: str, begun: float) -> None:
+    """Run the stage that Kubeflow's executor input names; ends the process.
+
+    Args:
+        text: the executor input, JSON: what stands for `{{$}}`.
+        begun: when the pod's program began (seconds since 1970).
+    """
+    given = json.loads(text)
+    values = given["inputs"]["parameterValues"]
+    task = Task(*(str(values[name]) for name in ("run", "stage", "pipeline", "remote")))
+    sys.exit(run(task, given, begun))
+
+
+def run(task: Task, given: dict[str, Any] | None = None, begun: float | None = None) -> int:
+    """Run one stage in the checkout that is the current folder, which is this run's alone.
+
+    Args:
+        task: which one.
+        given: Kubeflow's executor input; without it nothing is reported to Kubeflow.
+        begun: when the program began.
+
+    Returns:
+        The exit code: 0, 2 for an error that is told in words, 143 after SIGTERM, 1 for a defect of gradworks.
+    """
+    log, places = Log(Path(".gradworks/log.txt").absolute()), None
+    try:
+        places = Places(task.remote)
+        earlier = places.get(_log_key(places, task))
+        with log.keep(earlier):
+            code = _told(task, places, log, given, begun or time.time())
+        places.upload(_log_key(places, task), log.file)
+    except InputError as error:
+        print(f"error: {task.stage}: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+class _Stopped(Exception):
+    """SIGTERM came, and the stage has ended."""
+
+
+def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, begun: float) -> int:
+    """`_run` with its errors in words, and its record in S3 whatever happened."""
+    name, code, said = f"stages/{encoded(task.stage)}", 0, ""
+    record = {"state": "running", "begun": begun, "seconds": {}, "image": os.environ.get("GRADWORKS_IMAGE")}
+    record["attempt"] = _tries(places, task.run, name) + 1
+    places.put_record(task.run, name, record)
+    try:
+        _run(task, places, log, given, record)
+    except InputError as error:
+        said = str(error) if str(error).startswith(task.stage) else f"{task.stage}: {error}"
+        code, said = 2, "\n".join(said.splitlines()[:3])
+    except _Stopped:
+        code, said = 143, f"{task.stage}: stopped by SIGTERM; a retry goes on from its last checkpoint"
+    except Exception as error:
+        traceback.print_exc()
+        code, said = 1, f"{task.stage}: a defect of gradworks, please report it: {error!r}"
+    if said:
+        print(f"error: {said}", file=sys.stderr, flush=True)
+        record["error"] = said
+    again = record["attempt"] <= record.get("retries", 0)  # Kubeflow begins a pod for the stage once more
+    record["state"] = ("retrying" if again else "failed") if said else "succeeded"
+    record["seconds"]["total"] = round(time.time() - begun, 3)
+    places.put_record(task.run, name, record)
+    spent = record["seconds"]
+    names = {"code": "fetch", "pull": "pull", "run": "run", "push": "push"}
+    push.phases(task.run, task.stage, {names[phase]: spent[phase] for phase in names if phase in spent})
+    return code
+
+
+def _tries(places: Places, run: str, name: str) -> int:
+    """How often a stage was tried before, as far as its record can be read."""
+    try:
+        found = (places.record(run, name) or {}).get("attempt", 0)
+    except Damaged:
+        return 0
+    return found if isinstance(found, int) else 0
+
+
+def _log_key(places: Places, task: Task) -> str:
+    return places.key("logs", task.run, f"{encoded(task.stage)}.txt")
+
+
+def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, record: dict[str, Any]) -> None:
+    root, pipeline = Path.cwd(), Path(task.pipeline)
+    found = stages.load(pipeline)
+    if task.stage not in found:
+        raise InputError(f"{pipeline}: found no stage {task.stage}\nexpected one of its {len(found)} stages")
+    stage = found[task.stage]
+    record["retries"] = stage.meta.retries
+    _same_environment(root, stage)
+    clock = _Clock(record["seconds"], record["begun"])
+    clock("code")
+    _prepare(task, places, root, pipeline, stage)
+    checkpoints = Checkpoints(places, places.key("checkpoints", encoded(task.pipeline), encoded(task.stage)),
+                              root / _CHECKPOINTS)  # fmt: skip
+    resumed = checkpoints.fetch()
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        record["objects_read"] = objects.fetch(repo, places, pipeline, stage, found)
+        objects.fetch_run_cache(repo, places, pipeline, stage)
+        clock("pull")
+        with Watch(places, checkpoints, log, _log_key(places, task)), _terminable():
+            record["ran"] = _reproduce(repo, pipeline, stage, resumed, log)
+        clock("run")
+        record["objects_written"] = objects.push(repo, places, pipeline, stage)
+        lock = _entries(pipeline)[stage.name]
+        clock("push")
+    own = places.put_entry(task.run, stage.name, lock)
+    if given is not None:
+        outputs.write(given, stage, places, lock, own)
+
+
+def _same_environment(root: Path, stage: stages.Stage) -> None:
+    kind = stage.meta.kind
+    expected, found = environment.digest(root, kind), os.environ.get("GRADWORKS_IMAGE")
+    if found != expected:
+        raise InputError(
+            f"{stage.name}: found the image {found or 'without GRADWORKS_IMAGE'}, "
+            f"expected gradworks-{kind}:{expected} of this commit's constraints.txt\nbuild it: make images KIND={kind}"
+        )
+
+
+def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stages.Stage) -> None:
+    """The checkout as this stage needs it: one dvc.yaml, the upstreams' lock entries, the remote."""
+    text = pipeline.read_bytes()
+    for other in (*root.rglob("dvc.yaml"), *root.rglob("dvc.lock")):  # DVC reads all that it finds
+        other.unlink()
+    pipeline.write_bytes(text)  # it may have been a link to one of them
+    entries = {}
+    for name in stage.ups:
+        entry = places.entry(task.run, name)
+        if entry is None:
+            raise InputError(f"{stage.name}: run {task.run} has no lock entry of {name}, which it reads from")
+        entries[name] = entry
+    _write_lock(pipeline, entries)
+    for path in stage.deps:
+        if Path(path).name == hardware.NAME:  # of this node: what was measured on another kind is not restored
+            hardware.write(Path(path))
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["DVC_SITE_CACHE_DIR"] = str(root / ".gradworks/site")
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    os.environ.setdefault("AWS_RETRY_MODE", "standard")  # of DVC's fetch: a store that has gone is given up in seconds
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
+    if stage.meta.gpu:  # `device: auto` is no leave to train on a CPU then
+        os.environ[device.ASKED] = str(stage.meta.gpu.count)
+    os.environ["GRADWORKS_RUN"], os.environ["GRADWORKS_STAGE"] = task.run, task.stage  # what the stage's metrics say
+    _configure(places, root)
+
+
+def _configure(places: Places, root: Path) -> None:
+    """DVC without Git, with the run's remote, and with bytes that are checked when they arrive."""
+    from configobj import ConfigObj
+
+    file = ConfigObj(encoding="utf-8")
+    file.filename = str(root / ".dvc/config.local")
+    file["core"] = {"no_scm": "true", "remote": "run", "analytics": "false", "check_update": "false"}
+    options = {"url": places.remote, "verify": "true"}
+    for name, variable in (
+        ("endpointurl", "AWS_ENDPOINT_URL"), ("sse", "GRADWORKS_S3_SSE"),
+        ("sse_kms_key_id", "GRADWORKS_S3_SSE_KMS_KEY_ID"), ("ssl_verify", "AWS_CA_BUNDLE"),
+    ):  # fmt: skip
+        if os.environ.get(variable):
+            options[name] = os.environ[variable]
+    if os.environ.get("GRADWORKS_S3_PATH_STYLE") == "1" and "AWS_CONFIG_FILE" not in os.environ:
+        config = root / ".gradworks/aws"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text("[default]\ns3 =\n  addressing_style = path\n")
+        os.environ["AWS_CONFIG_FILE"] = str(config)
+    file['remote "run"'] = options
+    file.write()
+
+
+def _reproduce(repo: Any, pipeline: Path, stage: stages.Stage, resumed: int, log: Log) -> bool:
+    """Whether the stage ran; False where it was restored."""
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    restored, real = [], repo.stage_cache.restore
+
+    def restore(*args: Any, **more: Any) -> None:
+        try:
+            real(*args, **more)
+        except RunCacheNotFoundError:
+            raise
+        except Exception as error:  # what was run before has been damaged or removed since
+            print(f"{stage.name}: cannot be restored, so it runs: {str(error).splitlines()[0]}", flush=True)
+            raise RunCacheNotFoundError(args[0]) from error
+        restored.append(True)
+
+    repo.stage_cache.restore = restore
+    if resumed:
+        print(f"{stage.name}: has the checkpoint of an earlier try", flush=True)
+    before = log.size()
+    try:
+        repo.reproduce(f"{pipeline.as_posix()}:{stage.name}", single_item=True, pull=True)
+    except DvcException as error:
+        if _terminated:
+            raise _Stopped from None
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = _last_words(log.since(before)) or [str(cause).splitlines()[0]]
+        raise InputError("\n".join([f"{stage.name}: {said[0]}", *said[1:]])) from error
+    return not restored
+
+
+def _last_words(printed: str) -> list[str]:
+    """What a stage that failed said itself: an error in words, or the last line of a traceback; [] where neither."""
+    lines = printed.splitlines()
+    errors = [at for at, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        at = errors[-1]
+        return [lines[at].removeprefix("error: "), *itertools.takewhile(str.strip, lines[at + 1 : at + 3])]
+    traced = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    if traced:
+        return [line for line in lines[traced[-1] :] if line.strip() and not line.startswith((" ", "Traceback"))][:2]
+    return []
+
+
+_terminated: list[int] = []
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM goes on to the stage, which saves a checkpoint and ends; then the pod's program ends too."""
+    import psutil
+
+    def pass_on(number: int, _: Any) -> None:
+        _terminated.append(number)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Clock:
+    """Seconds of each phase."""
+
+    def __init__(self, seconds: dict[str, float], begun: float) -> None:
+        self._seconds, self._last = seconds, begun
+
+    def __call__(self, phase: str) -> None:
+        now = time.time()
+        self._seconds[phase], self._last = round(now - self._last, 3), now
+
+
+def _entries(pipeline: Path) -> dict[str, Any]:
+    from dvc.utils.serialize import load_yaml
+
+    return load_yaml(str(pipeline.with_name("dvc.lock")))["stages"]
+
+
+def _write_lock(pipeline: Path, entries: dict[str, Any]) -> None:
+    from dvc.utils.serialize import dump_yaml
+
+    dump_yaml(str(pipeline.with_name("dvc.lock")), {"schema": "2.0", "stages": entries})

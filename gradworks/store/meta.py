@@ -1,0 +1,95 @@
+"""What a stage asks of a cluster: the mapping `meta` of a stage in dvc.yaml, which DVC itself leaves alone.
+
+meta: {resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2}
+
+What the cluster calls its GPUs, nodes and secrets stands in the cluster's profile (see profile.py), not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from gradworks.base import Section
+from gradworks.store.sections import text, validated
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Kubernetes counts thousandths of a core, calls 1000 bytes k, which kfp does not take, and keeps a timeout in 31 bits
+_CORES = "cores to a thousandth, as 4, 0.5 or 500m"
+Cpu = text(r"[1-9][0-9]{0,8}m?|(?=.*[1-9])(0|[1-9][0-9]{0,8})\.[0-9]{1,3}", _CORES, int | float)
+Memory = text(r"[1-9][0-9]{0,17}([KMGTPE]i|[MGTPE])", "bytes with a unit, as 16Gi or 800M")
+Duration = text(r"[1-9][0-9]{0,8}[smhd]", "seconds, or a number with its unit, as 90m or 12h", int)
+_LONGEST = 2**31 - 1  # seconds
+
+
+class Gpu(Section):
+    """GPUs of a stage. kind: a key of the profile's `gpus`; count: 0 asks for none, so that a parameter can decide."""
+
+    kind: str = Field(min_length=1)
+    count: int = Field(1, ge=0)
+
+
+class Resources(Section):
+    """What a stage's pod is given: what it asks for is also its limit.
+
+    cpu: cores (4, 0.5, 500m). memory: bytes with a unit (16Gi).
+    """
+
+    cpu: Cpu | None = None
+    memory: Memory | None = None
+    gpu: Gpu | None = None
+
+
+class Meta(Section):
+    """`meta` of a stage.
+
+    image: which of the project's two images runs it; without it the one for GPU nodes where it asks for a GPU, else the
+    one for CPU nodes. timeout: seconds, or a number with s, m, h or d (90m); none = no
+    end. retries: how often Kubeflow starts it again after it failed or its node went away; it resumes.
+    """
+
+    image: Literal["cpu", "gpu"] | None = None
+    resources: Resources = Field(default_factory=Resources)
+    timeout: Duration | None = None
+    retries: int = Field(0, ge=0, le=20)
+
+    @field_validator("timeout", mode="after")
+    @classmethod
+    def _not_too_long(cls, value: Any) -> Any:
+        if value is not None and _seconds(value) > _LONGEST:
+            raise ValueError(f"expected at most {_LONGEST} seconds, 68 years")
+        return value
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPUs that are really asked for."""
+        gpu = self.resources.gpu
+        return gpu if gpu and gpu.count else None
+
+    @property
+    def kind(self) -> str:
+        """Of its image: cpu or gpu."""
+        return self.image or ("gpu" if self.gpu else "cpu")
+
+    @property
+    def seconds(self) -> int | None:
+        """`timeout` in seconds."""
+        return None if self.timeout is None else _seconds(self.timeout)
+
+
+def _seconds(value: int | str) -> int:
+    return int(value[:-1]) * _UNITS[value[-1]] if isinstance(value, str) else value
+
+
+def read(value: Any, where: str) -> Meta:
+    """A stage's `meta`, validated.
+
+    Args:
+        value: what stands in dvc.yaml, interpolated; None where nothing does.
+        where: file and stage, which begin the error message.
+
+    Raises:
+        InputError: a key is unknown, a value impossible.
+    """
+    return validated({} if value is None else value, Meta, f"{where}: meta")

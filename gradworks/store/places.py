@@ -1,0 +1,181 @@
+"""Where the parts of a run lie in S3: under gradworks/ in the DVC remote, beside DVC's own files/ and runs/.
+
+code/COMMIT-SHA256.tar.gz       the checkout of one commit
+locks/RUN/STAGE.json            a stage's entry of dvc.lock, with its own digest
+logs/RUN/STAGE.txt              what the stage printed, also of one that failed
+runs/RUN/run.json               what was submitted; runs/RUN/stages/STAGE.json how a stage fared
+checkpoints/PIPELINE/STAGE/     of stages that are running, or were killed
+quarantine/                     objects whose bytes were not those of their name
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import yaml
+
+from gradworks.base.errors import InputError
+from gradworks.store import s3
+
+
+class Damaged(InputError):
+    """An object of gradworks' own does not hold what was written there, or was not written by gradworks."""
+
+
+def encoded(name: str) -> str:
+    """A stage's name as one part of a key; readable, and with no further `/` in it."""
+    return quote(name, safe="@=,+ ")
+
+
+class Places:
+    """The objects of all runs in one DVC remote.
+
+    Args:
+        remote: the remote's URL, s3://BUCKET/PREFIX.
+        client: a boto3 S3 client; by default one by the environment.
+    """
+
+    def __init__(self, remote: str, client: Any = None) -> None:
+        self.remote = remote.rstrip("/")
+        self.bucket, self._prefix = s3.split(remote)
+        self.client = client or s3.client()
+
+    def key(self, *parts: str) -> str:
+        """The key of an object of gradworks; each part but the last may be a folder's path."""
+        return "/".join(p for p in (self._prefix, "gradworks", *parts) if p)
+
+    def data_key(self, oid: str) -> str:
+        """The key of an object of DVC: the md5 of its bytes; `.dir` at the end for a list of a folder's files."""
+        return "/".join(p for p in (self._prefix, "files/md5", oid[:2], oid[2:]) if p)
+
+    def run_cache_key(self, key: str) -> str:
+        """The key that DVC's run cache entries for the stage hash `key` begin with."""
+        return "/".join(p for p in (self._prefix, "runs", key[:2], key) if p)
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write an object; returns its URI. Raises InputError."""
+        with s3.in_words(self.uri(key)):
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **s3.encryption())
+        return self.uri(key)
+
+    def upload(self, key: str, file: Path) -> str:
+        """Write an object from a file, in parts where it is large. Raises InputError."""
+        with s3.in_words(self.uri(key)):
+            self.client.upload_file(str(file), self.bucket, key, ExtraArgs=s3.encryption() or None)
+        return self.uri(key)
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes of an object, or None where there is none. Raises InputError."""
+        from botocore.exceptions import ClientError
+
+        with s3.in_words(self.uri(key)):
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in s3.ABSENT:
+                    return None
+                raise
+
+    def part(self, key: str, size: int) -> bytes:
+        """The first bytes of an object. Raises InputError."""
+        with s3.in_words(self.uri(key)):
+            return self.client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes=0-{size - 1}")["Body"].read()
+
+    def head(self, key: str) -> dict[str, Any] | None:
+        """Size and ETag of an object, or None where there is none. Raises InputError."""
+        from botocore.exceptions import ClientError
+
+        with s3.in_words(self.uri(key)):
+            try:
+                return self.client.head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in s3.ABSENT:
+                    return None
+                raise
+
+    def list(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """Key, Size, ETag, LastModified of every object under a prefix. Raises InputError."""
+        with s3.in_words(self.uri(prefix)):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                yield from page.get("Contents", [])
+
+    def delete(self, keys: list[str]) -> None:
+        """Remove objects; one that is not there is no error. Raises InputError."""
+        for begin in range(0, len(keys), 1000):  # what one request may name
+            some = keys[begin : begin + 1000]
+            with s3.in_words(self.uri(some[0])):
+                answer = self.client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": [{"Key": k} for k in some], "Quiet": True}
+                )
+            for error in answer.get("Errors", []):
+                raise InputError(f"{self.uri(error['Key'])}: not removed: {error.get('Message', error.get('Code'))}")
+
+    # entries of dvc.lock
+    def put_entry(self, run: str, stage: str, entry: dict[str, Any]) -> dict[str, str]:
+        """Write a stage's entry of dvc.lock; returns its URI and digest."""
+        text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True)  # JSON has no keys that are numbers
+        digest = _digest(text)
+        body = json.dumps({"stage": stage, "entry": text, "sha256": digest}, indent=1)
+        uri = self.put(self.key("locks", run, f"{encoded(stage)}.json"), body.encode())
+        return {"uri": uri, "sha256": digest}
+
+    def entry(self, run: str, stage: str) -> dict[str, Any] | None:
+        """A stage's entry of dvc.lock, or None where it has not finished. Raises InputError when it is damaged."""
+        key = self.key("locks", run, f"{encoded(stage)}.json")
+        body = self.get(key)
+        return None if body is None else self._checked(key, body, stage)
+
+    def entries(self, run: str) -> dict[str, dict[str, Any]]:
+        """All entries of a run by stage. Raises InputError when one is damaged."""
+        prefix, found = self.key("locks", run) + "/", {}
+        for one in self.list(prefix):
+            stage = unquote(one["Key"].removeprefix(prefix).removesuffix(".json"))
+            found[stage] = self._checked(one["Key"], self.get(one["Key"]) or b"", stage)
+        return found
+
+    def _checked(self, key: str, body: bytes, stage: str) -> dict[str, Any]:
+        try:
+            found = json.loads(body)
+            text = found["entry"]
+            if found["stage"] == stage and found["sha256"] == _digest(text):
+                return yaml.safe_load(text)
+        except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+            pass
+        raise self._damaged(key, body, f"the lock entry of {stage} with its own digest")
+
+    def _damaged(self, key: str, body: bytes, expected: str) -> Damaged:
+        """The error, with what mends it where the bytes say what has happened."""
+        said = f"{self.uri(key)}: damaged\nexpected {expected}"
+        if s3.with_trailer(body):
+            said += f"\nthe store kept boto3's checksum as part of it: where it was written, export {s3.WRITING}"
+        return Damaged(said)
+
+    # records
+    def put_record(self, run: str, name: str, record: dict[str, Any]) -> None:
+        self.put(self.key("runs", run, f"{name}.json"), json.dumps(record, indent=1, sort_keys=True).encode())
+
+    def record(self, run: str, name: str = "run") -> dict[str, Any] | None:
+        """A record of a run, or None where there is none. Raises Damaged where it is no mapping."""
+        key = self.key("runs", run, f"{name}.json")
+        body = self.get(key)
+        if body is None:
+            return None
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise self._damaged(key, body, f"the record `{name}` of run {run}, a mapping in JSON")
+        return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""What was submitted and how each stage of it fares, as S3 has it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from gradworks.base.errors import InputError
+from gradworks.store.artifacts.words import plain
+from gradworks.store.places import Damaged, Places, encoded
+
+
+def remote(root: Path = Path()) -> str:
+    """URL of the checkout's default DVC remote. Raises InputError where it is not on S3."""
+    from dvc.config import Config, ConfigError
+
+    try:
+        config = Config(str(root / ".dvc"), validate=False)
+    except ConfigError as error:
+        said = " ".join(str(error).split()).partition("config file error: ")[2] or str(error)
+        raise InputError(
+            f"{root / '.dvc/config'}: {said[:150]}\nexpected DVC's settings: are there marks of a merge conflict in it?"
+        ) from None
+    name = config.get("core", {}).get("remote")
+    url = config.get("remote", {}).get(name, {}).get("url", "")
+    if not url.startswith("s3://"):
+        raise InputError(
+            f".dvc/config: the default remote is {url or name or 'not set'}\nexpected one on S3: "
+            "dvc remote modify --local store url s3://BUCKET/PREFIX"
+        )
+    return url
+
+
+def places(root: Path = Path()) -> Places:
+    """The objects of all runs in the checkout's default remote. Raises InputError."""
+    return Places(remote(root))
+
+
+def record(found: Places, run: str) -> dict[str, Any]:
+    """What was submitted under a name.
+
+    Raises:
+        InputError: there is no such run, and names the latest ones; Damaged where its record cannot be read.
+    """
+    told = found.record(run)
+    if told is None:
+        known = ", ".join(map(plain, names(found)[:3])) or "none"
+        raise InputError(f"{found.remote}: no run {run!r}\nthe latest ones: {known}")
+    kinds = {"run": str, "pipeline": str, "base": str, "stages": list, "sets": list}
+    wrong = [key for key, kind in kinds.items() if not isinstance(told.get(key), kind)]
+    if wrong or not all(isinstance(one, str) for one in (*told["stages"], *told["sets"])):
+        uri = found.uri(found.key("runs", run, "run.json"))
+        raise Damaged(f"{uri}: not the record of a run\nexpected what submit writes: {', '.join(kinds)}")
+    return told
+
+
+def names(found: Places) -> list[str]:
+    """All runs, the latest first."""
+    return objects(found)[0]
+
+
+def objects(found: Places) -> tuple[list[str], list[str]]:
+    """All runs, the latest first; and the keys of objects beside them that no run wrote."""
+    prefix, ends, foreign = found.key("runs") + "/", [], []
+    for one in found.list(prefix):
+        run, _, rest = one["Key"].removeprefix(prefix).partition("/")
+        if run and rest == "run.json":
+            ends.append((one["LastModified"], run))
+        elif not (run and (rest == "reasons.json" or re.fullmatch(r"stages/[^/]+\.json", rest))):
+            foreign.append(one["Key"])
+    return [run for _, run in sorted(ends, key=lambda end: end[0], reverse=True)], foreign
+
+
+def states(found: Places, run: str, stages: list[str]) -> dict[str, dict[str, Any]]:
+    """The record of each stage of a run, by stage.
+
+    {"state": "waiting"} for one that has not begun, "damaged" for one whose record cannot be read, with its `error`.
+    """
+    prefix = found.key("runs", run, "stages") + "/"
+    begun = {unquote(one["Key"].removeprefix(prefix).removesuffix(".json")) for one in found.list(prefix)}
+    return {name: _state(found, run, name) if name in begun else {"state": "waiting"} for name in stages}
+
+
+def _state(found: Places, run: str, stage: str) -> dict[str, Any]:
+    key = f"stages/{encoded(stage)}"
+    try:
+        told = found.record(run, key)
+    except Damaged as error:
+        return {"state": "damaged", "error": str(error)}
+    if told is None:  # removed meanwhile
+        return {"state": "waiting"}
+    kinds = {"state": str, "error": str, "begun": int | float, "seconds": dict, "attempt": int}
+    if "state" in told and all(isinstance(told[k], kind) for k, kind in kinds.items() if k in told):
+        return told
+    return {"state": "damaged", "error": f"{found.uri(found.key('runs', run, f'{key}.json'))}: not a stage's record"}

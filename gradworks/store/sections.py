@@ -1,0 +1,70 @@
+"""What the models of `meta` and of a cluster's profile share: how texts are checked, and errors in words."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from gradworks.base import Section, validate
+from gradworks.base.errors import InputError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class CamelSection(Section):
+    """As Section; the keys in the file are written as Kubernetes writes its own: nodeSelector."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+def text(pattern: str, expected: str, numbers: Any = None) -> Any:
+    """The type of a text that looks as it should.
+
+    Args:
+        pattern: a regular expression for all of it.
+        expected: in words, for the error message.
+        numbers: the types of numbers, above 0, that will do as well.
+    """
+
+    def check(value: Any) -> Any:
+        good = value > 0 if isinstance(value, int) else re.fullmatch(pattern, str(value))
+        if not good:
+            raise ValueError(f"expected {expected}")
+        return value
+
+    schema: dict[str, Any] = {"type": "string", "pattern": f"^({pattern})$", "description": expected}
+    if numbers:
+        schema = {"anyOf": [schema, {"type": "integer" if numbers is int else "number", "exclusiveMinimum": 0}]}
+    return Annotated[numbers | str if numbers else str, AfterValidator(check), WithJsonSchema(schema)]
+
+
+def validated(value: Any, model: type[T], where: str) -> T:
+    """As `stage.validate`, and an unknown key is what is said first, with those that are known where it stands.
+
+    Raises:
+        InputError: a key is unknown or missing, a value impossible.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        unknown = [one["loc"] for one in error.errors() if one["type"] == "extra_forbidden"]
+        if not unknown:
+            return validate(value, model, where)
+        inner: Any = model
+        for part in unknown[0][:-1]:
+            inner = _inner(inner, part)
+        known = sorted(field.alias or name for name, field in inner.model_fields.items())
+        at = ".".join((where, *map(str, unknown[0])))
+        raise InputError(f"{at}: unknown key\nexpected one of: {', '.join(known)}") from None
+
+
+def _inner(kind: Any, part: str | int) -> Any:
+    """The model that stands under a key: of a model its field's, of a container of models the same one."""
+    fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+    found = fields.get(part, kind)
+    while not (isinstance(found, type) and issubclass(found, BaseModel)):  # list[X], dict[str, X], X | None
+        found = next(one for one in reversed(get_args(found)) if one is not type(None))
+    return found

@@ -1,0 +1,183 @@
+"""The stages of one dvc.yaml, as DVC resolves them, without an index of every dvc.yaml in the checkout.
+
+DVC's own resolver expands `foreach`, `matrix` and `${...}`; what is left is a graph of names, dependencies and outputs.
+Pods use this too: nothing here needs Kubeflow.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+from gradworks.base.errors import InputError
+from gradworks.store.meta import Meta
+from gradworks.store.meta import read as read_meta
+
+
+@dataclass(frozen=True)
+class Out:
+    """An output of a stage.
+
+    Attributes:
+        path: posix, from the checkout's root.
+        kind: Dataset, Model, Metrics, HTML or Markdown.
+        name: of the artifact, one per stage: model, dataset, dataset_2.
+        cache: whether DVC keeps it in its cache; push: and in the remote.
+    """
+
+    path: str
+    kind: str
+    name: str
+    cache: bool = True
+    push: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with everything resolved.
+
+    Attributes:
+        name: as in dvc.lock, train@noise-erm-gru-0; group: train.
+        wdir, deps, params: posix, from the checkout's root; params are the files that parameters are read from.
+        ups: the stages of the same dvc.yaml whose outputs it reads.
+    """
+
+    name: str
+    group: str
+    cmd: str
+    wdir: str
+    deps: tuple[str, ...]
+    params: tuple[str, ...]
+    outs: tuple[Out, ...]
+    ups: tuple[str, ...]
+    meta: Meta
+
+
+def checkout(pipeline: Path) -> Path:
+    """The root of the checkout that a dvc.yaml lies in: the nearest folder above with .dvc.
+
+    Raises:
+        InputError: there is none.
+    """
+    # not resolved: where pipelines/NAME/dvc.yaml is a link, NAME is what matters
+    for folder in pipeline.absolute().parents:
+        if (folder / ".dvc").is_dir():
+            return folder
+    raise InputError(f"{pipeline}: lies in no DVC project\nexpected a folder .dvc beside or above it: dvc init")
+
+
+def load(pipeline: Path) -> dict[str, Stage]:
+    """Every stage of a dvc.yaml, upstream first; in the file's order where the graph leaves it open.
+
+    Args:
+        pipeline: the path of a dvc.yaml.
+
+    Raises:
+        InputError: no such file, it is not valid, a parameter is missing, stages form a circle, a `meta` is wrong.
+    """
+    root = checkout(pipeline)
+    folder = pipeline.absolute().parent.relative_to(root).as_posix()
+    found = {name: _stage(name, entry, folder, pipeline) for name, entry in _resolved(pipeline).items()}
+    ups = _ups(found.values())
+    try:
+        order = list(graphlib.TopologicalSorter(ups).static_order())
+    except graphlib.CycleError as error:
+        raise InputError(f"{pipeline}: stages depend on each other in a circle\n{' <- '.join(error.args[1])}") from None
+    return {name: replace(found[name], ups=tuple(ups[name])) for name in order}
+
+
+def _resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
+    """What DVC makes of the file: name -> entry, nothing left to interpolate."""
+    from dvc.exceptions import DvcException
+    from dvc.fs import LocalFileSystem
+    from dvc.parsing import DataResolver
+    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
+    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError, load
+
+    if not pipeline.is_file():
+        raise InputError(f"{pipeline}: no such file\nexpected a dvc.yaml")
+    try:
+        content, _ = load(str(pipeline), COMPILED_MULTI_STAGE_SCHEMA)
+        # all that the resolver asks of a Repo, which would read every dvc.yaml
+        repo = SimpleNamespace(fs=LocalFileSystem(), config={})
+        resolver = DataResolver(repo, str(pipeline.absolute().parent), content)
+        return {name: resolver.resolve_one(name)[name] for name in resolver.get_keys()}
+    except YAMLValidationError as error:
+        first = error.exc.errors[0]
+        raise InputError(f"{pipeline}: {'.'.join(map(str, first.path))}: {first.error_message}") from None
+    except YAMLSyntaxError as error:
+        mark, problem = (getattr(error.__cause__, name, None) for name in ("problem_mark", "problem"))
+        raise InputError(f"{pipeline}: line {mark.line + 1 if mark else '?'}: {problem or error}") from None
+    except (DvcException, OSError) as error:
+        said = re.sub(r" in '[^']*dvc\.yaml'", "", str(error))  # the file, which is named already
+        raise InputError("\n".join(f"{pipeline}: {said}".splitlines()[:3])) from None
+
+
+def _stage(name: str, entry: dict[str, Any], folder: str, pipeline: Path) -> Stage:
+    """An entry as a Stage; what is upstream of it is not known yet."""
+    wdir = posixpath.normpath(posixpath.join(folder, entry.get("wdir") or "."))
+    where = f"{pipeline}: stage {name}"
+
+    def placed(path: str) -> str:
+        return path if "://" in path else posixpath.normpath(posixpath.join(wdir, path))
+
+    outs: list[tuple[str, str, dict[str, Any]]] = []
+    for section in ("outs", "metrics", "plots"):
+        for one in entry.get(section) or []:
+            for given, options in (one if isinstance(one, dict) else {one: {}}).items():
+                path = placed(given)
+                if path.startswith(("../", "/")) or "://" in path:
+                    raise InputError(f"{where}: {section}: found {path}\nexpected a path in the checkout")
+                outs.append((section, path, options if isinstance(options, dict) else {}))
+    files = [file for one in entry.get("params") or [] for file in (one if isinstance(one, dict) else ["params.yaml"])]
+    return Stage(
+        name=name,
+        group=name.rpartition("@")[0] or name,
+        cmd=entry["cmd"] if isinstance(entry["cmd"], str) else "\n".join(entry["cmd"]),
+        wdir=wdir,
+        deps=tuple(map(placed, entry.get("deps") or [])),
+        params=tuple(map(placed, dict.fromkeys(files))),
+        outs=tuple(_typed(outs)),
+        ups=(),
+        meta=read_meta(entry.get("meta"), where),
+    )
+
+
+def _typed(outs: list[tuple[str, str, dict[str, Any]]]) -> Iterator[Out]:
+    kinds: Counter[str] = Counter()
+    for section, path, options in outs:
+        kind = {".html": "HTML", ".md": "Markdown"}.get(PurePosixPath(path).suffix, "Dataset")
+        if section == "metrics" or options.get("type") == "metrics":
+            kind = "Metrics"
+        elif options.get("type") == "model":
+            kind = "Model"
+        kinds[kind] += 1
+        name = kind.lower() + (f"_{kinds[kind]}" if kinds[kind] > 1 else "")
+        yield Out(path, kind, name, options.get("cache", True), options.get("push", True))
+
+
+def _ups(stages: Iterable[Stage]) -> dict[str, list[str]]:
+    """For each stage, those that make an input of it: all of it, something in it, or the folder that it lies in."""
+    stages = list(stages)
+    whole, part = defaultdict(set), defaultdict(set)
+    for stage in stages:
+        for out in stage.outs:
+            whole[out.path].add(stage.name)
+            for parent in PurePosixPath(out.path).parents:
+                part[parent.as_posix()].add(stage.name)
+    found = {}
+    for stage in stages:
+        above: set[str] = set()
+        for path in (*stage.deps, *stage.params):
+            above |= part[path]
+            for one in (path, *(parent.as_posix() for parent in PurePosixPath(path).parents)):
+                above |= whole[one]
+        found[stage.name] = [one.name for one in stages if one.name in above]
+    return found

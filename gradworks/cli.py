@@ -15,7 +15,7 @@ examples:
   gradworks run                         run the default benchmark, the table growing as cells finish
   gradworks report                      the report of the cells that are there, finished or not
   gradworks compare BEFORE.json         what a change did to each method, beyond chance or not
-  gradworks readme                      write the generated parts of README.md
+  gradworks readme                      write the generated parts of README.md and docs/methods.md
   gradworks run pipelines/reweighting/params.yaml
   gradworks storage up                  an S3 server on this machine, for dvc push and dvc pull
   gradworks artifacts ls                what the stages made, by name, in the DVC remote
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "after", type=Path, nargs="?", default=Path("report/results.json"), help="default: %(default)s"
     )
     compare.add_argument("--base", default="base", help="what the base is called in the text")
-    verbs.add_parser("readme", help="write the generated parts of README.md")
+    verbs.add_parser("readme", help="write the generated parts of README.md and docs/methods.md")
     said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
     storage = verbs.add_parser("storage", help=said, description=said)
     storage.add_argument("act", choices=("up", "down", "status", "env"))
@@ -104,7 +104,7 @@ def _run(args: argparse.Namespace) -> None:
     elif args.verb == "readme":
         from gradworks.report import readme
 
-        readme.write(Path("README.md"))
+        readme.write(Path())
     elif args.verb == "storage":
         _storage(args.act)
     elif args.verb == "artifacts":

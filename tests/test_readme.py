@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gradworks.report import readme
 
 ROOT = Path(__file__).parent.parent
-LINE = "write it anew: make readme"
+LINE = "run: make readme"
 
 
 def locked_md5():
@@ -34,5 +35,20 @@ def test_the_results_are_those_of_the_report():
 
 
 def test_the_map_of_entries_is_complete():
-    part = readme.between((ROOT / "README.md").read_text(), "entries")
+    part = readme.between((ROOT / readme.METHODS).read_text(), "entries")
     assert part == readme.entries(ROOT).strip(), LINE
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_map_names_every_page():
+    text = (ROOT / "README.md").read_text()
+    assert [page.name for page in PAGES[1:] if f"](docs/{page.name})" not in text] == []

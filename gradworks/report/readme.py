@@ -1,9 +1,10 @@
-"""The generated parts of README.md, between markers: the results with their md5, and the map of entries."""
+"""The generated parts of README.md and docs/methods.md: results with their md5, and the entries, between markers."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -11,20 +12,25 @@ from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 
 RESULTS = Path("report/results.json")
+README, METHODS = Path("README.md"), Path("docs/methods.md")
 SLOTS = {"objectives": "objective", "weightings": "weighting", "updates": "update"}
 
 
-def write(readme: Path) -> None:
-    """Write every generated part anew; paths are those of the project that the README belongs to.
+def write(root: Path) -> None:
+    """Write the results into README.md and the entries into docs/methods.md of the project at `root`.
 
     Raises:
-        InputError: a pair of markers or report/results.json is missing.
+        InputError: a file, a pair of markers or report/results.json is missing; then nothing is written.
     """
-    text = readme.read_text(encoding="utf-8")
-    for name, part in (("results", results(readme.parent)), ("entries", entries(readme.parent))):
-        text = replace(text, name, part, str(readme))
-    with artifacts.atomic_file(readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    made = {}
+    for file, name, part in ((README, "results", results(root)), (METHODS, "entries", entries(root))):
+        path = root / file
+        if not path.is_file():
+            raise InputError(f"{path}: no such file\nexpected: markers {name}:begin and {name}:end in it")
+        made[path] = replace(path.read_text(encoding="utf-8"), name, part, str(path))
+    for path, text in made.items():
+        with artifacts.atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def results(root: Path) -> str:
@@ -50,13 +56,13 @@ def entries(root: Path) -> str:
     for folder, slot in SLOTS.items():
         for file in sorted((root / "gradworks" / "methods" / folder).glob("[!_]*.py")):
             said = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-            link = f"[`{file.stem}`]({file.relative_to(root).as_posix()})"
+            link = f"[`{file.stem}`]({os.path.relpath(file, (root / METHODS).parent)})"
             lines.append(f"| {slot} | {link} | {said.replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 
 
 def between(text: str, name: str, where: str = "README.md") -> str:
-    """What stands between the markers of a part. Raises InputError when they are missing."""
+    """The text between the markers of a part. Raises InputError when they are missing."""
     return _find(text, name, where).group(2).strip()
 
 

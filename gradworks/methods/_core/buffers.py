@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradworks.methods._core.recompute import Run, Runner, noted
 
 _CHILDREN, _TRAINING = itemgetter("_modules"), itemgetter("training")
+_LOOKED_AT = {"_modules", "training"}
 _LARGE = 2**22  # elements; a larger buffer is copied in every pass only where it was seen to move
 
 
@@ -50,15 +51,15 @@ class Tree:
         self.modules: list[tuple[str, nn.Module]] = []
         self._model: nn.Module | None = None
         self._states: list[dict[str, Any]] = []  # attributes of the modules
-        self._scripts: list[nn.Module] = []  # whose attributes are elsewhere
+        self._scripts: list[nn.Module] = []  # whose attributes are elsewhere: scripted, compiled
         self._children: list[int] = []
 
     def follow(self, model: nn.Module) -> None:
         if self._model is not model or self._children != self._listed():
             self._model, self.modules = model, list(model.named_modules())
             every = [module for _, module in self.modules]
-            self._scripts = [module for module in every if isinstance(module, torch.jit.ScriptModule)]
-            self._states = [vars(module) for module in every if not isinstance(module, torch.jit.ScriptModule)]
+            self._scripts = [module for module in every if not vars(module).keys() >= _LOOKED_AT]
+            self._states = [vars(module) for module in every if vars(module).keys() >= _LOOKED_AT]
             self._children = self._listed()
 
     def modes(self) -> list[bool]:

@@ -9,6 +9,7 @@ import torch
 
 from gradworks.methods import Method
 from gradworks.methods._shared import replay
+from gradworks.methods._shared.buffers import Tree
 from gradworks.spec import Batch
 from tests.methods.own_models import BATCHES, MOVING, Classes, Net, made
 
@@ -37,6 +38,28 @@ def test_it_is_made_again_when_what_is_trained_or_a_mode_changes():
     assert checks(method, model, [[BATCHES[0]], [BATCHES[1]]]) == pytest.approx([2 / 3, 0])
     for _ in range(2):  # other models, the second of the same names and modes
         assert checks(method, made(Net), [[BATCHES[0]]]) == pytest.approx([2 / 3])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_the_look_at_each_step_sees_modes_and_children_wherever_they_are():
+    tree, model = Tree(), torch.nn.Sequential(torch.nn.Linear(2, 2), torch.jit.script(torch.nn.Dropout()))
+
+    def listed():
+        before = tree.modules
+        tree.follow(model)
+        assert [module for _, module in tree.modules] == list(model.modules())
+        return tree.modules is not before
+
+    assert listed() and not listed()
+    assert tree.modes() == [True] * 3
+    model[1].eval()  # keeps its attributes elsewhere
+    assert sorted(tree.modes()) == [False, True, True]
+    model[0].eval()
+    assert sorted(tree.modes()) == [False, False, True]
+    model[0].add_module("inside", torch.nn.Dropout())
+    assert listed()
+    model[0] = torch.nn.Linear(2, 2)
+    assert listed() and not listed()
 
 
 def as_batch(inputs, labels):

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradworks.methods._shared.recompute import Run, Runner, noted
 
+_CHILDREN, _TRAINING = itemgetter("_modules"), itemgetter("training")
+_LOOKED_AT = {"_modules", "training"}
 _LARGE = 2**22  # elements; a larger buffer is copied in every pass only where it was seen to move
 
 
@@ -38,19 +42,34 @@ class Slot(NamedTuple):
 
 
 class Tree:
-    """The modules of a model by name, listed again where one has other children: a walk takes longer than a look."""
+    """The modules of a model by name, listed again where one has other children: a walk takes longer than a look.
+
+    The look is made at every step, so it goes around `nn.Module.__getattr__`, which takes most of its time.
+    """
 
     def __init__(self) -> None:
         self.modules: list[tuple[str, nn.Module]] = []
+        self._model: nn.Module | None = None
+        self._states: list[dict[str, Any]] = []  # attributes of the modules
+        self._scripts: list[nn.Module] = []  # whose attributes are elsewhere: scripted, compiled
         self._children: list[int] = []
 
     def follow(self, model: nn.Module) -> None:
-        if not self.modules or self.modules[0][1] is not model or self._children != self._listed():
-            self.modules = list(model.named_modules())
+        if self._model is not model or self._children != self._listed():
+            self._model, self.modules = model, list(model.named_modules())
+            every = [module for _, module in self.modules]
+            self._scripts = [module for module in every if not vars(module).keys() >= _LOOKED_AT]
+            self._states = [vars(module) for module in every if vars(module).keys() >= _LOOKED_AT]
             self._children = self._listed()
 
+    def modes(self) -> list[bool]:
+        """Which modules are in training, in one order until they are listed again."""
+        return [*map(_TRAINING, self._states), *(module.training for module in self._scripts)]
+
     def _listed(self) -> list[int]:
-        return [id(child) for _, module in self.modules for child in module._modules.values()]
+        children = map(dict.values, filter(None, map(_CHILDREN, self._states)))
+        scripts = (module._modules.values() for module in self._scripts)
+        return list(map(id, chain.from_iterable(chain(children, scripts))))
 
 
 class Buffers:

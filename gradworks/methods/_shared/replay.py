@@ -109,7 +109,8 @@ class Replay:
                 of = kind(batch)
                 if of not in self._kinds:
                     due.setdefault(of, (i, k))
-        due = dict(list(due.items())[: _MOST_KINDS - len(self._kinds)])
+        if due:
+            due = dict(list(due.items())[: _MOST_KINDS - len(self._kinds)])
         if not due and not once and self._since >= self._every:
             due = {"": (0, 0)}
         if reduce is not None and not _any(bool(due), parameters, reduce):  # all ranks check, or none
@@ -138,7 +139,7 @@ class Replay:
     def _follow(self, model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         """Forget what was found when other parameters are trained or a module changes its mode."""
         self.tree.follow(model)
-        modes = [module.training for _, module in self.tree.modules]
+        modes = self.tree.modes()
         now = (tuple(map(id, parameters)), modes)
         if now == self._last:
             return

@@ -102,10 +102,10 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("name", "form", "seed", "count"), RUNS)
-def test_a_step_is_right_or_says_how_wrong_it_is(name, form, seed, count):
+def test_a_step_is_right_and_raises_no_false_alarm(name, form, seed, count):
     found = steps(name, form, seed, count)
     for error, said, _ in found:
-        assert error < 0.1 or said > error / 3
+        assert error < 0.1  # kinks on both sides of the pool's: mended from nearer points
         assert error > 0.03 or said < 0.1  # no false alarm
     assert min(passes for *_, passes in found[3:] or [(0, 0, 3)]) == pytest.approx(3)
 

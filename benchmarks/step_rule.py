@@ -161,7 +161,8 @@ def measure(name: str, steps: int, model: nn.Module, pairs: list[list[Batch]], t
     kinked = name in ("bow", "gru-max", "relu", "max-pool")
     return [
         Found(
-            name, steps, form, statistics.median(errors[form]), max(errors[form]), statistics.median(logged[form]),
+            name, steps, form, statistics.median(errors[form]), max(errors[form]),
+            statistics.median(logged[form] or [0.0]),
             distances[form].state_dict()["update"]["distances"][form]["kinks"], KINKED if kinked else SMOOTH[form],
         )
         for form in FORMS

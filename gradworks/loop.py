@@ -186,6 +186,11 @@ def fit(
             if stop():
                 save()
                 raise Stopped(f"{name}: stopped after step {trace.step} of {total}; the next run goes on from there")
+    for update, share in trace.inaccurate().items():
+        print(
+            f"{name}: {update}'s term was inaccurate (> 10 %) in {share:.1%} of steps, see methods/updates/{update}.py",
+            flush=True,
+        )
     if best:
         model.load_state_dict(best)
     return trace

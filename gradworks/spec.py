@@ -10,7 +10,7 @@ Shapes: n examples, L positions, D width. A point or a gradient is one tensor pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -278,6 +278,15 @@ class Passes(Protocol):
 
     def jumps(self) -> AbstractContextManager[Callable[[], bool]]:
         """Inside, what it gives says whether a pass so far, on any rank, had an operation whose derivative jumps."""
+
+    def branches(self) -> AbstractContextManager[Mapping[Hashable, Tensor]]:
+        """What it gives holds, after one `gradient` inside, on which side of its kinks each operation was (ReLU, ...).
+
+        Costs no pass. Nothing for what torch.compile made.
+        """
+
+    def crossed(self, one: Mapping[Hashable, Tensor], other: Mapping[Hashable, Tensor]) -> bool:
+        """Whether a kink, on any rank, lies between two passes over one batch, by their `branches`."""
 
 
 @dataclass

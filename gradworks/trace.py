@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 
 _SHARE = "class_share_"  # see gradworks/methods/weightings/reweight.py
+_ERRORS = {
+    "dotprod_error": "dotprod",
+    "penalty_error": "grad_norm_penalty",
+}  # what is logged of a term's error, by whom
+INACCURATE = 0.1  # relative error of a term
 
 
 @dataclass
@@ -87,8 +92,21 @@ class Trace:
                 shares[key.removeprefix(_SHARE)] = shares.get(key.removeprefix(_SHARE), 0.0) + value
         return sorted(key for key, share in shares.items() if share == 0)
 
+    def inaccurate(self) -> dict[str, float]:
+        """Update -> share of the steps with its term in which the term erred by more than `INACCURATE`, where any did.
+
+        An update says so of each step that it has reason to look at; of smooth models that is now and then.
+        """
+        terms = sum(key == "term" for _, key, _ in self.statistics)
+        found: dict[str, int] = {}
+        for _, key, value in self.statistics:
+            if key in _ERRORS and not value <= INACCURATE:
+                found[_ERRORS[key]] = found.get(_ERRORS[key], 0) + 1
+        return {update: count / max(terms, 1) for update, count in found.items()}
+
     def figures(self) -> dict[str, float]:
-        """The share of steps that were skipped, and the mean of every figure of the log over the steps that have it.
+        """The share of steps that were skipped, where there are any the share of those with an inaccurate term, and the
+        mean of every figure of the log over the steps that have it.
 
         Figures that are not finite are left out; what is computed now and then is averaged over those steps.
         """
@@ -97,7 +115,8 @@ class Trace:
             if math.isfinite(value):
                 found.setdefault(key, []).append(value)
         means = {key: math.fsum(values) / len(values) for key, values in sorted(found.items())}
-        return {"skipped_share": self.skipped / max(self.step, 1), **means}
+        wrong = {f"{update}_inaccurate_share": share for update, share in self.inaccurate().items()}
+        return {"skipped_share": self.skipped / max(self.step, 1), **means, **wrong}
 
     def write(self, folder: Path, ids: Sequence[str]) -> None:
         """history.parquet, statistics.parquet and weights.parquet; `ids` of the training split's rows."""

@@ -1,12 +1,17 @@
-"""What the data brought along, in words: labels read from numbers, texts that two splits share."""
+"""What the data and training brought along, in words: labels read from numbers, shared texts, inaccurate terms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradworks.report import form
+from gradworks.stage import artefacts
 
+if TYPE_CHECKING:
+    from gradworks.report.read import Inputs
+
+_INACCURATE = "_inaccurate_share"  # of the figures in status.json, see gradworks/trace.py
 _OF = {"train": "a training example", "clean": "a clean example", "selection": "a selection example"}
 
 
@@ -38,4 +43,26 @@ def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
     for path, mapping in values.items():
         read = ", ".join(f"{value} as {label}" for value, label in sorted(mapping.items()))
         made += f" Labels of {path} were read: {read}."
+    return made
+
+
+def terms(inputs: Inputs) -> str:
+    """One sentence for each method and encoder whose term was inaccurate in some steps: its mean share over cells."""
+    shares: dict[tuple[str, str, str], list[float]] = {}
+    cells: dict[tuple[str, str], int] = {}
+    for key, cell in inputs.cells.items():
+        file = inputs.runs / "train" / cell["path"] / "status.json"
+        if inputs.metrics[key]["state"] == "not run" or not file.exists():
+            continue
+        where = cell["method"], cell["encoder"]
+        cells[where] = cells.get(where, 0) + 1
+        for name, share in artefacts.read_json(file).get("figures", {}).items():
+            if name.endswith(_INACCURATE):
+                shares.setdefault((name.removesuffix(_INACCURATE), *where), []).append(share)
+    made = ""
+    for (update, method, encoder), found in shares.items():
+        mean = 100 * sum(found) / cells[method, encoder]
+        share = "less than 0.1" if mean < 0.1 else f"{mean:.1f}" if mean < 1 else f"{mean:.0f}"
+        of = f"{method} on {encoder}" if method != update else encoder
+        made += f" {update}'s term was inaccurate (> 10 %) in {share} % of steps ({of})."
     return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.autograd import forward_ad
 
 from gradworks.methods._shared.bases import BaseObjective, BaseWeighting
 from gradworks.methods._shared.buffers import Buffers, Rest
-from gradworks.methods._shared.graph import jumps
+from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
 from gradworks.methods._shared.tensors import add_, at_least_float32, divide_, norm, owned, widened
@@ -120,6 +121,8 @@ class MicroBatch:
         if loss.shape != (n,):
             found = f"found shape {tuple(loss.shape)}, expected ({n},)"
             raise ValueError(f"loss: {found}: one loss per example of the batch, not reduced over examples")
+        if self._meter.watch is not None and loss.requires_grad:
+            self._meter.watch(loss, id(self))
         return loss.to(at_least_float32(loss.dtype))
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
@@ -278,6 +281,22 @@ class StepPasses:
             yield any_rank
         finally:
             self._step.meter.look = None
+
+    @contextlib.contextmanager
+    def branches(self) -> Iterator[Branches]:
+        taken: Branches = {}
+        handles: list[Any] = []
+        self._step.meter.watch = lambda losses, key: handles.extend(watch(losses, taken, key))
+        try:
+            yield taken
+        finally:
+            self._step.meter.watch = None
+            for handle in handles:
+                handle.remove()
+
+    def crossed(self, one: Branches, other: Branches) -> bool:
+        self._step.total(flags := [self.theta[0].new_tensor(float(crossed(one, other)))])
+        return bool(flags[0] > 0)
 
     def figures(self) -> dict[str, float | Tensor]:
         """Of update and weighting, and the objective's: each the mean over the micro-batches that have it."""

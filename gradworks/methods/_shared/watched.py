@@ -27,6 +27,7 @@ class Meter:
         self.thirds = 0
         self.weights = False  # while weight gradients are formed
         self.look: Callable[[Tensor], None] | None = None  # sees each loss before its backward pass
+        self.watch: Callable[[Tensor, Any], None] | None = None  # sees losses (n,) and whose they are
 
 
 class Watched:

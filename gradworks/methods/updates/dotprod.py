@@ -47,9 +47,11 @@ class DotProd(Stateless):
 
     Cost in plain passes: 3 against the 2 of `erm` on two batches, every `every`-th step, else 2. Central with held
     weights or `pair: same`: 4. The first step measures the distance with more, and now and then two distances are
-    compared with 4 more; a kink between two points (ReLU) costs 1. Logs `dot` and `cosine` of G1 and G2; `conflict`, 1
+    compared with 4 more; where a model has kinks (ReLU, maxima) 1 more then, and 1 to 3 where one lies between two
+    points or rounding may err. Logs `dot` and `cosine` of G1 and G2; `conflict`, 1
     where they point against each other; `term`, the size of the term over that of G1 + G2, before `limit`;
-    `dotprod_error`, the relative disagreement of the term at two distances, where they were compared. A step whose term
+    `dotprod_error`, an estimate of the relative error of the term, from two distances or two sides, where they were
+    compared; the loop and the report say in how many steps it is above 10 %. A step whose term
     is more than 10^4 times its gradients counts as not finite.
 
     Raises (while training):
@@ -97,8 +99,9 @@ class DotProd(Stateless):
 
     def _with_term(self, passes: Passes) -> list[Tensor]:
         first = memory = passes.gradient(0)
+        form = self._form or ("one_sided" if passes.holds or self._same else "central")
         if self._same:
-            memory = passes.gradient(1)
+            memory = self._hessian.gradient(passes, form, 1)
         v = pack(memory)
         length = float(norm(v.values))
         if not 0 < length < math.inf:  # no direction
@@ -106,7 +109,6 @@ class DotProd(Stateless):
         g1, g2 = (pack(first), v) if self._same else (v, None)
         size = norm(g1.values) if self._same else length
         del first  # what is packed lives in `g1`
-        form = self._form or ("one_sided" if passes.holds or self._same else "central")
         found = self._hessian.product(form, passes, 1, v, memory, length, g2, self._steps // self._every)
         g1, near, other = alike(g1, found.near, found.other)
         factor = -self._weight * found.scale / 2

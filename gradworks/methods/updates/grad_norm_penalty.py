@@ -12,7 +12,8 @@ and why:
 The sign is the opposite of `dotprod` with `pair: same`, whose (G1 + G2 - weight * H2 G2) / 2 rewards large gradients.
 
 Cost in plain passes: 2 (one_sided), 3 (central); the first step measures the distance with more, and now and then two
-distances are compared with 2 (4) more, and a kink between two points (ReLU) costs 1.
+distances are compared with 2 (4) more; where a model has kinks (ReLU, maxima) 1 more then, and 1 to 3 where one lies
+between two points or rounding may err.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ __all__ = ["GradNormPenalty"]
 class GradNormPenalty(Stateless):
     """g + weight * H g.
 
-    Logs `term`, the size of weight * H g over that of g, and `penalty_error`, the relative disagreement of the term at
-    two distances, where they were compared. A step whose term is more than 10^4 times its gradient counts as not
-    finite.
+    Logs `term`, the size of weight * H g over that of g, and `penalty_error`, an
+    estimate of the relative error of the term, from two distances or two sides, where they were compared. A step whose
+    term is more than 10^4 times its gradient counts as not finite.
 
     Raises (while training):
         ValueError: a batch that is evaluated again at the same point gives another gradient.
@@ -57,7 +58,7 @@ class GradNormPenalty(Stateless):
         self._hessian = Hessian()
 
     def gradient(self, passes: Passes) -> list[Tensor]:
-        memory = passes.gradient(0)
+        memory = self._hessian.gradient(passes, self._form, 0)
         self._steps += 1
         if self._weight == 0:
             return memory

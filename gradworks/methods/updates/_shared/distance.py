@@ -5,7 +5,9 @@ Too near and rounding wins, too far and curvature does; a distance relative to |
 much smaller distance, because every unit that crosses its kink between the two points is an error of full size. There
 are kinks where the graph of a pass has an operation whose derivative jumps, and, whatever the graph says, where the
 derivative at two distances that both suit a smooth model, computed now and then, disagrees. A small net needs the
-graph: its units cross seldom, so most comparisons see nothing, and one that crosses errs by 10 to 4000 %.
+graph: its units cross seldom, so most comparisons see nothing, and one that crosses errs by 10 to 4000 %. So where
+there are kinks, each pass notes on which side of them its operations are, and `hessian.py` looks at both sides of a
+step between whose points one lies.
 
 The distance follows what it sees, so where the difference does not shrink with it (masks that are not replayed) it
 would shrink without end: it has a floor, far below every distance that was of use.

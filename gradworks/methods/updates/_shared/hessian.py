@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ from gradworks.spec import Passes
 LARGEST = 1e4
 FORMS = ("central", "one_sided", "exact")
 _SUSPECT = 4.0  # the share over that of the distance, which follows it, beyond which a kink lies between the points
+_ROUNDED = 1 / 4  # ... and below which the difference may be rounding
+_RIGHT = 0.03  # relative error of H v that is left as it is
+_FARTHER, _NEARER = 32.0, 1 / 8  # times the distance: at most, where rounding errs by more; where both sides have kinks
+Branches = Mapping[Hashable, Tensor]
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Product:
 
     Attributes:
         memory: what `other` was packed from.
-        error: relative disagreement of d at two distances; nan where they were not compared.
+        error: of H v, relative, by comparing it with that at another distance or on one side; nan where it was not.
     """
 
     near: Packed
@@ -54,6 +58,7 @@ class Hessian:
     def __init__(self, alpha: float | None = None):
         self._alpha = alpha
         self._distances = {form: Distance(form) for form in FORMS[:2]}
+        self._here: Branches = {}  # of the last pass at theta, between two methods of one step
 
     def product(
         self, form: str, passes: Passes, i: int, v: Packed, memory: list[Tensor], length: float, near: Packed | None,
@@ -73,22 +78,27 @@ class Hessian:
         """
         if form == "exact":
             return _exact(passes, i, memory)
-        sides = (1, -1)
+        sides, here = (1, -1), self._here
         if form == "central":
             passes.hold(i)
         else:
-            near = pack(passes.gradient(i)) if near is None else near
+            if near is None:
+                near = pack(self.gradient(passes, form, i))
+                here = self._here
             sides = (-1,)
+        self._here = {}
         point = point_in(memory, passes.theta, v)
 
-        def at(distance: float) -> tuple[Packed, Packed, list[Tensor]]:
+        def at(distance: float) -> tuple[Packed, Packed, list[Tensor], list[Branches]]:
             found, memory = [near] if form == "one_sided" else [], None
+            taken: list[Branches] = [here] if form == "one_sided" else []
             for side in sides:
                 memory = None  # free for the next pass
                 move(point, passes.theta, v, side * distance / length)
-                memory = passes.gradient(i, point)
+                memory, branches = self._gradient(passes, form, i, point)
+                taken.append(branches)
                 found.append(pack(memory))
-            return *found, memory
+            return *found, memory, taken
 
         def probe(distance: float) -> tuple[Tensor, float]:
             near, other = alike(*at(distance)[:2])
@@ -101,51 +111,41 @@ class Hessian:
             distance, error = self._measured(form, passes, probe, due(call))
             if self._distances[form].lost:
                 return self._nothing(form, passes, i)
-        near, other, memory = at(distance)
+        kinks = self._alpha is None and self._distances[form].kinks
+        near, other, memory, taken = at(distance)
         alpha = distance / length
-        found = Product(near, other, memory, -1 / alpha, error=error)
+        # distances are compared as those of a smooth model, which says nothing of one with kinks
+        found = Product(near, other, memory, -1 / alpha, error=math.nan if kinks else error)
         if form == "central":
-            found = Product(near, other, memory, -1 / (2 * alpha), correction=1 / 2, error=error)
+            found.scale, found.correction = -1 / (2 * alpha), 1 / 2
 
-        def third() -> Packed:
+        def third() -> tuple[Packed, Branches]:
             if form == "central":
-                return pack(passes.gradient(i))
-            move(point, passes.theta, v, alpha)
-            return pack(passes.gradient(i, point))
+                g, branches = self._gradient(passes, form, i)
+            else:
+                move(point, passes.theta, v, alpha)
+                g, branches = self._gradient(passes, form, i, point)
+            return pack(g), branches
 
-        if self._alpha is None and self._distances[form].kinks:
-            self._clear(found, form, alpha, precision(passes.theta[0]), third)
+        if kinks:
+            target = self._distances[form].target(precision(passes.theta[0]))
+            sides_of = _Sides(form, alpha, target, passes.crossed, third, lambda factor: at(distance * factor))
+            sides_of.choose(found, taken, due(call))
         return found
 
-    def _clear(
-        self, found: Product, form: str, alpha: float, kind: torch.dtype, gradient: Callable[[], Packed]
-    ) -> None:
-        """A kink between the points makes the difference many times too large: take the side that has none.
+    def gradient(self, passes: Passes, form: str, i: int) -> list[Tensor]:
+        """`passes.gradient(i)`, which may then be given to `product` as `near`."""
+        made, self._here = self._gradient(passes, form, i)
+        return made
 
-        Args:
-            gradient: where that is so, one pass more: at theta (central) or on the other side (one-sided).
-        """
-        found.near, found.other = alike(found.near, found.other)
-        difference, size = difference_norms_(found.other.values, found.near.values)  # other - near
-        found.formed = True
-        most = _SUSPECT * self._distances[form].target(kind)
-        if not difference > 2 * most * size:
-            return
-        third = gradient()
-        found.near, found.other, third = alike(found.near, found.other, third)
-        if form == "central":  # near = G+, other = G- - G+, third = G
-            add_(found.near.values, third.values, -1)
-            add_(found.other.values, found.near.values)
-            sides, found.near = (found.near, found.other), third
-        else:  # near = G, other = G- - G, third = G+
-            add_(third.values, found.near.values, -1)
-            sides = (third, found.other)
-        plus, minus = (norm(side.values) for side in sides)
-        found.other, found.scale = (sides[0], 1 / alpha) if plus < minus else (sides[1], -1 / alpha)
-        found.correction = 0.0
-        least = torch.minimum(plus, minus)
-        if least > (1 if form == "central" else 2) * most * size:  # on both sides
-            found.error = float(difference / least)
+    def _gradient(
+        self, passes: Passes, form: str, i: int, at: list[Tensor] | None = None
+    ) -> tuple[list[Tensor], Branches]:
+        if self._alpha is not None or form == "exact" or not self._distances[form].kinks:
+            return passes.gradient(i, at), {}
+        with passes.branches() as taken:
+            made = passes.gradient(i, at)
+        return made, taken
 
     def _measured(self, form: str, passes: Passes, probe: Probe, check: bool) -> tuple[float, float]:
         chosen, kind = self._distances[form], precision(passes.theta[0])
@@ -187,6 +187,81 @@ class Hessian:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for form, distance in self._distances.items():
             distance.load_state_dict(state[form])
+
+
+@dataclass
+class _Sides:
+    """H v from one side, or from farther away, where the difference between the two points is not to be trusted.
+
+    Attributes:
+        target: the share that the distance is to have.
+        crossed: whether a kink lies between two passes.
+        third: one pass more: at theta (central) or on the other side (one-sided).
+        at: the points at so many times the distance.
+    """
+
+    form: str
+    alpha: float
+    target: float
+    crossed: Callable[[Branches, Branches], bool]
+    third: Callable[[], tuple[Packed, Branches]]
+    at: Callable[[float], tuple[Packed, Packed, list[Tensor], list[Branches]]]
+
+    def choose(self, found: Product, taken: list[Branches], check: bool) -> None:
+        """Form the difference; look at both sides where a kink, or rounding, may have spoilt it, or `check` says so."""
+        found.near, found.other = alike(found.near, found.other)
+        difference, size = difference_norms_(found.other.values, found.near.values)  # other - near
+        found.formed = True
+        kinked = self.crossed(*taken)
+        far = bool(difference > 2 * _SUSPECT * self.target * size)
+        rounded = bool(difference < 2 * _ROUNDED * self.target * size)
+        if not (kinked or far or rounded or check):
+            return
+        third, branches = self.third()
+        found.near, found.other, third = alike(found.near, found.other, third)
+        if self.form == "central":  # near = G+, other = G- - G+, third = G
+            theta, up, down = third, taken[0], taken[1]
+            dirty = [self.crossed(branches, up), self.crossed(branches, down)]
+            plus = [a - b for a, b in zip(found.near.values, third.values, strict=True)]
+            minus = [a + b for a, b in zip(found.other.values, plus, strict=True)]
+        else:  # near = G, other = G- - G, third = G+
+            theta = found.near
+            dirty = [self.crossed(taken[0], branches), kinked]
+            plus = [a - b for a, b in zip(third.values, theta.values, strict=True)]
+            minus = [t.clone() for t in found.other.values]
+        sizes = [float(norm(side)) for side in (plus, minus)]
+        gap = float(norm([a + b for a, b in zip(plus, minus, strict=True)]))
+        least = max(min(sizes), 1e-30)
+        found.error = gap / least / (2 if self.form == "central" else 1)
+        if not far and found.error <= _RIGHT:
+            return
+        if not (kinked or far or any(dirty)):
+            factor = min(max(2.0, 100 * found.error), _FARTHER)
+            if self._again(found, theta, factor):
+                found.error /= factor
+            return
+        nearer = (_NEARER,) if self.form == "central" else (_NEARER, -_NEARER)
+        if all(dirty) and any(self._again(found, theta, factor) for factor in nearer):
+            found.error = math.nan
+            return
+        clean = dirty.index(False) if sum(dirty) == 1 else int(sizes[0] >= sizes[1])
+        found.near, found.other.values = theta, (plus, minus)[clean]
+        found.scale, found.correction = (1, -1)[clean] / self.alpha, 0.0
+        most = (1 if self.form == "central" else 2) * _SUSPECT * self.target * float(size)
+        # where the graph shows no branches, a side that is as small as is usual has no kink
+        doubtful = all(dirty) or (not any(dirty) and sizes[clean] > most)
+        found.error = gap / least if doubtful else math.nan
+
+    def _again(self, found: Product, theta: Packed, factor: float) -> bool:
+        """From points at so many times the distance, below 0 on the other side, unless a kink lies between them."""
+        near, other, memory, taken = self.at(factor)
+        if self.crossed(*taken):
+            return False
+        near, other, theta = alike(near, other, theta)
+        difference_norms_(other.values, near.values)
+        torch._foreach_div_(other.values, factor)  # as it would be at the distance, which follows it
+        found.near, found.other, found.memory, found.correction = theta, other, memory, 0.0
+        return True
 
 
 def _exact(passes: Passes, i: int, v: list[Tensor]) -> Product:

@@ -3,7 +3,9 @@
 Both sides train in one process, a pair of them at a time and in turn, on the real data, encoder, batch sizes,
 precision, clipping and optimizer, until the 95 % interval of the ratio of their times is narrow. A pair is as many
 steps as the method's work takes to repeat. The plain side makes one optimizer step of as many batches, with
-`.backward()` by hand. Peak memory is that of one process a side. A method that cannot be measured says why, and the
+`.backward()` by hand. What a whole run costs is over plain training of all weights with one batch a step: where the
+plain side is another, that one is timed beside the method as well, as seconds of two measurements differ by more than
+methods do. Peak memory is that of one process a side. A method that cannot be measured says why, and the
 stage exits with 0.
 
 --schedule gets the ratio to one decimal place: for cells that train as long as this method does (`as_long_as`), and
@@ -109,7 +111,8 @@ class Side:
     """One side: a model, an optimizer and the training stream from its first batch on.
 
     Args:
-        name: "plain" or "method".
+        name: "plain", "method" or "single", which is plain training of all weights on the training split alone, a batch
+            a step, and as many batches a period as the others.
     """
 
     def __init__(self, bench: Bench, name: str) -> None:
@@ -119,18 +122,22 @@ class Side:
         from gradworks.data.batching import balanced, stream
 
         plan, seed = bench.plan, bench.run.args.seed
-        self._bench, self.model = bench, bench.model()
+        self._bench, self.model, self._consumed = bench, bench.model(), bench.consumed
+        train = bench.train
+        if name == "single":
+            self._consumed, train = 1, bench.run.split(self.model, "train").to(bench.device)
+            self.model.requires_grad_(True)
         self._method = bench.method() if name == "method" else None
         groups = models.parameter_groups(self.model, plan.weight_decay)
         self._optimizer = getattr(torch.optim, plan.optimizer)(groups, lr=plan.learning_rate)
-        self._batches = stream(bench.train, plan.batch, seed)
+        self._batches = stream(train, plan.batch, seed)
         self._cleans = balanced(bench.clean, plan.clean_batch, seed) if bench.clean and self._method else None
         self._steps = self.examples = 0
         self.passes = 0.0
 
     def __call__(self, _: int = 0) -> None:
         """One period."""
-        for _ in range(self._bench.period):
+        for _ in range(self._bench.period * self._bench.consumed // self._consumed):
             self.step()
 
     def step(self) -> None:
@@ -143,7 +150,7 @@ class Side:
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = plan.learning_rate * share
-        drawn = loop.draw(self._batches, bench.consumed, plan.micro)
+        drawn = loop.draw(self._batches, self._consumed, plan.micro)
         with torch.autocast(bench.device.type, torch.bfloat16, enabled=plan.bf16):
             if self._method is None:
                 self._plain(drawn)
@@ -185,7 +192,7 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
     done = pairs.compare(
         *sides.values(), bench.device.type, settings.seconds, tuple(settings.pairs), settings.half_width,
     )  # fmt: skip
-    found = done.repeat
+    found, run = done.repeat, _run(bench, sides["method"], settings) or done.repeat
     seconds = dict(zip(sides, (value / batches for value in done.seconds), strict=True))
     rates = {name: bench.plan.batch / value for name, value in seconds.items()}
     counter = energy.counter(bench.device.type)
@@ -193,6 +200,7 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
     return {
         "pairs": len(done),
         "time": {"ratio": found.value, "low": found.low, "high": found.high, **_named(seconds, "seconds")},
+        "run": {"ratio": run.value, "low": run.low, "high": run.high},
         "operations": {
             "ratio": None if missed else counted["method"] / counted["plain"],
             **counted,
@@ -206,6 +214,20 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
             **_named({name: rate * bench.tokens() for name, rate in rates.items()}, "tokens"),
         },
     }
+
+
+def _run(bench: Bench, method: Side, settings: Measure) -> Any:
+    """The ratio of the method's time to that of plain training with one batch a step; None where that is `plain`."""
+    from gradworks.telemetry import pairs
+
+    point = bench.run.point
+    if bench.consumed == 1 and point.trainable == "all" and point.train_on == ["train"]:
+        return None
+    single = Side(bench, "single")
+    for _ in range(_WARM_UP):
+        single()
+    limits = settings.seconds, tuple(settings.pairs), settings.half_width
+    return pairs.compare(single, method, bench.device.type, *limits).repeat
 
 
 def _named(values: dict[str, float], unit: str) -> dict[str, float]:

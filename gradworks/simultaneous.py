@@ -4,7 +4,8 @@ The scores of a table follow method + seed + residual: runs of one seed share in
 masks. The residual variance is pooled over all methods, so an interval exists from two seeds, and the critical value is
 that of the largest of all comparisons (Dunnett, J. Am. Stat. Assoc. 50, 1955; Biometrics 20, 1964). Spreads do differ
 between methods, and a pretest sees that too late with few seeds; so wherever the spread of one of the two methods is
-more than the pooled one, its own counts, with its own degrees of freedom (Welch; Satterthwaite, Biometrics Bull. 2,
+more than the pooled one (a method's at three seeds: twice that), its own counts, free of the bias that the others have
+on it (Grubbs, J. Am. Stat. Assoc. 43, 1948), with its own degrees of freedom (Welch; Satterthwaite, Biometrics Bull. 2,
 1946). The variance of the test examples, the same for all seeds, is added. `benchmarks/CLAIMS.md` has the rate of false
 claims and the power that follow. scipy.special alone: importing scipy.stats takes two seconds.
 """
@@ -25,7 +26,11 @@ ALPHA = 0.05  # of a false claim in a table
 DRAWS = 4000  # tables drawn for a detectable difference
 # With few seeds a noisy method may seem quiet by chance, and no rule with any power is exact for every pattern of
 # spreads. These are the nominal levels at which at most 5 % of tables make a false claim (benchmarks/CLAIMS.md).
-_NOMINAL, _NOMINAL_BEYOND = {2: 0.006, 3: 0.03, 4: 0.038, 5: 0.043}, 0.045
+_NOMINAL, _NOMINAL_BEYOND = {2: 0.0045, 3: 0.028, 4: 0.042, 5: 0.047}, ALPHA
+_MANY = 9  # comparisons, beyond which the level falls with their number at three seeds, with its square at two
+# times the pooled variance: from here on a method's own counts at three seeds, where it has two degrees of freedom
+# alone; that of the baseline, which all comparisons share, always does where it is more
+_COUNTS_FROM = 2.0
 _CLEAR = 0.01  # level of the F test by which spreads are said to differ
 _SHARED = 0.9  # correlations above it count as this: a little conservative, and the integral stays smooth
 _TINY = 1e-12
@@ -54,7 +59,10 @@ class Interval:
 
 def nominal(seeds: int, comparisons: int) -> float:
     """The level at which a table of this many comparisons is read; one comparison is a paired t test and exact."""
-    return ALPHA if comparisons == 1 else _NOMINAL.get(seeds, _NOMINAL_BEYOND)
+    if comparisons == 1:
+        return ALPHA
+    level = _NOMINAL.get(seeds, _NOMINAL_BEYOND)
+    return level * min(1.0, _MANY / comparisons) ** max(0, 4 - seeds)
 
 
 @cache
@@ -181,6 +189,9 @@ class Rule:
         counts = self._of.sum(0)
         self._has = (counts > 1) & (self.own > 1e-9)
         self._own_freedom = np.where(self._has, counts - 1, 1.0)
+        alone = ((self._of.T @ self._rest**2) * self._of.T).sum(1)  # of these, what comes of the method itself
+        self._excess = np.divide(self.own, alone, out=np.ones(len(methods)), where=self._has)
+        self._counts_from = np.where(correlated & (counts == 3), _COUNTS_FROM, 1.0)
         self.row = np.array([[methods.index(name) for name in pair] for pair in self.pairs]).reshape(-1, 2)
         self.seeds = [[s for s in seeds if (a, s) in place and (b, s) in place] for a, b in self.pairs]
         self.n = np.array([len(s) for s in self.seeds])
@@ -218,7 +229,9 @@ class Rule:
         freedom = self.freedom - differ @ self.own
         differ &= freedom[:, None] >= 1
         freedom = (self.freedom - differ @ self.own)[:, None]
-        return (total - (squares * differ).sum(1, keepdims=True)) / freedom, freedom, own, differ
+        pooled = (total - (squares * differ).sum(1, keepdims=True)) / freedom
+        # a method's residuals hold (1 - 1/m) of its excess over the others, who get the rest (Grubbs)
+        return pooled, freedom, np.where(own > pooled, pooled + (own - pooled) * self._excess, own), differ
 
     def read(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The rule itself, for any number of tables at once.
@@ -233,9 +246,11 @@ class Rule:
         import numpy as np
 
         pooled, of_pool, own, _ = self.spreads(scores)
-        wide = own > pooled if self.freedom else np.zeros(own.shape, dtype=bool)
-        spread, freedom = np.where(wide, own, pooled), np.where(wide, self._own_freedom, of_pool)
-        parts = [(spread[:, r] / self.n, freedom[:, r], wide[:, r]) for r in self.row.T]
+        parts = []
+        for r, least in zip(self.row.T, (self._counts_from, np.ones(len(self._has))), strict=True):
+            wide = own[:, r] > least[r] * pooled if self.freedom else np.zeros((len(own), len(r)), dtype=bool)
+            spread, freedom = np.where(wide, own[:, r], pooled), np.where(wide, self._own_freedom[r], of_pool)
+            parts.append((spread / self.n, freedom, wide))
         (ours, of_ours, a), (theirs, of_theirs, b) = parts
         seeds = ours + theirs  # where both are pooled they are one estimate, else two that are independent
         lost = np.where(a | b, ours**2 / of_ours + theirs**2 / of_theirs, seeds**2 / of_pool)

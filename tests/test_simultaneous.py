@@ -111,6 +111,15 @@ def test_a_method_that_spreads_more_counts_with_its_own_spread():
     assert two[1].spreads == "differ" and two[1].half > 2 * two[0].half
 
 
+def test_the_spread_of_a_noisy_row_has_no_bias():
+    """Residuals of method + seed give a part of it to the other rows; its own is var(row) of scores without a seed."""
+    spreads, draw = [0.1, *[0.02] * 4], np.random.default_rng(2)
+    scores = draw.normal(size=(40_000, 5, 10)) * np.array(spreads)[:, None] + draw.normal(0, 0.03, (40_000, 1, 10))
+    made = rule(4, 10)
+    own, differ = made.spreads(scores.reshape(len(scores), -1))[2:]
+    assert differ[:, 0].mean() > 0.95 and own[:, 0].mean() == pytest.approx(0.01, rel=0.02)
+
+
 def test_cells_that_did_not_converge_do_not_enter_the_pool():
     names = ["erm", "a", "b", "c"]
     values = {m: {s: 0.5 + 0.01 * ((i + s) % 2) for s in range(3)} for i, m in enumerate(names)}
@@ -137,15 +146,22 @@ SCENARIOS = {
 def test_at_most_five_percent_of_tables_make_a_false_claim(name, seeds):
     """4000 tables: three standard errors of 5 % are 1 %; benchmarks/CLAIMS.md has more."""
     false, _ = claims(rule(9, seeds), tables(SCENARIOS[name], seeds))
-    assert false.any(1).mean() <= 0.06 if "geometric" in name else false.any(1).mean() <= 0.053
+    assert false.any(1).mean() <= 0.053
 
 
-@pytest.mark.parametrize("methods", [2, 4])
-@pytest.mark.parametrize("seeds", [2, 3, 10])
-def test_and_with_few_methods(methods, seeds):
-    for spreads in ([0.02] * (methods + 1), [0.06, *[0.02] * methods], np.geomspace(0.056, 0.004, methods + 1)):
+@pytest.mark.parametrize("methods", [2, 3, 4, 19])
+@pytest.mark.parametrize("seeds", [2, 3, 10, 15])
+def test_and_with_fewer_and_more_methods(methods, seeds):
+    half = np.repeat([0.02, 0.1], [methods - methods // 2 + 1, methods // 2])
+    for spreads in (
+        half,
+        [0.1, *[0.02] * methods],
+        [0.02] * (methods + 1),
+        [0.06, *[0.02] * methods],
+        np.geomspace(0.056, 0.004, methods + 1),
+    ):
         false, _ = claims(rule(methods, seeds), tables(spreads, seeds))
-        assert false.any(1).mean() <= 0.058
+        assert false.any(1).mean() <= 0.053
 
 
 def test_power_never_falls_when_a_seed_is_added():
@@ -154,7 +170,7 @@ def test_power_never_falls_when_a_seed_is_added():
         scores = tables([0.02] * 10, seeds)
         scores[:, 1] += 0.05
         found.append(claims(rule(9, seeds), scores)[1][:, 0].mean())
-    assert all(b > a - 0.01 for a, b in pairwise(found)) and found[1] > 0.15 and found[3] > 0.5
+    assert all(b > a - 0.01 for a, b in pairwise(found)) and found[1] > 0.22 and found[3] > 0.6
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])

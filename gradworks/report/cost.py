@@ -5,6 +5,7 @@ A ratio means something on its own machine only, so hardware is part of every ro
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], 
             for name in ("ratio", "method_seconds"):
                 if not isinstance((made.get("time") or {}).get(name), int | float):
                     raise InputError(f"{file}: time.{name} is missing\nexpected: what the stage `measure` writes")
+            if not isinstance((made.get("run") or {}).get("ratio"), int | float):
+                raise InputError(f"{file}: run.ratio is missing\nexpected: what the stage `measure` writes now")
         found[encoder, method] = made
     return found
 
@@ -77,25 +80,53 @@ def _row(inputs: Inputs, encoder: str, method: str) -> dict[str, Any]:
     price, rate = inputs.settings.price_per_hour.get(about.get("device", "")), made["throughput"]
     # of training on a million examples, in the money of the price
     made["money"] = None if price is None or not rate else _MILLION / rate["method_examples"] / _HOUR * price
-    return made | {"total": _total(inputs, encoder, method)}
+    total, low, high = _total(inputs, encoder, method) or (None, None, None)
+    return made | {"total": total, "total_low": low, "total_high": high}
 
 
-def _total(inputs: Inputs, encoder: str, method: str) -> float | None:
-    """The time of a whole run in whole runs of the baseline on the same machine, whose own is 1.
+def _total(inputs: Inputs, encoder: str, method: str) -> tuple[float, float | None, float | None] | None:
+    """The time of a whole run in whole runs of the baseline on the same machine, whose own is 1, and its interval.
 
     Rows are compared at equal examples, so it is the time of a batch over that of a batch of the baseline's run,
-    whatever number of them a step takes. A method that starts from another's model takes that one's time too. All were
-    measured apart, so there is no interval. None where either was not measured, or not on the same machine.
+    whatever number of them a step takes; both were timed beside plain training with one batch a step. A method that
+    starts from another's model takes that one's time too. None where either was not measured, or not on the same
+    machine; no interval where nothing is uncertain.
     """
-    point = inputs.values["methods"].get(method) or {}
-    if "as_long_as" in point:  # what the stage `measure` gave out as its schedule, in steps of plain training
-        other = inputs.costs.get((encoder, point["as_long_as"]), _MISSING)
-        return round(other["time"]["ratio"], 1) if other["state"] == "ok" else None
-    found, base = (inputs.costs.get((encoder, m), _MISSING) for m in (method, inputs.settings.baseline))
-    if found["state"] != "ok" or base["state"] != "ok" or base.get("hardware") != found.get("hardware"):
-        return None
-    own = found["time"]["method_seconds"] / base["time"]["method_seconds"]
-    if not point.get("from"):
-        return own
-    earlier = _total(inputs, encoder, point["from"])
-    return None if earlier is None else earlier + own
+    points, baseline, measured, fixed = inputs.values["methods"], inputs.settings.baseline, [], 0.0
+    base = inputs.costs.get((encoder, baseline), _MISSING)
+    name: str | None = method
+    while name:
+        point = points.get(name) or {}
+        found = inputs.costs.get((encoder, point.get("as_long_as", name)), _MISSING)
+        if found["state"] != "ok":
+            return None
+        if "as_long_as" in point:  # what the stage `measure` gave out as its schedule, in steps of plain training
+            fixed += round(found["time"]["ratio"], 1)
+        elif base["state"] != "ok" or base.get("hardware") != found.get("hardware"):
+            return None
+        elif name == baseline:
+            fixed += 1.0
+        else:
+            measured.append(found["run"])
+        name = point.get("from")
+    if not measured:
+        return fixed, None, None
+    total, *ends = over(measured, base["run"])
+    return fixed + total, *(None if end is None else fixed + end for end in ends)
+
+
+def over(parts: list[dict[str, Any]], base: dict[str, Any]) -> tuple[float, float | None, float | None]:
+    """The sum of ratios over another, all measured apart: value, low, high.
+
+    Half widths add as the roots of their squares: of the terms of the sum, then of the logarithms of both. Both
+    intervals cover with 95 %, so their ratio's does (first order; for two normal logarithms exactly).
+    """
+    total = math.fsum(part["ratio"] for part in parts)
+    if any(one.get(end) is None for one in (*parts, base) for end in ("low", "high")):
+        return total / base["ratio"], None, None
+    ends = []
+    for end, other in (("low", "high"), ("high", "low")):
+        far = total + math.copysign(math.hypot(*(p[end] - p["ratio"] for p in parts)), 1 if end == "high" else -1)
+        log = math.hypot(math.log(far / total), math.log(base[other] / base["ratio"]))
+        ends.append(total / base["ratio"] * math.exp(log if end == "high" else -log))
+    return total / base["ratio"], *ends

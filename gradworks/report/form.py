@@ -15,8 +15,9 @@ MEANINGS = {
 RULE = (
     "Differences are paired by seed, with 95 % intervals and p-values that hold for all methods of a table at once "
     "(Dunnett), from two seeds. The spread over seeds is pooled over the methods, without cells that did not converge "
-    "and methods that clearly spread more; a method that spreads more than the pool counts with its own spread "
-    "(Welch), and “spreads differ” marks where that is clear. Where an interval names test examples it is over seeds "
+    "and methods that clearly spread more; a method that spreads more than the pool (with three seeds: whose variance "
+    "is twice the pool's) counts with its own spread (Welch), and “spreads differ” marks where that is clear. Where an "
+    "interval names test examples it is over seeds "
     "and over these, else over seeds alone. A gain is claimed only where the interval excludes zero: at most 5 % of "
     "tables without any true difference do. “Detectable” is the smallest true difference that this rule finds with "
     "80 % power, given the spread seen."
@@ -94,6 +95,16 @@ def time(row: dict[str, Any] | None) -> str:
     if row["as_long_as"]:
         return f"{ratio(row['total'])}, as long as {row['as_long_as']}"
     return ratio(row["total"]) + (f", {row['after']} included" if row["after"] else "")
+
+
+def time_interval(row: dict[str, Any]) -> str:
+    """`time` with the interval, where there is one: `× 1.61 [1.55, 1.68]`."""
+    return time(row) if row["total_low"] is None else time(row).replace(ratio(row["total"]), run(row), 1)
+
+
+def run(row: dict[str, Any]) -> str:
+    """`× 1.61 [1.55, 1.68]` of a whole run."""
+    return ratio_interval({"ratio": row["total"], "low": row["total_low"], "high": row["total_high"]})
 
 
 def size(count: float | None) -> str:

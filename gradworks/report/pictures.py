@@ -99,7 +99,8 @@ def _costs(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
                 row, mean = cost.of(results, encoder, summary["method"]), summary["primary"]
                 if row is None or row["hardware"] != hardware or mean["value"] is None:
                     continue
-                point = {"method": summary["method"], "x": row["total"], "low": None, "high": None}
+                point = {"method": summary["method"], "x": row["total"]}
+                point |= {"low": row["total_low"], "high": row["total_high"]}
                 points.append(point | {"y": mean["value"], "se": mean["se"]})
             if len(points) > 1:
                 told = "; ".join(f"{p['method']} {form.number(p['y'])} at {form.ratio(p['x'])}" for p in points)

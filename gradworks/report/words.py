@@ -125,7 +125,7 @@ def _time(results: dict[str, Any], best: dict[str, Any]) -> str:
     if row is None:
         return ""
     before = f", the {row['after']} run that it starts from included," if row["after"] else ""
-    return f"{form.ratio(row['total'])} the time of {results['baseline']}{before} on {row['hardware']}"
+    return f"{form.run(row)} the time of {results['baseline']}{before} on {row['hardware']}"
 
 
 def headline(results: dict[str, Any]) -> list[dict[str, Any]]:

@@ -81,6 +81,8 @@ def test_what_it_writes(project, method, batches, passes):
     assert (found["pairs"], found["batches"]) == (9, batches)
     times = found["time"]
     assert times["low"] <= times["ratio"] <= times["high"]
+    assert found["run"]["low"] <= found["run"]["ratio"] <= found["run"]["high"]
+    assert (found["run"] == {name: times[name] for name in ("ratio", "low", "high")}) == (batches == 1)
     assert schedule == {"ratio": round(times["ratio"], 1)}
     assert found["passes"] == pytest.approx(passes)
     operations = found["operations"]
@@ -127,6 +129,34 @@ def test_a_phase_is_measured_as_it_is(project):
     side()
     moved = {key for key, value in side.model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("method", ["dotprod", "last_layer", "erm"])
+def test_a_run_is_timed_beside_plain_training_of_single_batches(project, method, monkeypatch):
+    """As many examples in steps of one batch, all weights, whatever the method's step and trained part are."""
+    from gradworks.telemetry import pairs
+
+    one, compared = bench(method, start=Path("out/model-erm" if method == "last_layer" else START)), []
+
+    class Done:
+        repeat = pairs.Ratio(1.25, 1.2, 1.3, 9)
+
+    monkeypatch.setattr(pairs, "compare", lambda *sides: compared.append(sides) or Done)
+    settings, ours = measure.Measure(pairs=[9, 9]), measure.Side(one, "method")
+    found = measure._run(one, ours, settings)
+    if method == "erm":  # the plain side is that already
+        assert found is None and not compared
+        return
+    single, theirs, device, *limits = compared[0]
+    assert found == Done.repeat and theirs is ours
+    assert (device, limits) == ("cpu", [settings.seconds, (9, 9), settings.half_width])
+    before = [p.detach().clone() for p in single.model.parameters()]
+    single.examples = ours.examples = single._steps = 0
+    single()
+    ours()
+    assert single.examples == ours.examples == 8 * one.period * one.consumed
+    assert single._steps == one.period * one.consumed
+    assert all(not torch.equal(a, b) for a, b in zip(single.model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("micro", [None, 3])

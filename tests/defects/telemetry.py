@@ -46,7 +46,7 @@ ROWS = (
      'tests/cost/test_hardware.py::test_the_file_is_written_once_and_again_where_it_is_wrong'),
     ('gradworks/cost/hardware.py', 'if said.get(key) != found.get(key):', 'if False:',
      'tests/components/test_measure.py::test_other_hardware_stops_it'),
-    ('components/measure.py', '        for _ in range(self._bench.period):\n            self.step()', '        self.step()',
+    ('components/measure.py', '        for _ in range(self._bench.period * self._bench.consumed // self._consumed):\n            self.step()', '        self.step()',
      'tests/components/test_measure.py::test_what_it_writes'),
     ('components/measure.py', '(losses.sum() / (n * len(drawn))).backward()', 'losses.mean().backward()',
      'tests/components/test_measure.py::test_both_sides_do_the_same_steps'),

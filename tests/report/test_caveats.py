@@ -47,17 +47,17 @@ def test_a_source_whose_labels_have_other_keys_than_text_has_a_report(tmp_path):
 def test_the_report_says_in_how_many_steps_a_term_was_inaccurate(tmp_path):
     params, cells, runs = runs_tree.write(tmp_path, (0, 1))
     files = [runs / f"train/noise/reweight/gru/{seed}/status.json" for seed in (0, 1)]
-    artefacts.write_json(files[1], {"figures": {"skipped_share": 0.0}})
+    artifacts.write_json(files[1], {"figures": {"skipped_share": 0.0}})
     said = []
     for figures in ({}, {"dotprod_inaccurate_share": 0.12}, {"dotprod_inaccurate_share": 0.001}):
-        artefacts.write_json(files[0], {"figures": figures})
+        artifacts.write_json(files[0], {"figures": figures})
         said.append(report.build(params, cells, runs, tmp_path / "report")["data"]["said"])
     assert "inaccurate" not in said[0]
     cells_of_it = 4 if (runs / "train/clean/reweight/gru/0/status.json").exists() else 2
     line = f"dotprod's term was inaccurate (> 10 %) in {12 / cells_of_it:.0f} % of steps (reweight on gru)."
     assert said[1].endswith(line)
     assert "in less than 0.1 % of steps" in said[2]
-    artefacts.write_json(files[0], {"figures": {"dotprod_inaccurate_share": 0.12}})
+    artifacts.write_json(files[0], {"figures": {"dotprod_inaccurate_share": 0.12}})
     report.build(params, cells, runs, tmp_path / "report")
     assert "inaccurate (&gt; 10 %)" in (tmp_path / "report/report.html").read_text()
     assert "term was inaccurate" in (tmp_path / "report/report.md").read_text()

@@ -23,7 +23,7 @@ def built(folder, tree):
 def test_the_answer_has_cost_and_hardware(tmp_path):
     results, html, text = built(tmp_path, full_tree.write(tmp_path))
     line = next(one for one in results["answer"] if one.startswith("noise: reweight"))
-    assert f"it takes × 1.61 the time of erm on {NAME}" in line
+    assert f"it takes × 1.61 [1.56, 1.65] the time of erm on {NAME}" in line
     row = next(h for h in results["headline"] if h["condition"] == "noise" and h["highest"])
     assert (row["time"], row["hardware"], row["method"]) == ("× 1.61", NAME, "reweight")
     assert "× 1.61 [1.59, 1.64]" in html and "Times measured on Processor &lt;9&gt;" in html and "<9>" not in html
@@ -93,11 +93,11 @@ def test_a_method_that_starts_from_another_carries_its_time(tmp_path):
     text = tree[0].read_text().replace("reweight: {weighting: reweight}", "reweight: {from: erm, weighting: reweight}")
     tree[0].write_text(text)
     full_tree.cost(runs, "gru", "erm", 1.1)
-    more = {"time": {"ratio": 1.5, "low": 1.4, "high": 1.6, "plain_seconds": 0.004, "method_seconds": 0.006}}
-    full_tree.cost(runs, "gru", "reweight", 1.5, note="the second phase alone", **more)
+    more = {"run": {"ratio": 0.3, "low": 0.29, "high": 0.32}, "note": "the second phase alone"}
+    full_tree.cost(runs, "gru", "reweight", 1.5, **more)
     results, html, _ = built(tmp_path, tree)
     row = cost.of(results, "gru", "reweight")
-    assert row["total"] == pytest.approx(1 + 0.006 / 0.022) and row["after"] == "erm"
+    assert row["total"] == pytest.approx(1 + 0.3 / 1.1) and row["after"] == "erm"
     assert "× 1.27, erm included" in html and "the second phase alone" in html
     assert "the erm run that it starts from included" in " ".join(results["answer"])
     full_tree.cost(runs, "gru", "erm", 1.1, OTHER)  # times of two machines are not added
@@ -109,14 +109,44 @@ def test_the_cost_of_a_run_is_over_the_run_of_the_baseline(tmp_path):
     _, _, runs = tree = full_tree.write(tmp_path)
     full_tree.cost(runs, "gru", "erm", 1.17)
     time = {"ratio": 1.14, "low": 1.13, "high": 1.16, "plain_seconds": 0.0185, "method_seconds": 0.0211}
-    full_tree.cost(runs, "gru", "reweight", 1.14, time=time, batches=4)
+    full_tree.cost(runs, "gru", "reweight", 1.14, time=time, batches=4, run={"ratio": 1.053, "low": 1.04, "high": 1.07})
     results, html, text = built(tmp_path, tree)
     assert cost.of(results, "gru", "erm")["total"] == 1.0
-    assert cost.of(results, "gru", "reweight")["total"] == pytest.approx(0.0211 / (0.02 * 1.17))
+    assert cost.of(results, "gru", "reweight")["total"] == pytest.approx(1.053 / 1.17)
     assert "× 1.00" in columns(html, "noise")[1]["erm"][4] and "× 0.90" in columns(html, "noise")[1]["reweight"][4]
-    assert "it takes × 0.90 the time of erm" in " ".join(results["answer"])
+    assert "it takes × 0.90 [0.87, 0.92] the time of erm" in " ".join(results["answer"])
     assert "× 1.14 [1.13, 1.16]" in html and "× 1.14" in text  # a step, in the table of costs alone
     assert "Time of a run, × erm" in html and "Time of a step" in html
+
+
+def test_the_interval_of_a_run_is_that_of_two_independent_measurements():
+    """Logarithms that spread by .03 and .04 differ by .05; and the same drawn, with a first phase measured apart."""
+    import numpy as np
+
+    def part(ratio, width):
+        return {"ratio": ratio, "low": ratio * np.exp(-width), "high": ratio * np.exp(width)}
+
+    found = cost.over([part(1.6, 0.03)], part(1.1, 0.04))
+    assert found == pytest.approx((1.6 / 1.1, 1.6 / 1.1 * np.exp(-0.05), 1.6 / 1.1 * np.exp(0.05)))
+    draw, n = np.random.default_rng(0), 400_000
+    first, second, base = (
+        ratio * np.exp(draw.normal(0, width / 1.959964, n)) for ratio, width in ((1.6, 0.03), (0.7, 0.08), (1.1, 0.04))
+    )
+    found = cost.over([part(1.6, 0.03), part(0.7, 0.08)], part(1.1, 0.04))
+    assert found == pytest.approx(tuple(np.quantile((first + second) / base, (0.5, 0.025, 0.975))), rel=1.5e-3)
+    assert cost.over([{"ratio": 1.6, "low": None, "high": None}], part(1.1, 0.04))[1:] == (None, None)
+
+
+def test_what_both_measurements_share_is_in_no_run(tmp_path):
+    """A machine that was slower by half during one measurement: seconds differ, the run's time does not."""
+    _, _, runs = tree = full_tree.write(tmp_path)
+    time = {"ratio": 1.61, "low": 1.59, "high": 1.64, "plain_seconds": 0.03, "method_seconds": 0.03 * 1.61}
+    full_tree.cost(runs, "gru", "reweight", 1.61, time=time)
+    results, html, _ = built(tmp_path, tree)
+    row = cost.of(results, "gru", "reweight")
+    assert row["total"] == pytest.approx(1.61) and row["total_low"] < 1.59 and row["total_high"] > 1.64
+    assert html.count("× 1.61 [1.56, 1.65]") >= 2  # the answer and the table of costs
+    assert cost.of(results, "gru", "erm")["total_low"] is None  # the unit itself
 
 
 def test_a_run_as_long_as_another_takes_its_time(tmp_path):
@@ -157,7 +187,8 @@ def test_energy_where_it_was_read(tmp_path):
     assert "× 1.70" in html and "RAPL" in html and html.count("not read") == 3
 
 
-@pytest.mark.parametrize("text", ['{"state": ', '{"state": "ok", "time": {}}', '{"state": "ok", "time": {"ratio": 2}}'])
+@pytest.mark.parametrize("text", ['{"state": ', '{"state": "ok", "time": {}}', '{"state": "ok", "time": {"ratio": 2}}',
+                                  '{"state": "ok", "time": {"ratio": 2, "method_seconds": 1}}'])  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path, text):
     tree = full_tree.write(tmp_path, (0,))
     (tree[2] / "measure/gru/reweight.json").write_text(text)

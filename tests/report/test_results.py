@@ -56,7 +56,7 @@ def test_table_interval_p_value_and_verdict_say_the_same(five):
 def test_a_difference_that_does_not_stand_the_correction_is_undecided():
     erm = {s: 0.5 + 0.02 * (-1) ** s for s in range(5)}
     values = {"erm": erm} | {m: {s: v + 0.03 * (-1) ** (s // 2) for s, v in erm.items()} for m in "bcd"}
-    values["a"] = {s: erm[s] + d for s, d in enumerate((0.06, 0.03, 0.09, 0.07, 0.03))}
+    values["a"] = {s: erm[s] + d for s, d in enumerate((0.063, 0.033, 0.093, 0.073, 0.033))}
     found = differences(values, {}, [(m, "erm") for m in "abcd"], 1, {})["a", "erm"]
     assert found["p"] < 0.05 < found["corrected_p"] and found["verdict"] == "undecided"
     assert found["note"] == "not beyond chance among 4 methods compared"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gradworks.base import artifacts
 from gradworks.report import form
-from gradworks.stage import artefacts
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs
@@ -56,7 +56,7 @@ def terms(inputs: Inputs) -> str:
             continue
         where = cell["method"], cell["encoder"]
         cells[where] = cells.get(where, 0) + 1
-        for name, share in artefacts.read_json(file).get("figures", {}).items():
+        for name, share in artifacts.read_json(file).get("figures", {}).items():
             if name.endswith(_INACCURATE):
                 shares.setdefault((name.removesuffix(_INACCURATE), *where), []).append(share)
     made = ""

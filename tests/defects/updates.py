@@ -86,7 +86,7 @@ ROWS = (
      'tests/methods/test_sides.py::test_a_step_is_right_and_raises_no_false_alarm'),
     ('gradworks/methods/updates/_shared/hessian.py', 'if all(dirty) and any(', 'if False and any(',
      'tests/methods/test_sides.py::test_a_step_is_right_and_raises_no_false_alarm'),
-    ('gradworks/methods/_core/graph.py', 'a - b).abs() > _APART', 'a - b).abs() > 2',
+    ('gradworks/methods/_shared/graph.py', 'a - b).abs() > _APART', 'a - b).abs() > 2',
      'tests/methods/test_sides.py::test_branches_differ_where_a_kink_lies_between'),
     ('gradworks/trace.py', 'not value <= INACCURATE', 'value <= INACCURATE',
      'tests/methods/test_sides.py::test_training_says_in_how_many_steps_a_term_was_inaccurate'),

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods._core.graph import crossed, watch
+from gradworks.methods._shared.graph import crossed, watch
 from gradworks.methods.updates.dotprod import DotProd
 from gradworks.models.bow import Bow
 from tests.methods.test_distance import KINKED, SMOOTH, gradient, loss, outputs

@@ -33,7 +33,7 @@ LAYERS = [
     ["gradworks/cost", "gradworks/telemetry"],
     ["gradworks/dvc_compat"],
     ["gradworks/loop", "gradworks/pretraining"],
-    ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
+    ["gradworks/predict", "gradworks/trace", "gradworks/data/mixture", "gradworks/data/tables"],
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
      "gradworks/data", "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
      "gradworks/learning_rate"],

@@ -31,7 +31,7 @@ def tasks(step: int, needs: Needs, sizes: Mapping[str, int], seed: int) -> list[
 def _at(number: int, sizes: Mapping[str, int], seed: int) -> str:
     """The task of a batch, or group, of the run."""
     epoch, place = divmod(number, sum(sizes.values()))
-    return _epoch(tuple(sorted(sizes.items())), seed, epoch)[place]
+    return _epoch(tuple(sizes.items()), seed, epoch)[place]
 
 
 @functools.lru_cache(maxsize=2)  # one step may reach into the next epoch

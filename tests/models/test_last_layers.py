@@ -154,3 +154,14 @@ def test_the_heads_alone_are_trained(encoder, sizes):
     trained = list(itertools.chain(*(group["params"] for group in models.parameter_groups(model, 0.1))))
     assert len(trained) == (2 if sizes == 3 else 6)
     assert logits(model, PAIRS).shape == (2, 3) if sizes == 3 else True
+
+
+def test_tasks_of_one_text_and_of_two_share_an_encoder(encoder):
+    model = models.create(encoder, SIZES, seed=0).eval()
+    one = model.collate(model.encode([(first,) for first, _ in PAIRS], 16))
+    made = model(one, task="near")
+    assert made.shape == (2, 1) and not torch.equal(made[0], made[1])
+    if "rows" in model.config:  # a tower: the second vector is 0
+        read = model.read(model.embed(one), one["lengths"].flatten())
+        both = torch.cat([read, torch.zeros_like(read), read, torch.zeros_like(read)], 1)
+        assert torch.equal(made, model.heads.of("near")(model.mlp(both)))

@@ -80,18 +80,21 @@ class Towers(Headed):
         embedded = self.embed(inputs) if embedded is None else embedded
         flat = self.dropout(embedded).reshape(n * texts, length, -1)
         read = self.read(flat, inputs["lengths"].flatten()).view(n, texts, -1)
-        return self.answer(self.mlp(features(read)), task)
+        return self.answer(self.mlp(features(read, self.config["texts"] > 1)), task)
 
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """(m, L, D) embedded tokens of m texts and their lengths (m,) -> (m, H)."""
         raise NotImplementedError
 
 
-def features(texts: Tensor) -> Tensor:
-    """(n, 2, H) -> (n, 4H): [p; h; p - h; p * h] (the reweighting paper, eq. 10); (n, 1, H) -> (n, H)."""
-    if texts.shape[1] == 1:
+def features(texts: Tensor, pairs: bool) -> Tensor:
+    """(n, 2, H) -> (n, 4H): [p; h; p - h; p * h] (the reweighting paper, eq. 10); (n, 1, H) -> (n, H).
+
+    Where other tasks of the model have pairs (`pairs`), the second text of (n, 1, H) is the vector 0.
+    """
+    if not pairs:
         return texts[:, 0]
-    p, h = texts.unbind(1)
+    p, h = texts.unbind(1) if texts.shape[1] > 1 else (texts[:, 0], torch.zeros_like(texts[:, 0]))
     return torch.cat([p, h, p - h, p * h], 1)
 
 

@@ -33,7 +33,9 @@ def refused(weighting, kinds):
 
 
 @pytest.mark.parametrize(
-    ("name", "triple"), [*(("two", t) for t in TRIPLES), *(("four", t) for t in STAR)], ids=lambda p: "-".join(p)
+    ("name", "triple"),
+    [*(("two", t) for t in TRIPLES), *(("four", t) for t in STAR)],
+    ids=lambda p: p if isinstance(p, str) else "-".join(p),
 )
 def test_a_step_is_finite_and_repeatable_and_reaches_the_heads_of_its_tasks_alone(name, triple):
     kinds = MIXTURES[name]

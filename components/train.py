@@ -20,8 +20,8 @@ from pydantic import Field
 
 from gradworks import base
 from gradworks.base import artifacts
-from gradworks.base.cells import MethodPoint, method_point
 from gradworks.base.errors import InputError
+from gradworks.base.points import MethodPoint, method_point
 from gradworks.telemetry import live
 
 Rate = Annotated[float, Field(gt=0)]

@@ -62,7 +62,7 @@ ROWS = (
      'tests/components/test_train.py::test_last_layer_trains_a_fresh_head_on_the_model_of_another_method'),
     ('components/train.py', 'if run.point.from_ is None or (args.start', 'if True or (args.start',
      'tests/components/test_train.py::test_a_phase_after_a_cell_without_a_model_is_not_run'),
-    ('gradworks/base/cells.py', 'return f"models/{condition}/{before}/{encoder}/{seed}"', 'return f"models/{condition}/{before}/{encoder}/0"',
+    ('gradworks/base/grid.py', '{**cell, "method": before}', '{**cell, "method": before, "seed": 0}',
      'tests/base/test_cells.py::test_a_phase_starts_from_the_model_of_its_own_condition_encoder_and_seed'),
     ('gradworks/metrics.py', 'indices(labels, classes)].clip(SURE))', 'indices(labels, classes)].clip(0.01))',
      'tests/test_metrics.py::test_log_loss_agrees_with_scikit_learn_and_its_interval_is_that_of_a_mean'),

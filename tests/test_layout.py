@@ -34,8 +34,9 @@ LAYERS = [
     ["gradworks/store"],
     ["gradworks/cost", "gradworks/telemetry"],
     ["gradworks/dvc_compat"],
-    ["gradworks/loop", "gradworks/pretraining"],
-    ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
+    ["gradworks/pretraining"],
+    ["gradworks/loop"],
+    ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
     ["gradworks/tasks"],  # a kind scores and reads labels
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
      "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",

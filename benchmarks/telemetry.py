@@ -64,7 +64,6 @@ def prepared(folder: Path) -> Any:
 
     from components import train
     from gradworks import loop, models
-    from gradworks.tasks.heads import head
 
     shutil.copy(ROOT / "params.yaml", folder)
     steps = (
@@ -85,7 +84,7 @@ def prepared(folder: Path) -> Any:
     mixture = cell.mixture(cell.model(3), False, "cpu")
 
     def fit(watch: Any) -> None:
-        method = train.method_of(args.params, "erm", cell.point, head(cell.task), 0)
+        method = train.method_of(args.params, "erm", cell.point, cell.task, 0)
         loop.fit(cell.model(3), method, mixture, plan, 0, lambda _: {"accuracy": 0.0}, watch=watch)
 
     assert models  # loaded before the clock starts

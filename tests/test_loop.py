@@ -11,8 +11,8 @@ from gradworks.base.checkpoint import Checkpoint
 from gradworks.data.batching import Examples
 from gradworks.data.mixture import Mixture, Part
 from gradworks.methods import Method
-from gradworks.tasks import row
-from gradworks.tasks.heads import head
+from gradworks.predict import predict
+from tests.kinds import kind
 
 SETTINGS = loop.Settings(batches=24, batch=8, clean_batch=4, learning_rate=0.05, warmup=0.25, clip=1.0, every=0.25)
 
@@ -48,16 +48,13 @@ PLAIN = Mixture({"nli": Part(TRAIN, SELECTION, CLEAN)})
 
 
 def score(model):
-    training = model.training
-    with torch.no_grad():
-        outputs = model.eval()(SELECTION.batch(range(40)).inputs)
-    model.train(training)
+    (outputs,) = predict(model, kind("nli"), SELECTION)
     return {"accuracy": float((outputs.argmax(1) == SELECTION.labels).float().mean())}
 
 
 def fit(update="erm", weighting="uniform", settings=SETTINGS, model=None, **options):
     model = model or Toy()
-    method = Method("supervised", weighting, update, task=head(row("nli")), seed=5)
+    method = Method("supervised", weighting, update, task=kind("nli"), seed=5)
     return model, loop.fit(model, method, PLAIN, settings, 5, score, **options)
 
 
@@ -83,7 +80,7 @@ def test_the_best_model_is_kept_not_the_last(better, kept):
         seen.append({key: tensor.clone() for key, tensor in model.state_dict().items()})
         return {"accuracy": next(values)}
 
-    method = Method(task=head(row("nli")), seed=5)
+    method = Method(task=kind("nli"), seed=5)
     trace = loop.fit(model, method, PLAIN, dataclasses.replace(SETTINGS, better=better), 5, score)
     assert trace.best == {"step": [6, 12][kept], "score": [0.5, 0.9][kept]}  # the first of equals
     assert all(torch.equal(seen[kept][key], tensor) for key, tensor in model.state_dict().items())

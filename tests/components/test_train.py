@@ -128,13 +128,18 @@ def test_every_split_is_used_for_what_it_is(project):
     for method, names in (("erm", ["train"]), ("both", ["train", "clean"]), ("reweight", ["train"])):
         seen = {}
 
-        def fit(model, method, mixture, *_, seen=seen, **__):
-            part = mixture.parts["nli"]
-            seen |= {"train": part.train.ids, "selection": part.selection.ids, "clean": part.clean and part.clean.ids}
+        def predict(model, task, examples, seen=seen):
+            seen["selection"] = examples.ids
             raise loop.Stopped("enough")
+
+        def fit(model, method, mixture, *_, score, seen=seen, **__):
+            part = mixture.parts["nli"]
+            seen |= {"train": part.train.ids, "clean": part.clean and part.clean.ids}
+            score(model)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(loop, "fit", fit)
+            patch.setattr("gradworks.predict.predict", predict)
             train(method)
         assert sorted(seen["train"]) == sorted(i for name in names for i in splits[name])
         assert sorted(seen["selection"]) == sorted(splits["selection"])

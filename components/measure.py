@@ -26,7 +26,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from components.train import Run, method_of, out_of_memory
+from components.train import Run, out_of_memory
 from gradworks import base
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
@@ -76,7 +76,7 @@ class Bench:
         self.run = Run(args)
         self.threads = base.value(args.params, "threads")
         self.device = set_up(self.threads, base.value(args.params, "device"))
-        self.task, point = self.run.task, self.run.point
+        point = self.run.point
         self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         self.period = math.lcm(
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
@@ -89,11 +89,10 @@ class Bench:
         self.needs, self.clean = method.needs, method.clean
 
     def method(self) -> Any:
-        args = self.run.args
-        return method_of(args.params, args.method, self.run.point, self.task, args.seed)
+        return self.run.method()
 
     def model(self) -> Any:
-        return self.run.model(self.task.size).to(self.device).train()
+        return self.run.model().to(self.device).train()
 
     def tokens(self) -> float:
         """Of an example, without padding."""
@@ -156,7 +155,8 @@ class Side:
         for parts in drawn:
             n = sum(len(part.ids) for part in parts)
             for part in parts:
-                losses = self._bench.task.loss(self._bench.task.outputs(model, part), part)
+                task = self._bench.run.kinds[part.task]
+                losses = task.loss(task.outputs(model, part), part)
                 loss = losses.sum() / (n * len(drawn))
                 loss.backward()
                 total = total + loss.detach()
@@ -276,6 +276,7 @@ def main() -> None:
     parser.add_argument("--method", required=True, help="key of the section `methods`")
     parser.add_argument("--encoder", required=True, help="key of the section `pretrain`")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
+    parser.add_argument("--mixture", help="key of the section `mixtures`; none = the project's task alone")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="file for the costs")

@@ -37,7 +37,7 @@ LAYERS = [
     ["gradworks/pretraining"],
     ["gradworks/loop"],
     ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",
-     "gradworks/data/tables"],
+     "gradworks/data/tables", "gradworks/selection"],
     ["gradworks/tasks"],  # a kind scores and reads labels
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
      "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",

@@ -38,4 +38,10 @@ ROWS = (
      'tests/models/test_last_layers.py::test_neither_the_other_tasks_nor_their_order_matter_to_a_head'),
     ('gradworks/models/__init__.py', 'if len(outputs) == 1 else dict(outputs)', 'if False else dict(outputs)',
      'tests/models/test_last_layers.py::test_of_one_task_the_model_is_the_same_to_the_byte'),
+    ('gradworks/trace.py', 'rows[part.task, key] for part', 'rows["nli", key] for part',
+     'tests/test_trace.py::test_examples_of_several_tasks_may_share_an_id'),
+    ('gradworks/selection.py', 'key=lambda name: name != self.chosen', 'key=str',
+     'tests/test_selection.py::test_what_chooses_comes_first'),
+    ('gradworks/selection.py', 'if len(set(ways.values())) > 1:', 'if False:',
+     'tests/test_selection.py::test_what_cannot_choose_is_refused_in_words'),
 )

@@ -34,7 +34,8 @@ class Texts:
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """One forward pass; `embedded` (n, L, D) replaces the input embeddings. Returns one tensor (n, size)."""
-        return (model(batch.inputs) if embedded is None else model(batch.inputs, embedded),)
+        given = (batch.inputs,) if embedded is None else (batch.inputs, embedded)
+        return (model(*given, task=batch.task) if hasattr(model, "heads") else model(*given),)
 
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) input embeddings, differentiable in the model's parameters."""

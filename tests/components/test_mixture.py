@@ -117,7 +117,7 @@ def test_two_tasks_are_trained_and_scored_together(project, method, mixture):
     value = np.corrcoef(table["label"].to_numpy(), table["value"].to_numpy())[0, 1]
     assert found["parts"]["worth"]["overall"]["pearson"]["value"] == pytest.approx(value)
     assert artifacts.read_parquet(folder / "evaluate/predictions.parquet").num_rows == 160
-    assert value > 0.3
+    assert value > 0.1  # two epochs
 
 
 @pytest.mark.parametrize("method", ["erm", "dotprod", "reweight"])

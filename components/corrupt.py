@@ -5,6 +5,9 @@ label noise, leaked test examples. Examples whose texts another split has, too, 
 `corrupt.splits.duplicates: drop`. corruptions.parquet lists every change (id, kind, old_label, new_label), to undo and
 score it. The draws depend on seed and example id only: all conditions of a seed draw the same rows.
 
+Further tasks, for mixtures: `corrupt.parts.TASK` says where the splits of each come from; they are written, as they
+are, to parts/TASK of the folder.
+
 examples:
   python -m components.corrupt --condition noise --seed 0 --data runs/fetch --out runs/corrupt/noise/0
 """
@@ -12,23 +15,23 @@ examples:
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import corruptions, splits
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gradworks.tasks.kinds import Kind
+
 
 def _tables(
-    asked: splits.Splits, data: Path, task: Row, where: str
+    asked: splits.Splits, data: Path, task: Kind, where: str
 ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]]]:
     """The source splits that are asked for, checked against their manifests; and what their labels were read from."""
     found: dict[str, pa.Table] = {}
@@ -54,20 +57,18 @@ def _tables(
         read_as = manifest["splits"].get(split, {}).get("label_values")
         if read_as:
             values[path] = read_as
-        table = found[path] = artifacts.read_parquet(file, ["id", *task.texts, "label"])
-        known = (*(task.classes or ()), *task.collapse)
+        table = found[path] = artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
         for key, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
-            if task.classes and label not in known:
-                raise InputError(f"{file}: row {key}: found label {label!r}\nexpected one of: {', '.join(known)}")
+            if not task.accepts(label):
+                raise InputError(f"{file}: row {key}: found label {label!r}\nexpected {task.expected()}")
     return found, values
 
 
-def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], task: Row) -> dict[str, Any]:
+def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], task: Kind) -> dict[str, Any]:
     """What was really done, for the manifest."""
     rows: dict[str, Any] = {}
     for name, table in made.items():
-        labels = dict(Counter(table["label"].to_pylist())) if task.classes else {}
-        rows[name] = {"rows": table.num_rows, "labels": labels}
+        rows[name] = {"rows": table.num_rows, "labels": task.count(table["label"].to_pylist())}
     done: dict[str, Any] = {}
     for kind in dict.fromkeys(change[1] for change in changes):
         own = [change for change in changes if change[1] == kind]
@@ -86,6 +87,41 @@ def _say(found: dict[str, dict[str, dict[str, int]]], made: dict[str, pa.Table])
                       f"{count['same']} of them letter by letter", file=sys.stderr)  # fmt: skip
 
 
+def _drawn(task: Kind, asked: splits.Splits, args: Any, where: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """The splits of a task, and what the manifest says of them."""
+    tables, values = _tables(asked, args.data, task, where)
+    made, dropped = splits.draw(asked, tables, args.seed, where, task.spec.texts)
+    more: dict[str, Any] = {"duplicates_dropped": dropped} if dropped else {}
+    return made, more | ({"label_values": values} if values else {})
+
+
+def _compared(
+    task: Kind, asked: splits.Splits, made: dict[str, pa.Table], leaked: set[str], where: str
+) -> dict[str, Any]:
+    """The splits are disjoint; how many examples of one have the texts of another's."""
+    splits.check_disjoint(made, leaked)
+    found = splits.duplicates(made, task.spec.texts, leaked)
+    splits.check_not_all_known(asked, made, found, where)
+    _say(found, made)
+    return {"duplicates": found}
+
+
+def _parts(args: Any, main: str) -> dict[str, tuple[dict[str, pa.Table], dict[str, Any], dict[str, Any]]]:
+    """The splits of further tasks, what is said of them, and what was asked for."""
+    made = {}
+    for name in base.read_yaml(args.params)["corrupt"].get("parts") or {}:
+        where = f"{args.params}: corrupt.parts.{name}"
+        if name == main:
+            raise InputError(f"{where}: its splits are those of corrupt.splits\nexpected other tasks than {main}")
+        task = tasks.of(args.params, name)
+        asked = base.section(args.params, f"corrupt.parts.{name}", splits.Splits)
+        tables, more = _drawn(task, asked, args, where)
+        more |= _compared(task, asked, tables, set(), where)
+        described = {"splits": _described(tables, [], task)["splits"], **more}
+        made[name] = tables, described, asked.model_dump(by_alias=True, exclude_none=True)
+    return made
+
+
 def main() -> None:
     parser = base.parser(__doc__)
     parser.add_argument("--condition", required=True, help="a key of `corrupt.conditions`")
@@ -96,19 +132,15 @@ def main() -> None:
     if args.seed < 0:
         raise InputError(f"--seed: found {args.seed}\nexpected 0 or more")
     live.begin("corrupt", args)
-    task = row(base.value(args.params, "task"))
+    task = tasks.of(args.params)
     asked = base.section(args.params, "corrupt.splits", splits.Splits)
     key = f"corrupt.conditions.{args.condition}"
     condition = base.section(args.params, key, corruptions.Condition)
     where = f"{args.params}: corrupt.splits"
-    tables, values = _tables(asked, args.data, task, where)
-    made, dropped = splits.draw(asked, tables, args.seed, where, task.texts)
+    made, more = _drawn(task, asked, args, where)
     made, changes = corruptions.corrupt(made, task, condition, args.seed, f"{args.params}: {key}")
-    leaked = {i for i, kind, *_ in changes if kind == "leak"}
-    splits.check_disjoint(made, leaked)
-    duplicates = splits.duplicates(made, task.texts, leaked)
-    splits.check_not_all_known(asked, made, duplicates, where)
-    _say(duplicates, made)
+    more |= _compared(task, asked, made, {i for i, kind, *_ in changes if kind == "leak"}, where)
+    parts = _parts(args, task.name)
     with artifacts.atomic_folder(args.out) as folder:
         for name, table in made.items():
             artifacts.write_parquet(folder / f"{name}.parquet", table)
@@ -118,9 +150,11 @@ def main() -> None:
             "condition": condition.model_dump(exclude_none=True),
             "splits": asked.model_dump(by_alias=True, exclude_none=True),
         }
-        more: dict[str, Any] = {"duplicates": duplicates}
-        more |= {"duplicates_dropped": dropped} if dropped else {}
-        more |= {"label_values": values} if values else {}
+        for name, (tables, described, asked_of) in parts.items():
+            for split, table in tables.items():
+                artifacts.write_parquet(folder / "parts" / name / f"{split}.parquet", table)
+            parameters.setdefault("parts", {})[name] = asked_of
+            more.setdefault("parts", {})[name] = described
         described = _described(made, changes, task)
         artifacts.write_manifest(folder, "corrupt", parameters, seed=args.seed, **described, **more)
 

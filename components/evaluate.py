@@ -1,5 +1,8 @@
 """Score one trained cell on the test split: overall, by column, and with and without leaked examples.
 
+Of a cell that trained on several tasks the project's task is scored so; the metrics of the others are under `parts`,
+their predictions in parts/TASK of --out.
+
 Writes predictions with ids and probabilities to --out, those of the selection split beside those of the test split (a
 temperature is fitted on them), and every metric with n and its 95 % interval to --metrics. A cell that ran out of
 memory or diverged has no predictions: both outputs say so, and the exit status is 0.
@@ -15,28 +18,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data.predictions import SELECTION, TEST, Evaluate, slices, to_table
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from gradworks.tasks.kinds import Kind
+
 WITHOUT_MODEL = ("OOM", "diverged", "not run")  # states whose weights answer nothing
-
-
-def probabilities(outputs: Any, task: Row) -> np.ndarray:
-    """Probabilities (n, classes) of logits, values (n,) of a regression; one logit is that of the second class."""
-    if task.classes is None:
-        return outputs[:, 0].double().numpy()
-    if outputs.shape[1] == 1:
-        positive = outputs[:, 0].double().sigmoid()
-        return positive.new_tensor([[1.0, 0.0]]).sub(positive[:, None]).abs().numpy()
-    return outputs.double().softmax(-1).numpy()
 
 
 def leaked(data: Path, ids: list[str]) -> set[str]:
@@ -49,22 +43,48 @@ def leaked(data: Path, ids: list[str]) -> set[str]:
     return found
 
 
-def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Row, settings: Evaluate) -> list[np.ndarray]:
-    """What the cell's model predicts for the examples of each table."""
-    from gradworks import models
-    from gradworks.base.device import set_up
-    from gradworks.data.tables import to_examples
-    from gradworks.predict import predict
+class _Model:
+    """The cell's model."""
 
-    device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
-    length = artifacts.read_json(args.run / artifacts.MANIFEST)["parameters"]["train"]["max_length"]
-    model = models.load(args.model).to(device)
-    made = []
-    for file, table in tables:
-        examples = to_examples(table, task, model, length, str(file)).to(device)
-        name = f"evaluate {file.stem}"
-        made.append(probabilities(predict(model, examples, settings.batch, name=name), task))
-    return made
+    def __init__(self, args: Any, settings: Evaluate) -> None:
+        from gradworks import models
+        from gradworks.base.device import set_up
+
+        self._device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
+        self._length = artifacts.read_json(args.run / artifacts.MANIFEST)["parameters"]["train"]["max_length"]
+        self._model, self._batch = models.load(args.model).to(self._device), settings.batch
+
+    def answers(self, file: Path, table: pa.Table, task: Kind) -> np.ndarray:
+        """For the examples of a table."""
+        from gradworks.data.tables import to_examples
+        from gradworks.predict import predict
+
+        examples = to_examples(table, task, self._model, self._length, str(file)).to(self._device)
+        return task.answers(predict(self._model, task, examples, self._batch, name=f"evaluate {file.stem}"))
+
+
+def _split(folder: Path, name: str, task: Kind) -> tuple[Path, pa.Table]:
+    file = folder / f"{name}.parquet"
+    return file, artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
+
+
+def _parts(args: Any, model: _Model | None, names: list[str], folder: Path) -> dict[str, Any]:
+    """The metrics of further tasks; their predictions are written to parts/TASK of `folder`."""
+    from gradworks.metrics import scores
+
+    found = {}
+    for name in names:
+        task, data, out = tasks.of(args.params, name), args.data / "parts" / name, folder / "parts" / name
+        out.mkdir(parents=True)
+        for split, written in (("test", TEST), ("selection", SELECTION)):
+            file, table = _split(data, split, task)
+            made = None if model is None else model.answers(file, table, task)
+            artifacts.write_parquet(out / written, to_table(table, made, task, []))
+            if split == "test":
+                labels = table["label"].to_numpy()
+                empty: dict[str, Any] = {"overall": {}, "by": {}}
+                found[name] = empty if made is None else scores(task.score, task.reported, labels, made, {})
+    return found
 
 
 def _made_with(args: Any) -> dict[str, Any]:
@@ -86,34 +106,39 @@ def main() -> None:
     args = parser.parse_args()
     live.begin("evaluate", args)
     settings = base.optional(args.params, "evaluate", Evaluate)
-    task = row(base.value(args.params, "task"))
+    task = tasks.of(args.params)
     for folder in (args.run, args.model, args.data):
         artifacts.check(folder)
     status = artifacts.read_json(args.run / "status.json")
-    test, selection = (args.data / f"{name}.parquet" for name in ("test", "selection"))
-    table, held = (artifacts.read_parquet(file, ["id", *task.texts, "label"]) for file in (test, selection))
+    ran = artifacts.read_json(args.run / artifacts.MANIFEST)["parameters"]
+    trained = ran.get("mixture", {}).get("parts") or [ran.get("task", task.name)]
+    further, main_too = [name for name in trained if name != task.name], task.name in trained
+    (test, table), (selection, held) = (_split(args.data, name, task) for name in ("test", "selection"))
     if not len(table):
         raise InputError(f"{test}: no rows")
     by = slices(table, settings.by, str(test))
     ids = table["id"].to_pylist()
     found: dict[str, Any] = {"overall": {}, "by": {}}
     outputs = on_selection = None
-    if status["state"] not in WITHOUT_MODEL:
+    model = None if status["state"] in WITHOUT_MODEL else _Model(args, settings)
+    if model and main_too:
         from gradworks.metrics import scores
 
-        outputs, on_selection = _outputs(args, [(test, table), (selection, held)], task, settings)
+        outputs, on_selection = model.answers(test, table, task), model.answers(selection, held, task)
         labels = table["label"].to_numpy()
-        found = scores(task.reported, labels, outputs, task.classes, by)
+        found = scores(task.score, task.reported, labels, outputs, by)
         known = leaked(args.data, ids)
         if known:
             kept = [i for i, key in enumerate(ids) if key not in known]
             there = {c: [v[i] for i in kept] for c, v in by.items()}
-            found["without_leaked"] = scores(task.reported, labels[kept], outputs[kept], task.classes, there)
+            found["without_leaked"] = scores(task.score, task.reported, labels[kept], outputs[kept], there)
             found["without_leaked"]["leaked"] = len(known)
     with artifacts.atomic_folder(args.out) as folder:
         made = to_table(table, outputs, task, settings.by)
         artifacts.write_parquet(folder / TEST, made)
         artifacts.write_parquet(folder / SELECTION, to_table(held, on_selection, task, []))
+        if further:
+            found["parts"] = _parts(args, model, further, folder)
         parameters = {"task": task.name, "by": settings.by, **_made_with(args)}
         about = {"rows": len(made), "state": status["state"], "reason": status["reason"]}
         artifacts.write_manifest(folder, "evaluate", parameters, **about)

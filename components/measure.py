@@ -28,11 +28,11 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from components.train import Run, method_of, out_of_memory
+from components.train import Run, out_of_memory
 from gradworks import base
 from gradworks.base import artifacts
-from gradworks.base.cells import entry_options
 from gradworks.base.errors import InputError
+from gradworks.base.points import entry_options
 from gradworks.cost import hardware
 from gradworks.telemetry import live
 
@@ -72,38 +72,36 @@ class Bench:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from gradworks import models
+        from gradworks import loop, models
         from gradworks.base.device import set_up
-        from gradworks.tasks.heads import head
 
         self.run = Run(args)
         self.threads = base.value(args.params, "threads")
         self.device = set_up(self.threads, base.value(args.params, "device"))
-        self.task, point = head(self.run.task), self.run.point
+        point = self.run.point
         self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         self.period = math.lcm(
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
         )
         method = self.method()
-        self.consumed = method.needs.batches * method.needs.groups
-        self.total = self.plan.batches // self.consumed
+        self.consumed = method.batches
+        self.total = loop.steps(self.plan, method)
         model = self.model()
-        self.train = self.run.split(model, *point.train_on).to(self.device)
-        self.clean = self.run.split(model, "clean").to(self.device) if method.clean else None
+        self.mixture = self.run.mixture(model, method.clean, self.device)
+        self.needs, self.clean = method.needs, method.clean
 
     def method(self) -> Any:
-        args = self.run.args
-        return method_of(args.params, args.method, self.run.point, self.task, args.seed)
+        return self.run.method()
 
     def model(self) -> Any:
-        classes = self.run.task.classes
-        return self.run.model(len(classes) if classes else 1).to(self.device).train()
+        return self.run.model().to(self.device).train()
 
     def tokens(self) -> float:
         """Of an example, without padding."""
         lengths = [
-            sum(len(ids) for name, ids in one.items() if name != "token_type_ids") for one in self.train.encodings
-        ]
+            sum(len(ids) for name, ids in one.items() if name != "token_type_ids")
+            for part in self.mixture.parts.values() for one in part.train.encodings
+        ]  # fmt: skip
         return sum(lengths) / len(lengths)
 
 
@@ -119,19 +117,20 @@ class Side:
         import torch
 
         from gradworks import models
-        from gradworks.data.batching import balanced, stream
+        from gradworks.spec import Needs
 
         plan, seed = bench.plan, bench.run.args.seed
         self._bench, self.model, self._consumed = bench, bench.model(), bench.consumed
-        train = bench.train
+        mixture, needs = bench.mixture, bench.needs
         if name == "single":
-            self._consumed, train = 1, bench.run.split(self.model, "train").to(bench.device)
+            mixture, needs = bench.run.mixture(self.model, False, bench.device, ["train"]), Needs()
+            self._consumed = 1
             self.model.requires_grad_(True)
         self._method = bench.method() if name == "method" else None
         groups = models.parameter_groups(self.model, plan.weight_decay)
         self._optimizer = getattr(torch.optim, plan.optimizer)(groups, lr=plan.learning_rate)
-        self._batches = stream(train, plan.batch, seed)
-        self._cleans = balanced(bench.clean, plan.clean_batch, seed) if bench.clean and self._method else None
+        clean = plan.clean_batch if bench.clean and self._method else None
+        self._draws = mixture.draws(needs, plan.batch, clean, seed)
         self._steps = self.examples = 0
         self.passes = 0.0
 
@@ -141,35 +140,36 @@ class Side:
             self.step()
 
     def step(self) -> None:
-        import torch
-
         from gradworks import loop
         from gradworks.learning_rate import linear
 
         bench, plan = self._bench, self._bench.plan
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
-        for group in self._optimizer.param_groups:
-            group["lr"] = plan.learning_rate * share
-        drawn = loop.draw(self._batches, self._consumed, plan.micro)
-        with torch.autocast(bench.device.type, torch.bfloat16, enabled=plan.bf16):
-            if self._method is None:
-                self._plain(drawn)
-            else:
-                clean = loop.draw(self._cleans, bench.consumed, plan.micro) if self._cleans else ()
-                self.passes += self._method.backward(self.model, drawn, clean).passes
-        loop.clip(self.model, plan.clip)
-        self._optimizer.step()
+        drawn, clean = (loop.cut(batches, plan.micro) for batches in self._draws.step(self._steps))
+        backward = self._plain if self._method is None else self._method.backward
+        made = loop.step(
+            self.model, backward, self._optimizer, drawn, clean,
+            rate=plan.learning_rate * share, largest=plan.clip, bf16=plan.bf16,
+        )  # fmt: skip
+        self.passes += made.report.passes
         self._steps += 1
         self.examples += sum(len(part.ids) for parts in drawn for part in parts)
 
-    def _plain(self, drawn: Any) -> None:
+    def _plain(self, model: Any, drawn: Any, _: Any) -> Any:
         """Plain training as one writes it by hand: the mean over each batch, and the mean of the batches."""
+        from gradworks.spec import StepReport
+
         self._optimizer.zero_grad(set_to_none=True)
+        total = 0.0
         for parts in drawn:
             n = sum(len(part.ids) for part in parts)
             for part in parts:
-                losses = self._bench.task.loss(self._bench.task.outputs(self.model, part), part)
-                (losses.sum() / (n * len(drawn))).backward()
+                task = self._bench.run.kinds[part.task]
+                losses = task.loss(task.outputs(model, part), part)
+                loss = losses.sum() / (n * len(drawn))
+                loss.backward()
+                total = total + loss.detach()
+        return StepReport(False, len(drawn), log={"loss": float(total), "finite": 1.0})
 
 
 def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
@@ -300,6 +300,7 @@ def main() -> None:
     parser.add_argument("--method", required=True, help="key of the section `methods`")
     parser.add_argument("--encoder", required=True, help="key of the section `pretrain`")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
+    parser.add_argument("--mixture", help="key of the section `mixtures`; none = the project's task alone")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="file for the costs")

@@ -12,21 +12,28 @@ examples:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import splits, text
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
+
+if TYPE_CHECKING:
+    from gradworks.tasks import TaskSpec
 
 _FILES = ("vocabulary_file", "vectors.file", "pretrain.corpus")  # options that name files
 
 
-def training_texts(params: Path, data: Path, task: Row) -> list[tuple[str, ...]]:
-    """The texts of every example of the training split, as `corrupt` draws it for seed 0."""
-    key = "corrupt.splits"
+def further_tasks(params: Path) -> dict[str, TaskSpec]:
+    """Those of `corrupt.parts`, for mixtures."""
+    names = base.read_yaml(params)["corrupt"].get("parts") or {}
+    return {name: tasks.of(params, name).spec for name in names}
+
+
+def training_texts(params: Path, data: Path, task: TaskSpec, key: str = "corrupt.splits") -> list[tuple[str, ...]]:
+    """The texts of every example of a task's training split, as `corrupt` draws it for seed 0. `key`: its splits."""
     asked = base.section(params, key, splits.Splits)
     tables = {}
     for name in splits.NAMES:
@@ -81,7 +88,7 @@ def train(
     kind: Any, options: Any, texts: list[tuple[str, ...]], folder: Path, params: Path, name: str, saved: Any, watch: Any
 ) -> list[dict[str, Any]]:
     """Masked-language-model training of the encoder in `folder`; returns the history."""
-    from gradworks import pretraining
+    from gradworks import loop, pretraining
     from gradworks.base.device import set_up
     from gradworks.data import masking
     from gradworks.models import read_tokenizer
@@ -99,7 +106,7 @@ def train(
     with base.Stopping() as stop:
         try:
             history = pretraining.train(model, sequences, made, settings, device, saved, stop, name, watch)
-        except pretraining.Stopped as reason:
+        except loop.Stopped as reason:
             print(reason, flush=True)
             raise SystemExit(128 + stop.signal) from None
     kind.write_encoder(model.base_model, folder)
@@ -121,7 +128,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
-    task = row(base.value(args.params, "task"))
+    task = tasks.of(args.params).spec
     told = live.begin("pretrain", args, task=task.name)
     where = f"{args.params}: pretrain.{args.encoder}"
 
@@ -133,19 +140,24 @@ def main() -> None:
     settings, source = getattr(options, "pretrain", None), getattr(options, "from_", None)
     given = given_files(options, where)
     parameters = {"task": task.name, **options.model_dump(by_alias=True, exclude_none=True)}
-    surroundings = [base.value(args.params, name) for name in ("threads", "device", "corrupt.splits")]
+    further = further_tasks(args.params)
+    keys = ["threads", "device", "corrupt.splits", *(["corrupt.parts"] if further else [])]
+    surroundings = [base.value(args.params, name) for name in keys]
     saved = checkpoint.Checkpoint(checkpoint.key("pretrain", [args.data], [parameters, given, surroundings]))
     texts = []
     if settings and settings.corpus:
         texts = corpus_texts(settings)
     elif settings or not (source or options.vocabulary_file or getattr(options, "vectors", None)):
         texts = training_texts(args.params, args.data, task)
+        for name, other in further.items():
+            texts += training_texts(args.params, args.data, other, f"corrupt.parts.{name}")
+    columns = max(min(2, len(one.texts)) for one in (task, *further.values()))
     with artifacts.atomic_folder(args.out) as folder:
         if source:
             kind.adopt(options, folder, where)
         else:
             made, vectors = make_tokenizer(options, texts, where)
-            kind.prepare(options, made, folder, texts=min(2, len(task.texts)), vectors=vectors)
+            kind.prepare(options, made, folder, texts=columns, vectors=vectors)
         if settings:
             write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved, told.step))
         artifacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from gradworks import base
-from gradworks.base import artifacts
-from gradworks.base.cells import MethodPoint, method_point
+from gradworks.base import artifacts, grid
 from gradworks.base.errors import InputError
+from gradworks.base.points import MethodPoint, method_point
 from gradworks.telemetry import live
+
+if TYPE_CHECKING:
+    from gradworks.selection import Looks
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -52,10 +55,12 @@ class Train(base.Section):
 
 
 def method_of(params: Path, name: str, point: MethodPoint, task: Any, seed: int) -> Any:
+    """The method of a point; `task`: the kind of the one task, or kinds by task name."""
     from gradworks.methods import Method
 
+    given = {"tasks": task} if isinstance(task, dict) else {"task": task}
     try:
-        return Method(point.objective, point.weighting, point.update, task=task, seed=seed)
+        return Method(point.objective, point.weighting, point.update, **given, seed=seed)
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{params}: methods.{name}: {error}") from None
 
@@ -93,55 +98,112 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
     return {**about, **counts, "figures": trace.figures()}
 
 
+def _mixture(args: argparse.Namespace, task: str) -> grid.Mixture:
+    """What the cell trains on: a mixture of the params file, or the project's task alone."""
+    name = getattr(args, "mixture", None)
+    if name is None:
+        return grid.Mixture(parts=[task])
+    return base.section(args.params, f"mixtures.{name}", grid.Mixture)
+
+
 class Run:
     """The cell: what its arguments and parameters ask for."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from gradworks.tasks import row
+        from gradworks import tasks
 
         self.args = args
         self.settings = base.section(args.params, "train", Train)
         self.point = method_point(args.params, args.method, base.value(args.params, f"methods.{args.method}"))
-        self.task = row(base.value(args.params, "task"))
+        self.main = base.value(args.params, "task")
+        self.mixed = _mixture(args, self.main)
+        self.kinds = {name: tasks.of(args.params, name) for name in self.mixed.parts}
+        self.task = self.kinds[self.main if self.main in self.kinds else self.mixed.parts[0]]
+        self.looks = self._looks()
         artifacts.check(args.data)
         artifacts.check(args.start)
         parameters = {"train": self.settings, "method": self.point}
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
+        if len(self.kinds) > 1:
+            chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
+            self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen}
         self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
         if self.point.as_long_as:
             file = args.params.parent / "runs/schedule" / args.start.name / f"{self.point.as_long_as}.json"
             self.longer = self.parameters["longer"] = artifacts.read_json(file)["ratio"]
 
-    def split(self, model: Any, *names: str) -> Any:
-        """The examples of some splits together."""
+    def _looks(self) -> Looks:
+        """How the best model is chosen: `train.select.metric` of the project's task, the main metric of others."""
+        from gradworks.selection import Looks
+
+        found = {name: kind.spec.metrics[0] for name, kind in self.kinds.items()}
+        found |= {self.main: self.settings.select.metric} if self.main in found else {}
+        where = f"{self.args.params}: mixtures.{getattr(self.args, 'mixture', None)}.select"
+        return Looks(self.kinds, found, self.mixed.select, where)
+
+    def _folder(self, task: str) -> Path:
+        """Of the splits of a task."""
+        folder = self.args.data if task == self.main else self.args.data / "parts" / task
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder\nexpected the splits of {task}, of corrupt.parts.{task}")
+        return folder
+
+    def split(self, model: Any, *names: str, task: str | None = None) -> Any:
+        """The examples of some splits together, of the main task or another."""
         import pyarrow as pa
 
         from gradworks.data.tables import to_examples
 
-        columns = ["id", *self.task.texts, "label"]
-        files = [self.args.data / f"{name}.parquet" for name in names]
+        kind = self.kinds[task or self.task.name]
+        columns = ["id", *kind.spec.texts, "label"]
+        files = [self._folder(kind.name) / f"{name}.parquet" for name in names]
         table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
         if not len(table):
             raise InputError(f"{files[0]}: no rows")
-        return to_examples(table, self.task, model, self.settings.max_length, str(files[0]))
+        return to_examples(table, kind, model, self.settings.max_length, str(files[0]))
 
     def plan(self, kind: str) -> Any:
-        """The settings of the loop for a kind of model."""
-        from gradworks import loop, metrics
+        """The settings of the loop for a kind of model; an epoch is one over the training splits of all parts."""
+        from gradworks import loop
 
-        s, base = self.settings, artifacts.read_parquet(self.args.data / "train.parquet", ["id"]).num_rows
+        s, files = self.settings, [self._folder(task) / "train.parquet" for task in self.kinds]
+        epoch = sum(-(-artifacts.read_parquet(file, ["id"]).num_rows // s.batch) for file in files)
         return loop.Settings(
-            batches=round(s.epochs * -(-base // s.batch) * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
+            batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
             clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
-            warmup=s.warmup, clip=s.clip, metric=s.select.metric, better=metrics.better(s.select.metric),
-            every=s.select.every, optimizer=s.optimizer, bf16=s.precision == "bf16",
+            warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
+            optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
 
-    def model(self, outputs: int) -> Any:
+    def mixture(self, model: Any, clean: bool, device: Any, train_on: list[str] | None = None) -> Any:
+        """What is trained on; `train_on`: other splits than the method's."""
+        from gradworks.data.mixture import Mixture, Part
+
+        names = {"train": train_on or self.point.train_on, "selection": ["selection"], "clean": ["clean"] if clean else []}
+        parts = {
+            task: Part(**{k: self.split(model, *v, task=task).to(device) for k, v in names.items() if v})
+            for task in self.kinds
+        }
+        return Mixture(parts, self.mixed.chosen)
+
+    def method(self) -> Any:
+        """Refused in words where an entry does not fit, or the schedule cannot give the update what it needs."""
+        from gradworks import schedules
+
+        args, several = self.args, len(self.kinds) > 1
+        task = dict(self.kinds) if several else self.task
+        made = method_of(args.params, args.method, self.point, task, args.seed)
+        where = f"{args.params}: methods.{args.method}" + (f": mixtures.{args.mixture}.schedule" if several else "")
+        schedules.check(self.mixed.chosen, made.needs, list(self.kinds), where)
+        return made
+
+    def model(self) -> Any:
         """The model to train, frozen as the method asks."""
         from gradworks import models
 
+        sizes = {name: kind.size for name, kind in self.kinds.items() if kind.size}
+        outputs = sizes if len(self.kinds) > 1 and sizes else self.task.size
         if self.point.from_ is None:
             model = models.create(self.args.start, outputs, self.args.seed)
         else:
@@ -149,47 +211,40 @@ class Run:
             if self.point.reinitialise:
                 models.fresh_head(model, self.args.seed)
         if self.point.trainable == "head":
-            model.requires_grad_(False).head.requires_grad_(True)
+            models.train_head_only(model)
         return model
 
-    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
-        """The best model, the trace, the training ids, the score of the best constant prediction."""
-        import torch
-
-        from gradworks import loop, metrics, models
+    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[tuple[str, str]], float]:
+        """The best model, the trace, task and id of each training row, the score of the best constant prediction."""
+        from gradworks import loop, models
         from gradworks.base.device import set_up
-        from gradworks.tasks.heads import head
+        from gradworks.predict import predict
 
-        args, task = self.args, self.task
+        args = self.args
         device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
-        method = method_of(args.params, args.method, self.point, head(task), args.seed)
+        method = self.method()
         if not loop.steps(plan, method):
             raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
-        model = self.model(len(task.classes) if task.classes else 1).to(device)
-        names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if method.clean else []}
-        splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
-        labels = splits["selection"].labels.cpu()
+        model = self.model().to(device)
+        mixture = self.mixture(model, method.clean, device)
+        selection = {name: part.selection for name, part in mixture.parts.items()}
+        labels = {name: examples.labels.cpu().numpy() for name, examples in selection.items()}
 
-        def score(outputs: torch.Tensor) -> float | None:
-            values = outputs.softmax(-1) if task.classes else outputs[:, 0]
-            return metrics.score(plan.metric, labels.numpy(), values.numpy(), task.classes).value
+        def look(model: Any) -> dict[str, float | None]:
+            answers = {n: k.answers(predict(model, k, selection[n])) for n, k in self.kinds.items()}
+            return self.looks.scores(labels, answers)
 
-        trace = loop.fit(model, method, settings=plan, seed=args.seed, score=score, checkpoint=saved, stop=stop,
-                         name=f"train {args.method}", watch=watch, **splits)  # fmt: skip
-        if task.classes is None:
-            rows = labels.mean().reshape(1, 1)
-        else:  # every class alone, and their shares: the best constant for accuracy and for the log loss
-            shares = torch.bincount(labels, minlength=len(task.classes)) / len(labels)
-            rows = torch.cat([9.0 * torch.eye(len(shares)), shares.log()[None]])
-        constants = [plan.better * (score(row.expand(len(labels), -1)) or 0.0) for row in rows]
-        return model, trace, splits["train"].ids, plan.better * max(constants)
+        trace = loop.fit(model, method, mixture, settings=plan, seed=args.seed, score=look, checkpoint=saved,
+                         stop=stop, name=f"train {args.method}", watch=watch)  # fmt: skip
+        return model, trace, mixture.rows(), self.looks.constant(labels)
 
 
 def main() -> None:
     parser = base.parser(__doc__)
     parser.add_argument("--method", required=True, help="key of the section `methods`")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation, data order and masks")
+    parser.add_argument("--mixture", help="key of the section `mixtures`; none = the project's task alone")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
@@ -199,19 +254,19 @@ def main() -> None:
     encoder = args.start.name if run.point.from_ is None else args.start.parent.name  # of models/…/ENCODER/SEED
     told = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name)
 
-    from gradworks import metrics, models
+    from gradworks import models
     from gradworks.base import checkpoint
     from gradworks.loop import Stopped
     from gradworks.trace import Trace
 
     saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], run.parameters))
-    model, trace, ids, constant, ended = None, Trace(), [], 0.0, ("ok", "")
+    model, trace, rows, constant, ended = None, Trace(), [], 0.0, ("ok", "")
     with base.Stopping() as stop:
         try:
             if run.longer is None:
                 ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
             elif run.point.from_ is None or (args.start / models.CONFIG).exists():
-                model, trace, ids, constant = run.fit(saved, stop, told.step)
+                model, trace, rows, constant = run.fit(saved, stop, told.step)
             else:
                 ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
         except Stopped as reason:
@@ -222,14 +277,13 @@ def main() -> None:
                 raise
             ended = ("OOM", str(error).splitlines()[0])
             print(f"out of memory: {ended[1]}", flush=True)
-    better = metrics.better(run.settings.select.metric)
     with artifacts.atomic_folder(args.model) as folder:
         if model is not None:
             models.save(model, folder)
         artifacts.write_manifest(folder, "train", run.parameters)
     with artifacts.atomic_folder(args.out) as folder:
-        trace.write(folder, ids)
-        artifacts.write_json(folder / "status.json", _status(trace, ended, constant, better))
+        trace.write(folder, rows)
+        artifacts.write_json(folder / "status.json", _status(trace, ended, constant, run.looks.better))
         artifacts.write_manifest(folder, "train", run.parameters)
     saved.remove()
 

@@ -11,6 +11,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 STAGES = [p.stem for p in sorted((ROOT / "components").glob("*.py")) if p.stem != "__init__"]
 SLOTS = ("objectives", "weightings", "updates")
+KINDS = [f"gradworks/tasks/kinds/{p.name}" for p in sorted((ROOT / "gradworks/tasks/kinds").glob("[!_]*.py"))]
+SCORE = ("train", "measure", "evaluate", "ensemble", "report")  # the others read labels by a kind, and score nothing
 # Files that DVC need not watch: they pass names on, or hold nothing.
 NO_RESULT = {
     f"{name}/__init__.py" for name in ("gradworks", "gradworks/telemetry", "gradworks/cost", "components", "benchmarks")
@@ -32,10 +34,13 @@ LAYERS = [
     ["gradworks/store"],
     ["gradworks/cost", "gradworks/telemetry"],
     ["gradworks/dvc_compat"],
-    ["gradworks/loop", "gradworks/pretraining"],
-    ["gradworks/predict", "gradworks/trace", "gradworks/data/tables"],
-    ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
-     "gradworks/data", "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
+    ["gradworks/pretraining"],
+    ["gradworks/loop"],
+    ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",
+     "gradworks/data/tables", "gradworks/selection"],
+    ["gradworks/tasks"],  # a kind scores and reads labels
+    ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
+     "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
      "gradworks/learning_rate"],
     ["gradworks/spec"],
     ["gradworks/base"],
@@ -133,7 +138,7 @@ def resolved():
     from dvc.repo import Repo
 
     with Repo(str(ROOT)) as repo:
-        # the stages of the top-level dvc.yaml; the others are copies of it
+        # the stages of the top-level dvc.yaml; the others are made from the same template
         return [s for s in repo.index.stages if s.path_in_repo == "dvc.yaml"]
 
 
@@ -144,13 +149,17 @@ def dynamic(stage, items):
     files = [f"gradworks/models/{item['model']}.py"] if "model" in item else []
     if kind in ("train", "measure"):
         files += [f"gradworks/methods/{slot}/{item[slot[:-1]]}.py" for slot in SLOTS]
+        files.append(f"gradworks/schedules/{item.get('mixture_schedule', 'single')}.py")
     return files
 
 
 def slots_and_models(name):
     """Loaded by name: a dependency of the cells that use it, not of everything that could."""
     parent, _, file = name.rpartition("/")
-    return parent in ("gradworks/models", *(f"gradworks/methods/{s}" for s in SLOTS)) and file[:1] != "_"
+    return (
+        parent in ("gradworks/models", "gradworks/schedules", *(f"gradworks/methods/{s}" for s in SLOTS))
+        and file[:1] != "_"
+    )
 
 
 def test_dvc_knows_every_file_that_a_stage_imports():
@@ -158,7 +167,7 @@ def test_dvc_knows_every_file_that_a_stage_imports():
     wrong, used, listed = set(), {}, {}
     for stage in resolved():
         kind = stage.name.partition("@")[0]
-        needed = closure(f"components/{kind}.py", *dynamic(stage, items))
+        needed = closure(f"components/{kind}.py", *dynamic(stage, items), *(KINDS if kind in SCORE else ()))
         deps = {Path(d.def_path) for d in stage.deps}
         for name in sorted(needed):
             if not any(d == Path(name) or d in Path(name).parents for d in deps):
@@ -178,7 +187,8 @@ def test_an_entry_is_a_dependency_of_its_cells_only():
     for stage in resolved():
         kind = stage.name.partition("@")[0]
         if kind in ("train", "measure"):
-            named = {d.def_path for d in stage.deps if slots_and_models(d.def_path)} - {"gradworks/models/__init__.py"}
+            named = {d.def_path for d in stage.deps if slots_and_models(d.def_path)}
+            named -= {"gradworks/models/__init__.py", "gradworks/schedules/__init__.py"}
             assert named == set(dynamic(stage, items)), stage.name
 
 
@@ -191,12 +201,13 @@ def test_one_name_per_stage():
         assert f"-m components.{stage.name.partition('@')[0]} " in stage.cmd
 
 
-def test_pipelines_share_the_definition():
+def test_a_pipeline_has_its_files():
     for folder in sorted((ROOT / "pipelines").iterdir()):
         if folder.is_dir():
-            own = folder / "dvc.yaml"  # no link: DVC reads none at a revision (dvc gc --all-commits, dvc metrics diff)
-            assert own.read_text() == (ROOT / "dvc.yaml").read_text() and not own.is_symlink(), "gradworks cells"
-            assert {"params.yaml", "cells.yaml", "README.md"} <= {p.name for p in folder.iterdir()}, folder
+            there = {p.name for p in folder.iterdir()}
+            assert {"params.yaml", "cells.yaml", "dvc.yaml", "README.md"} <= there, folder
+            # DVC reads no link at a revision (dvc gc --all-commits, dvc metrics diff)
+            assert not (folder / "dvc.yaml").is_symlink(), folder
 
 
 @pytest.mark.parametrize("name", [n for n in tracked() if n.endswith((".py", ".sh")) or n.startswith(".ci/")])

@@ -1,0 +1,162 @@
+"""Two tasks trained together through the stages: splits, a model of two heads, predictions and scores of both."""
+
+import copy
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from gradworks import loop
+from gradworks.base import artifacts
+from gradworks.base.errors import InputError
+from tests.small import SMALL, run
+
+WORDS = {"bad": -1.0, "poor": -0.5, "fair": 0.0, "good": 0.5, "great": 1.0}
+TAKE = {"train": {}, "clean": {"size": 24}, "selection": {"size": 40}, "test": {}}
+SOURCE = {"train": "train", "clean": "validation", "selection": "validation", "test": "test"}
+
+
+def write(folder):
+    """The value of a text is the sum of its words'."""
+    draw = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for name, rows in (("train", 160), ("validation", 64), ("test", 64)):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            out = csv.writer(file)
+            out.writerow(["text", "label"])
+            for _ in range(rows):
+                words = draw.choice(list(WORDS), 5).tolist()
+                out.writerow([" ".join(words), sum(WORDS[word] for word in words)])
+
+
+def values():
+    made = copy.deepcopy(SMALL)
+    made["tasks"] = {"worth": {"kind": "regression", "texts": ["text"], "metrics": ["pearson"]}}
+    made["fetch"]["mine"] = {"from": "file:data/mine", "task": "worth"}
+    made["corrupt"]["parts"] = {
+        "worth": {split: {"from": f"mine/{SOURCE[split]}", **take} for split, take in TAKE.items()}
+    }
+    made["train"] |= {"epochs": 2}
+    made["methods"] |= {"reweight": {"weighting": "reweight"}, "apart": {"update": {"reptile": {"tasks": "different"}}}}
+    made["mixtures"] = {
+        "both": {"parts": ["nli", "worth"], "schedule": "round_robin", "select": "mean"},
+        "turned": {"parts": ["worth", "nli"], "schedule": "proportional", "select": "worth"},
+        "alone": {"parts": ["nli"]},
+        "worth": {"parts": ["worth"]},
+    }
+    return made
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder, before = tmp_path_factory.mktemp("mixture"), Path.cwd()
+    os.chdir(folder)
+    write(folder / "data/mine")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values()))
+    for source in ("synthetic", "mine"):
+        run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
+    run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
+    run("pretrain", "--encoder", "gru", "--data", "runs/fetch", "--out", "runs/pretrain/gru")
+    yield folder
+    os.chdir(before)
+
+
+def train(method, mixture=None, out="out"):
+    folder = f"{out}/{mixture}-{method}"
+    run("train", "--method", method, "--seed", 0, "--data", "runs/corrupt/noise/0", "--start", "runs/pretrain/gru",
+        "--out", f"{folder}/run", "--model", f"{folder}/model",
+        *(["--mixture", mixture] if mixture else []))  # fmt: skip
+    return Path(folder)
+
+
+def evaluate(folder):
+    run("evaluate", "--run", folder / "run", "--model", folder / "model", "--data", "runs/corrupt/noise/0",
+        "--out", folder / "evaluate", "--metrics", folder / "metrics.json")  # fmt: skip
+    return artifacts.read_json(folder / "metrics.json")
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_splits_of_the_other_task_lie_beside_those_of_the_main_one(project):
+    manifest = artifacts.check(project / "runs/corrupt/noise/0")
+    sizes = {"train": 160, "clean": 24, "selection": 40, "test": 64}
+    for split, rows in sizes.items():
+        assert artifacts.read_parquet(project / f"runs/corrupt/noise/0/parts/worth/{split}.parquet").num_rows == rows
+        assert manifest["parts"]["worth"]["splits"][split]["rows"] == rows
+    assert f"parts/worth/{split}.parquet" in manifest["files"]
+
+
+def test_the_tokenizer_has_read_both(project):
+    assert set(WORDS) <= set(artifacts.read_json(project / "runs/pretrain/gru/tokenizer.json")["model"]["vocab"])
+
+
+@pytest.mark.parametrize("method", ["erm", "dotprod", "reweight"])
+@pytest.mark.parametrize("mixture", ["both", "turned"])
+def test_two_tasks_are_trained_and_scored_together(project, method, mixture):
+    folder = train(method, mixture)
+    status = artifacts.read_json(folder / "run/status.json")
+    assert status["examples"] == 2 * (480 + 160)
+    history = artifacts.read_parquet(folder / "run/history.parquet").to_pylist()
+    chosen = "selection_mean" if mixture == "both" else "selection_worth_pearson"
+    looks = [row for row in history if row[chosen] is not None]
+    assert status["best"]["score"] == max(row[chosen] for row in looks)
+    heads = {name for name in load_file(folder / "model/model.safetensors") if name.startswith("head")}
+    assert heads == {f"heads.{task}.{part}" for task in ("nli", "worth") for part in ("weight", "bias")}
+    weights = artifacts.read_parquet(folder / "run/weights.parquet")
+    if method == "reweight":
+        assert set(weights["task"].to_pylist()) == {"nli", "worth"}
+    found = evaluate(folder)
+    assert set(found["overall"]) == {"accuracy", "log_loss"} and set(found["by"]) == {"set", "heuristic"}
+    table = artifacts.read_parquet(folder / "evaluate/parts/worth/predictions.parquet")
+    value = np.corrcoef(table["label"].to_numpy(), table["value"].to_numpy())[0, 1]
+    assert found["parts"]["worth"]["overall"]["pearson"]["value"] == pytest.approx(value)
+    assert artifacts.read_parquet(folder / "evaluate/predictions.parquet").num_rows == 160
+    assert value > 0.1  # two epochs
+
+
+@pytest.mark.parametrize("method", ["erm", "dotprod", "reweight"])
+def test_one_part_is_the_single_run_to_the_byte(project, method):
+    plain, one = train(method), train(method, "alone")
+    assert contents(plain / "run") == contents(one / "run")
+    assert contents(plain / "model") == contents(one / "model")
+    assert evaluate(plain) == evaluate(one)
+    assert contents(plain / "evaluate") == contents(one / "evaluate")
+
+
+def test_another_task_alone_is_scored_as_a_part(project):
+    found = evaluate(train("erm", "worth"))
+    assert found["overall"] == {} and found["parts"]["worth"]["overall"]["pearson"]["value"] > 0.3
+
+
+@pytest.mark.parametrize("method", ["erm", "dotprod", "reweight"])
+def test_killed_and_resumed_it_ends_with_the_same_bytes(project, method, monkeypatch):
+    whole, step = train(method, "both", out="whole"), loop.step
+    calls = []
+
+    def killed(*args, **more):
+        calls.append(1)
+        if len(calls) > 43:
+            raise KeyboardInterrupt
+        return step(*args, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "step", killed)
+        train(method, "both", out="killed")
+    resumed = train(method, "both", out="killed")
+    assert contents(whole / "run") == contents(resumed / "run")
+    assert contents(whole / "model") == contents(resumed / "model")
+
+
+def test_what_the_schedule_cannot_give_is_refused_before_training(project):
+    with pytest.raises(
+        InputError, match=r"methods\.apart: mixtures\.both\.schedule: found round_robin: the update takes"
+    ):
+        train("apart", "both")
+    with pytest.raises(InputError, match=r"mixtures\.neither"):
+        train("erm", "neither")

@@ -13,6 +13,9 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +23,18 @@ from pydantic import Field
 
 from gradworks import base
 from gradworks.base import artifacts
-from gradworks.base.cells import MethodPoint, method_point
+from gradworks.base.cells import NONE, MethodPoint, method_point
 from gradworks.base.errors import InputError
 from gradworks.telemetry import live
 
 Rate = Annotated[float, Field(gt=0)]
+
+
+class Gpu(base.Section):
+    """The section `gpu`: how many processes train together, each with a GPU of its own."""
+
+    kind: str = ""
+    count: int = Field(0, ge=0)
 
 
 class Select(base.Section):
@@ -51,16 +61,20 @@ class Train(base.Section):
     select: Select = Select()
 
 
-def method_of(params: Path, name: str, point: MethodPoint, task: Any, seed: int) -> Any:
+def method_of(
+    params: Path | base.Params, name: str, point: MethodPoint, task: Any, seed: int, world: Any = None
+) -> Any:
+    """The method of a point; `world` where several processes train together."""
     from gradworks.methods import Method
 
+    ranks = {"reduce": world.sum, "rank": world.rank, "ranks": world.size} if world and world.size > 1 else {}
     try:
-        return Method(point.objective, point.weighting, point.update, task=task, seed=seed)
+        return Method(point.objective, point.weighting, point.update, task=task, seed=seed, **ranks)
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{params}: methods.{name}: {error}") from None
 
 
-def _peak(params: Path, train: Train, model: str) -> float:
+def _peak(params: base.Params, train: Train, model: str) -> float:
     if isinstance(train.learning_rate, float | int):
         return train.learning_rate
     if model not in train.learning_rate:
@@ -96,13 +110,13 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
 class Run:
     """The cell: what its arguments and parameters ask for."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, schedule: Path | None = None) -> None:
         from gradworks.tasks import row
 
-        self.args = args
-        self.settings = base.section(args.params, "train", Train)
-        self.point = method_point(args.params, args.method, base.value(args.params, f"methods.{args.method}"))
-        self.task = row(base.value(args.params, "task"))
+        self.args, self.params = args, base.Params(args.params)
+        self.settings = self.params.section("train", Train)
+        self.point = method_point(args.params, args.method, self.params.value(f"methods.{args.method}"))
+        self.task = row(self.params.value("task"))
         artifacts.check(args.data)
         artifacts.check(args.start)
         parameters = {"train": self.settings, "method": self.point}
@@ -110,8 +124,17 @@ class Run:
         self.parameters |= {"seed": args.seed, "task": self.task.name}
         self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
         if self.point.as_long_as:
-            file = args.params.parent / "runs/schedule" / args.start.name / f"{self.point.as_long_as}.json"
-            self.longer = self.parameters["longer"] = artifacts.read_json(file)["ratio"]
+            self.longer = self.parameters["longer"] = self._ratio(schedule)
+
+    def _ratio(self, schedule: Path | None) -> float | None:
+        """The time of a step of the method that this one takes as long as, over that of plain training."""
+        where = f"{self.params}: methods.{self.args.method}.as_long_as: found {self.point.as_long_as}"
+        if schedule is None:
+            raise InputError(f"{where} and no --schedule\nexpected the file that `measure` wrote for it")
+        found = artifacts.read_json(schedule)
+        if not isinstance(found, dict) or set(found) != {"ratio"}:
+            raise InputError(f"{where} and no ratio in {schedule}\nexpected the file that `measure` wrote for it")
+        return found["ratio"]
 
     def split(self, model: Any, *names: str) -> Any:
         """The examples of some splits together."""
@@ -133,7 +156,7 @@ class Run:
         s, base = self.settings, artifacts.read_parquet(self.args.data / "train.parquet", ["id"]).num_rows
         return loop.Settings(
             batches=round(s.epochs * -(-base // s.batch) * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
-            clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
+            clean_batch=s.clean_batch, learning_rate=_peak(self.params, s, kind), weight_decay=s.weight_decay,
             warmup=s.warmup, clip=s.clip, metric=s.select.metric, better=metrics.better(s.select.metric),
             every=s.select.every, optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
@@ -152,20 +175,18 @@ class Run:
             model.requires_grad_(False).head.requires_grad_(True)
         return model
 
-    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
+    def fit(self, saved: Any, stop: base.Stopping, watch: Any, world: Any) -> tuple[Any, Any, list[str], float]:
         """The best model, the trace, the training ids, the score of the best constant prediction."""
         import torch
 
         from gradworks import loop, metrics, models
-        from gradworks.base.device import set_up
         from gradworks.tasks.heads import head
 
-        args, task = self.args, self.task
-        device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
+        args, task, device = self.args, self.task, world.device
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
-        method = method_of(args.params, args.method, self.point, head(task), args.seed)
+        method = method_of(args.params, args.method, self.point, head(task), args.seed, world)
         if not loop.steps(plan, method):
-            raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
+            raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         model = self.model(len(task.classes) if task.classes else 1).to(device)
         names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if method.clean else []}
         splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
@@ -176,7 +197,7 @@ class Run:
             return metrics.score(plan.metric, labels.numpy(), values.numpy(), task.classes).value
 
         trace = loop.fit(model, method, settings=plan, seed=args.seed, score=score, checkpoint=saved, stop=stop,
-                         name=f"train {args.method}", watch=watch, **splits)  # fmt: skip
+                         name=f"train {args.method}", watch=watch, world=world, **splits)  # fmt: skip
         if task.classes is None:
             rows = labels.mean().reshape(1, 1)
         else:  # every class alone, and their shares: the best constant for accuracy and for the log loss
@@ -184,6 +205,20 @@ class Run:
             rows = torch.cat([9.0 * torch.eye(len(shares)), shares.log()[None]])
         constants = [plan.better * (score(row.expand(len(labels), -1)) or 0.0) for row in rows]
         return model, trace, splits["train"].ids, plan.better * max(constants)
+
+
+def schedule(text: str) -> Path | None:
+    """The file of --schedule; None where it is what DVC watches anyway, because the cell trains as long as all do."""
+    return None if Path(text).name == NONE else Path(text)
+
+
+def processes(params: base.Params) -> int:
+    """How many processes are to be started in the place of this one; 0 = none."""
+    if params.value("device") == "cpu" or "LOCAL_WORLD_SIZE" in os.environ:
+        return 0  # and torch is not imported
+    from gradworks.distributed import wanted
+
+    return wanted(params.value("device"), params.optional("gpu", Gpu).count, os.environ)
 
 
 def main() -> None:
@@ -194,34 +229,71 @@ def main() -> None:
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
+    said = "file that `measure` wrote, for a method that takes `as_long_as` another; versions.json: none"
+    parser.add_argument("--schedule", type=schedule, help=said)
     args = parser.parse_args()
-    run = Run(args)
-    encoder = args.start.name if run.point.from_ is None else args.start.parent.name  # of models/…/ENCODER/SEED
-    told = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name)
+    run = Run(args, args.schedule)
+    if count := processes(run.params):
+        from gradworks import distributed
 
-    from gradworks import metrics, models
+        distributed.launch(count, "components.train", sys.argv[1:])
+    else:
+        train(run)
+
+
+def train(run: Run) -> None:
+    """Train the cell, as one of several processes or alone, and write its outputs."""
+    args = run.args
+    encoder = args.start.name if run.point.from_ is None else args.start.parent.name  # of models/…/ENCODER/SEED
+
+    from gradworks import models
     from gradworks.base import checkpoint
+    from gradworks.base.device import set_up
+    from gradworks.distributed import World
     from gradworks.loop import Stopped
     from gradworks.trace import Trace
 
-    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], run.parameters))
-    model, trace, ids, constant, ended = None, Trace(), [], 0.0, ("ok", "")
+    world = World.current(set_up(run.params.value("threads"), run.params.value("device")))
+    watch = None
+    if world.first:
+        watch = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name).step
+    parameters = run.parameters if world.size == 1 else {**run.parameters, "processes": world.size}
+    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], parameters))
+    model, trace, ids, constant, ended, left = None, Trace(), [], 0.0, ("ok", ""), False
     with base.Stopping() as stop:
         try:
             if run.longer is None:
                 ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
             elif run.point.from_ is None or (args.start / models.CONFIG).exists():
-                model, trace, ids, constant = run.fit(saved, stop, told.step)
+                model, trace, ids, constant = run.fit(saved, stop, watch, world)
             else:
                 ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
         except Stopped as reason:
-            print(reason, flush=True)
-            raise SystemExit(128 + stop.signal) from None
+            if world.first:
+                print(reason, flush=True)
+            world.close()  # after the first has written the checkpoint: where one ends, torchrun ends the others
+            raise SystemExit(128 + (stop.signal or signal.SIGTERM)) from None
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            reason = str(error).splitlines()[0] if out_of_memory(error) else world.ended()
+            if not reason:
                 raise
-            ended = ("OOM", str(error).splitlines()[0])
+            world.end(reason)
+            left = True
+            ended = ("OOM", reason)
             print(f"out of memory: {ended[1]}", flush=True)
+    if world.first:
+        _write(run, saved, model, trace, ids, ended, constant)
+    if not left:
+        world.close()
+
+
+def _write(
+    run: Run, saved: Any, model: Any, trace: Any, ids: list[str], ended: tuple[str, str], constant: float
+) -> None:
+    """All outputs of a cell; then its checkpoint goes."""
+    from gradworks import metrics, models
+
+    args = run.args
     better = metrics.better(run.settings.select.metric)
     with artifacts.atomic_folder(args.model) as folder:
         if model is not None:

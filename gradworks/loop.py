@@ -7,6 +7,7 @@ masks by (seed, batch), so a run that was killed and resumed ends bit-identical.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gradworks.base.errors import InputError
 from gradworks.base.progress import Progress
 from gradworks.data.batching import Examples, balanced, stream
+from gradworks.distributed import World
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.predict import predict
@@ -148,6 +151,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     name: str = "train",
     watch: Callable[..., None] | None = None,
+    world: World | None = None,
 ) -> Trace:
     """Train `model` in place and leave the best weights in it.
 
@@ -163,13 +167,17 @@ def fit(
         watch: told of every step, also of one that is not finite: the method's report, and by name its `examples`,
             `seconds` (of the wall, without looks at the selection split), `loss`, `learning_rate`, `gradient_norm`. It
             must change nothing.
+        world: this process among several, of which the method knows; all of them end with the same.
 
     Returns:
         The trace. `diverged` is not empty when a loss or gradient was not finite: the weights are then the best before.
 
     Raises:
-        Stopped: see `stop`.
+        Stopped: see `stop`, on any rank.
+        InputError: the processes cannot share a batch evenly, or the model has buffers that move.
     """
+    world = world or World()
+    settings = shared(settings, world)
     total, consumed = steps(settings, method), method.batches
     groups = parameter_groups(model, settings.weight_decay)
     optimizer = getattr(torch.optim, settings.optimizer)(groups, lr=settings.learning_rate)
@@ -180,10 +188,11 @@ def fit(
         optimizer.load_state_dict(saved["optimizer"])
         method.load_state_dict(saved["method"])
         trace, best = Trace(**saved["trace"]), saved["best"]
-        print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
+        if world.first:
+            print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
 
     def save() -> None:
-        if checkpoint:
+        if checkpoint and world.first:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "method": method.state_dict()}
             checkpoint.save({**state, "trace": trace.state_dict(), "best": best})
 
@@ -193,7 +202,8 @@ def fit(
     cleans = balanced(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
     marks, told = _marks(total, settings.every), set()
     floor = -settings.better * math.inf
-    with Progress(name, total, "step", start=trace.step) as bar:
+    still = Still(model, world)
+    with Progress(name, total, "step", start=trace.step) if world.first else contextlib.nullcontext() as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()
             drawn = draw(batches, consumed, settings.micro)
@@ -202,15 +212,18 @@ def fit(
                 rate=settings.learning_rate * linear(trace.step, total, settings.warmup), largest=settings.clip,
                 bf16=settings.bf16,
             )  # fmt: skip
+            still.check()
             report, loss = made.report, made.loss
             figures = {"loss": loss, "learning_rate": made.rate, "gradient_norm": made.norm}
             if made.finite:
                 trace.note(report, drawn, rows, **figures)
                 for one in set(trace.without_weight(len(train.ids))) - told:
                     told.add(one)
-                    print(
-                        f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py", flush=True
-                    )
+                    if world.first:
+                        print(
+                            f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py",
+                            flush=True,
+                        )
             else:
                 term = f", a term of {report.log['term']:.3g} times the gradient" if "term" in report.log else ""
                 trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {made.norm:.3g}{term}"
@@ -219,7 +232,8 @@ def fit(
                 watch(report, examples=count, seconds=time.perf_counter() - began, **figures)
             if trace.diverged:
                 break
-            bar.advance(loss=loss)
+            if bar:
+                bar.advance(loss=loss)
             if trace.step in marks:
                 value = score(predict(model, selection))
                 trace.history[-1][f"selection_{settings.metric}"] = value
@@ -227,12 +241,43 @@ def fit(
                     trace.best = {"step": trace.step, "score": value}
                     best = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
                 save()
-            if stop():
+            if world.any(stop()):
                 save()
                 raise Stopped(f"{name}: stopped after step {trace.step} of {total}; the next run goes on from there")
     if best:
         model.load_state_dict(best)
     return trace
+
+
+def shared(settings: Settings, world: World) -> Settings:
+    """Settings under which the ranks share each whole batch evenly: a micro-batch each where nothing is said.
+
+    Raises:
+        InputError: the micro-batches of a batch do not divide evenly.
+    """
+    if world.size == 1:
+        return settings
+    micro = settings.micro or -(-settings.batch // world.size)
+    parts = -(-settings.batch // micro)
+    if parts % world.size:
+        raise InputError(
+            f"train.micro_batch: found {micro}, which makes {parts} of a batch of {settings.batch}\n"
+            f"expected as many for each of {world.size} processes, as {-(-settings.batch // world.size)} would make"
+        )
+    return dataclasses.replace(settings, micro=micro)
+
+
+class Still:
+    """Several ranks would each move buffers (running statistics) by their own micro-batches: refused."""
+
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self._buffers = {name: (t, t._version) for name, t in model.named_buffers()} if world.size > 1 else {}
+
+    def check(self) -> None:
+        """Raises InputError that names a buffer that has moved."""
+        for name, (buffer, before) in self._buffers.items():
+            if buffer._version != before:
+                raise InputError(f"model: buffer {name} moves in a forward pass\nexpected one process: gpu.count: 1")
 
 
 def draw(source: Iterator[Batch], count: int, micro: int | None) -> list[list[Batch]]:

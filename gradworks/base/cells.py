@@ -144,7 +144,8 @@ def _train(
                 "path": path,
                 "start": _start(params, points, cell),
                 "model": values["pretrain"][encoder].get("model"),
-                "schedule": _schedule(params, points, method, encoder, here),
+                "schedule": (schedule := _schedule(params, points, method, encoder, here)),
+                "times": shlex.quote(schedule),  # as a shell takes it
                 **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
             }
     for key, cell in cells.items():
@@ -188,7 +189,7 @@ def _measure(
     made: dict[str, dict[str, Any]] = {}
     for cell in cells.values():
         if points[cell["method"]].as_long_as is None:  # its steps are those of another method
-            item = {key: value for key, value in cell.items() if key not in ("path", "schedule")}
+            item = {key: value for key, value in cell.items() if key not in ("path", "schedule", "times")}
             key = f"{cell['encoder']}-{cell['method']}"
             first = made.setdefault(key, item)
             if first["method"] != cell["method"]:

@@ -167,7 +167,7 @@ def torchrun(count: int, module: str, arguments: Sequence[str]) -> None:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes have said what is wrong
     try:
-        run.run(run.parse_args(["--standalone", "--nproc-per-node", str(count), "-m", module, *arguments]))
+        run.run(run.parse_args(["--standalone", "--nproc-per-node", str(count), "-m", "--", module, *arguments]))
     except ChildFailedError as error:
         code = min(error.failures.values(), key=lambda one: one.timestamp).exitcode
         raise SystemExit(code if code > 0 else 128 - code) from None

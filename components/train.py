@@ -13,6 +13,9 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +31,13 @@ if TYPE_CHECKING:
     from gradworks.selection import Looks
 
 Rate = Annotated[float, Field(gt=0)]
+
+
+class Gpu(base.Section):
+    """The section `gpu`: how many processes train together, each with a GPU of its own."""
+
+    kind: str = ""
+    count: int = Field(0, ge=0)
 
 
 class Select(base.Section):
@@ -54,18 +64,26 @@ class Train(base.Section):
     select: Select = Select()
 
 
-def method_of(params: Path, name: str, point: MethodPoint, task: Any, seed: int) -> Any:
-    """The method of a point; `task`: the kind of the one task, or kinds by task name."""
+def method_of(
+    params: Path | base.Params, name: str, point: MethodPoint, task: Any, seed: int, world: Any = None
+) -> Any:
+    """The method of a point.
+
+    Args:
+        task: the kind of the one task, or kinds by task name.
+        world: where several processes train together.
+    """
     from gradworks.methods import Method
 
     given = {"tasks": task} if isinstance(task, dict) else {"task": task}
+    ranks = {"reduce": world.sum, "rank": world.rank, "ranks": world.size} if world and world.size > 1 else {}
     try:
-        return Method(point.objective, point.weighting, point.update, **given, seed=seed)
+        return Method(point.objective, point.weighting, point.update, **given, seed=seed, **ranks)
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{params}: methods.{name}: {error}") from None
 
 
-def _peak(params: Path, train: Train, model: str) -> float:
+def _peak(params: base.Params, train: Train, model: str) -> float:
     if isinstance(train.learning_rate, float | int):
         return train.learning_rate
     if model not in train.learning_rate:
@@ -109,13 +127,13 @@ def _mixture(args: argparse.Namespace, task: str) -> grid.Mixture:
 class Run:
     """The cell: what its arguments and parameters ask for."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, schedule: Path | None = None) -> None:
         from gradworks import tasks
 
-        self.args = args
-        self.settings = base.section(args.params, "train", Train)
-        self.point = method_point(args.params, args.method, base.value(args.params, f"methods.{args.method}"))
-        self.main = base.value(args.params, "task")
+        self.args, self.params = args, base.Params(args.params)
+        self.settings = self.params.section("train", Train)
+        self.point = method_point(args.params, args.method, self.params.value(f"methods.{args.method}"))
+        self.main = self.params.value("task")
         self.mixed = _mixture(args, self.main)
         self.kinds = {name: tasks.of(args.params, name) for name in self.mixed.parts}
         self.task = self.kinds[self.main if self.main in self.kinds else self.mixed.parts[0]]
@@ -130,8 +148,17 @@ class Run:
             self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen}
         self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
         if self.point.as_long_as:
-            file = args.params.parent / "runs/schedule" / args.start.name / f"{self.point.as_long_as}.json"
-            self.longer = self.parameters["longer"] = artifacts.read_json(file)["ratio"]
+            self.longer = self.parameters["longer"] = self._ratio(schedule)
+
+    def _ratio(self, schedule: Path | None) -> float | None:
+        """The time of a step of the method that this one takes as long as, over that of plain training."""
+        where = f"{self.params}: methods.{self.args.method}.as_long_as: found {self.point.as_long_as}"
+        if schedule is None:
+            raise InputError(f"{where} and no --schedule\nexpected the file that `measure` wrote for it")
+        found = artifacts.read_json(schedule)
+        if not isinstance(found, dict) or set(found) != {"ratio"}:
+            raise InputError(f"{where} and no ratio in {schedule}\nexpected the file that `measure` wrote for it")
+        return found["ratio"]
 
     def _looks(self) -> Looks:
         """How the best model is chosen: `train.select.metric` of the project's task, the main metric of others."""
@@ -171,7 +198,7 @@ class Run:
         epoch = sum(-(-artifacts.read_parquet(file, ["id"]).num_rows // s.batch) for file in files)
         return loop.Settings(
             batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
-            clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
+            clean_batch=s.clean_batch, learning_rate=_peak(self.params, s, kind), weight_decay=s.weight_decay,
             warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
@@ -180,20 +207,21 @@ class Run:
         """What is trained on; `train_on`: other splits than the method's."""
         from gradworks.data.mixture import Mixture, Part
 
-        names = {"train": train_on or self.point.train_on, "selection": ["selection"], "clean": ["clean"] if clean else []}
+        names = {"train": train_on or self.point.train_on, "selection": ["selection"]}
+        names["clean"] = ["clean"] if clean else []
         parts = {
             task: Part(**{k: self.split(model, *v, task=task).to(device) for k, v in names.items() if v})
             for task in self.kinds
         }
         return Mixture(parts, self.mixed.chosen)
 
-    def method(self) -> Any:
+    def method(self, world: Any = None) -> Any:
         """Refused in words where an entry does not fit, or the schedule cannot give the update what it needs."""
         from gradworks import schedules
 
         args, several = self.args, len(self.kinds) > 1
         task = dict(self.kinds) if several else self.task
-        made = method_of(args.params, args.method, self.point, task, args.seed)
+        made = method_of(args.params, args.method, self.point, task, args.seed, world)
         where = f"{args.params}: methods.{args.method}" + (f": mixtures.{args.mixture}.schedule" if several else "")
         schedules.check(self.mixed.chosen, made.needs, list(self.kinds), where)
         return made
@@ -214,18 +242,18 @@ class Run:
             models.train_head_only(model)
         return model
 
-    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[tuple[str, str]], float]:
+    def fit(
+        self, saved: Any, stop: base.Stopping, watch: Any, world: Any
+    ) -> tuple[Any, Any, list[tuple[str, str]], float]:
         """The best model, the trace, task and id of each training row, the score of the best constant prediction."""
         from gradworks import loop, models
-        from gradworks.base.device import set_up
         from gradworks.predict import predict
 
-        args = self.args
-        device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
+        args, device = self.args, world.device
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
-        method = self.method()
+        method = self.method(world)
         if not loop.steps(plan, method):
-            raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
+            raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         model = self.model().to(device)
         mixture = self.mixture(model, method.clean, device)
         selection = {name: part.selection for name, part in mixture.parts.items()}
@@ -236,8 +264,22 @@ class Run:
             return self.looks.scores(labels, answers)
 
         trace = loop.fit(model, method, mixture, settings=plan, seed=args.seed, score=look, checkpoint=saved,
-                         stop=stop, name=f"train {args.method}", watch=watch)  # fmt: skip
+                         stop=stop, name=f"train {args.method}", watch=watch, world=world)  # fmt: skip
         return model, trace, mixture.rows(), self.looks.constant(labels)
+
+
+def schedule(text: str) -> Path | None:
+    """The file of --schedule; None where it is what DVC watches anyway, because the cell trains as long as all do."""
+    return None if Path(text).name == grid.ALWAYS_PRESENT else Path(text)
+
+
+def processes(params: base.Params) -> int:
+    """How many processes are to be started in the place of this one; 0 = none."""
+    if params.value("device") == "cpu" or "LOCAL_WORLD_SIZE" in os.environ:
+        return 0  # and torch is not imported
+    from gradworks.distributed import wanted
+
+    return wanted(params.value("device"), params.optional("gpu", Gpu).count, os.environ)
 
 
 def main() -> None:
@@ -249,34 +291,71 @@ def main() -> None:
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
+    said = "file that `measure` wrote, for a method that takes `as_long_as` another; versions.json: none"
+    parser.add_argument("--schedule", type=schedule, help=said)
     args = parser.parse_args()
-    run = Run(args)
+    run = Run(args, args.schedule)
+    if count := processes(run.params):
+        from gradworks import distributed
+
+        distributed.launch(count, "components.train", sys.argv[1:])
+    else:
+        train(run)
+
+
+def train(run: Run) -> None:
+    """Train the cell, as one of several processes or alone, and write its outputs."""
+    args = run.args
     encoder = args.start.name if run.point.from_ is None else args.start.parent.name  # of models/…/ENCODER/SEED
-    told = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name)
 
     from gradworks import models
     from gradworks.base import checkpoint
+    from gradworks.base.device import set_up
+    from gradworks.distributed import World
     from gradworks.loop import Stopped
     from gradworks.trace import Trace
 
-    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], run.parameters))
-    model, trace, rows, constant, ended = None, Trace(), [], 0.0, ("ok", "")
+    world = World.current(set_up(run.params.value("threads"), run.params.value("device")))
+    watch = None
+    if world.first:
+        watch = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name).step
+    parameters = run.parameters if world.size == 1 else {**run.parameters, "processes": world.size}
+    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], parameters))
+    model, trace, rows, constant, ended, left = None, Trace(), [], 0.0, ("ok", ""), False
     with base.Stopping() as stop:
         try:
             if run.longer is None:
                 ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
             elif run.point.from_ is None or (args.start / models.CONFIG).exists():
-                model, trace, rows, constant = run.fit(saved, stop, told.step)
+                model, trace, rows, constant = run.fit(saved, stop, watch, world)
             else:
                 ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
         except Stopped as reason:
-            print(reason, flush=True)
-            raise SystemExit(128 + stop.signal) from None
+            if world.first:
+                print(reason, flush=True)
+            world.close()  # after the first has written the checkpoint: where one ends, torchrun ends the others
+            raise SystemExit(128 + (stop.signal or signal.SIGTERM)) from None
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            reason = str(error).splitlines()[0] if out_of_memory(error) else world.ended()
+            if not reason:
                 raise
-            ended = ("OOM", str(error).splitlines()[0])
+            world.end(reason)
+            left = True
+            ended = ("OOM", reason)
             print(f"out of memory: {ended[1]}", flush=True)
+    if world.first:
+        _write(run, saved, model, trace, rows, ended, constant)
+    if not left:
+        world.close()
+
+
+def _write(
+    run: Run, saved: Any, model: Any, trace: Any, rows: list[tuple[str, str]], ended: tuple[str, str], constant: float
+) -> None:
+    """All outputs of a cell; then its checkpoint goes."""
+    from gradworks import models
+
+    args = run.args
     with artifacts.atomic_folder(args.model) as folder:
         if model is not None:
             models.save(model, folder)

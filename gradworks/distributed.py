@@ -6,18 +6,22 @@ process with m micro-batches, bit for bit. One process is a World of size 1.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gradworks.base.device import ASKED
 from gradworks.base.errors import InputError
 
 T = TypeVar("T")
+_LONGEST = timedelta(hours=1)  # that a rank waits for another: the first writes all outputs
 _CHUNK = 2**24  # elements of one message where sums are made here: bounds the copies of the other ranks' tensors
 
 
@@ -31,6 +35,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: dist.Store | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def current(cls, device: torch.device | str = "cpu") -> World:
@@ -41,9 +46,18 @@ class World:
         """
         rank, size = place(os.environ)
         device = torch.device(device)
-        if size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
-        return cls(rank, size, device)
+        if size == 1:
+            return cls(device=device)
+        if device.type == "cuda":
+            local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if local >= there:
+                raise InputError(f"{size} processes: found {there} GPUs\nexpected one for each process")
+            torch.cuda.set_device(local)
+            device = torch.device("cuda", local)
+        store, _, _ = next(dist.rendezvous("env://", rank, size))
+        group = dist.PrefixStore("group", store)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=group, rank=rank, world_size=size)
+        return cls(rank, size, device, store)
 
     @property
     def first(self) -> bool:
@@ -83,9 +97,20 @@ class World:
         self.sum([found := torch.tensor(float(flag), device=self.device)])
         return bool(found > 0)
 
+    def end(self, reason: str) -> None:
+        """Say why this rank goes before the others, whose next message to it fails."""
+        if self.store is not None:
+            self.store.set("ended", reason)
+
+    def ended(self) -> str:
+        """Why another rank has gone; empty where none said so."""
+        return self.store.get("ended").decode() if self.store is not None and self.store.check(["ended"]) else ""
+
     def close(self) -> None:
-        """Leave the group; nothing in a World of size 1."""
-        if self.size > 1 and dist.is_initialized():
+        """Leave the group when all ranks do: what one still waits for would fail if another had gone."""
+        if self.store is not None:
+            self.store.set(f"closed {self.rank}", "")
+            self.store.wait([f"closed {rank}" for rank in range(self.size)], _LONGEST)
             dist.destroy_process_group()
 
 
@@ -107,3 +132,44 @@ def place(environment: Mapping[str, str]) -> tuple[int, int]:
             "expected all on one node: several nodes are not supported"
         )
     return int(rank), int(size)
+
+
+def wanted(device: str, count: int, environment: Mapping[str, str]) -> int:
+    """How many processes this one should start instead of training itself; 0 = none.
+
+    As many as a pod asked the cluster for GPUs, or on a machine with `device: cuda` as `gpu.count` says; `auto` there
+    takes one. What torchrun has started starts none.
+    """
+    if device == "cpu" or "LOCAL_WORLD_SIZE" in environment:
+        return 0
+    asked = environment.get(ASKED) or (str(count) if device == "cuda" else "1")
+    return int(asked) if int(asked) > 1 else 0
+
+
+def launch(count: int, module: str, arguments: Sequence[str]) -> None:
+    """Run `python -m module` as `count` processes of this machine, each with a GPU of its own, to their end.
+
+    Raises:
+        InputError: torch sees fewer GPUs.
+        SystemExit: a process failed, with its code; or this one was asked to stop, and they have stopped.
+    """
+    there = torch.cuda.device_count()
+    if there < count:
+        raise InputError(f"gpu.count: found {count}, but torch sees {there} GPUs\nexpected one for each process")
+    torchrun(count, module, arguments)
+
+
+def torchrun(count: int, module: str, arguments: Sequence[str]) -> None:
+    """`torchrun --standalone`, whose errors are those of the processes."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes have said what is wrong
+    try:
+        run.run(run.parse_args(["--standalone", "--nproc-per-node", str(count), "-m", "--", module, *arguments]))
+    except ChildFailedError as error:
+        code = min(error.failures.values(), key=lambda one: one.timestamp).exitcode
+        raise SystemExit(code if code > 0 else 128 - code) from None
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None

@@ -7,6 +7,7 @@ masks by (seed, batch), so a run that was killed and resumed ends bit-identical.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gradworks.base.errors import InputError
 from gradworks.base.progress import Progress
+from gradworks.distributed import World
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.spec import Batch, Drawn, StepReport
@@ -143,6 +146,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     name: str = "train",
     watch: Callable[..., None] | None = None,
+    world: World | None = None,
 ) -> Trace:
     """Train `model` in place and leave the best weights in it.
 
@@ -159,14 +163,18 @@ def fit(
         watch: told of every step, also of one that is not finite: the method's report, and by name its `examples`,
             `seconds` (of the wall, without looks at the selection split), `loss`, `learning_rate`, `gradient_norm`. It
             must change nothing.
+        world: this process among several, of which the method knows; all of them end with the same.
 
     Returns:
         The trace. `diverged` is not empty when a loss or gradient was not finite: the weights are then the best before.
 
     Raises:
-        Stopped: see `stop`.
-        InputError: the mixture's schedule cannot give the method what it needs.
+        Stopped: see `stop`, on any rank.
+        InputError: the mixture's schedule cannot give the method what it needs; the processes cannot share a batch
+            evenly, or the model has buffers that move.
     """
+    world = world or World()
+    settings = shared(settings, world)
     total = steps(settings, method)
     draws = mixture.draws(method.needs, settings.batch, settings.clean_batch if method.clean else None, seed)
     groups = parameter_groups(model, settings.weight_decay)
@@ -179,10 +187,11 @@ def fit(
         method.load_state_dict(saved["method"])
         draws.load_state_dict(saved["mixture"])
         trace, best = Trace(**saved["trace"]), saved["best"]
-        print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
+        if world.first:
+            print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
 
     def save() -> None:
-        if checkpoint:
+        if checkpoint and world.first:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "method": method.state_dict()}
             checkpoint.save({**state, "mixture": draws.state_dict(), "trace": trace.state_dict(), "best": best})
 
@@ -190,7 +199,8 @@ def fit(
     rows = {key: row for row, key in enumerate(mixture.rows())}
     marks, told = _marks(total, settings.every), set()
     floor = -settings.better * math.inf
-    with Progress(name, total, "step", start=trace.step) as bar:
+    still = Still(model, world)
+    with Progress(name, total, "step", start=trace.step) if world.first else contextlib.nullcontext() as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()
             drawn, clean = (cut(batches, settings.micro) for batches in draws.step(trace.step))
@@ -199,15 +209,18 @@ def fit(
                 rate=settings.learning_rate * linear(trace.step, total, settings.warmup), largest=settings.clip,
                 bf16=settings.bf16,
             )  # fmt: skip
+            still.check()
             report, loss = made.report, made.loss
             figures = {"loss": loss, "learning_rate": made.rate, "gradient_norm": made.norm}
             if made.finite:
                 trace.note(report, drawn, rows, **figures)
                 for one in set(trace.without_weight(len(rows))) - told:
                     told.add(one)
-                    print(
-                        f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py", flush=True
-                    )
+                    if world.first:
+                        print(
+                            f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py",
+                            flush=True,
+                        )
             else:
                 term = f", a term of {report.log['term']:.3g} times the gradient" if "term" in report.log else ""
                 trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {made.norm:.3g}{term}"
@@ -216,7 +229,8 @@ def fit(
                 watch(report, examples=count, seconds=time.perf_counter() - began, **figures)
             if trace.diverged:
                 break
-            bar.advance(loss=loss)
+            if bar:
+                bar.advance(loss=loss)
             if trace.step in marks:
                 scores = score(model)
                 trace.history[-1] |= {f"selection_{key}": one for key, one in scores.items()}
@@ -225,10 +239,10 @@ def fit(
                     trace.best = {"step": trace.step, "score": value}
                     best = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
                 save()
-            if stop():
+            if world.any(stop()):
                 save()
                 raise Stopped(f"{name}: stopped after step {trace.step} of {total}; the next run goes on from there")
-    for update, share in trace.inaccurate().items():
+    for update, share in trace.inaccurate().items() if world.first else ():
         print(
             f"{name}: {update}'s term was inaccurate (> 10 %) in {share:.1%} of steps, see methods/updates/{update}.py",
             flush=True,
@@ -241,6 +255,37 @@ def fit(
 def cut(batches: Sequence[Batch], micro: int | None) -> list[list[Batch]]:
     """Each batch as its micro-batches of at most `micro` examples."""
     return [_split(batch, micro) for batch in batches]
+
+
+def shared(settings: Settings, world: World) -> Settings:
+    """Settings under which the ranks share each whole batch evenly: a micro-batch each where nothing is said.
+
+    Raises:
+        InputError: the micro-batches of a batch do not divide evenly.
+    """
+    if world.size == 1:
+        return settings
+    micro = settings.micro or -(-settings.batch // world.size)
+    parts = -(-settings.batch // micro)
+    if parts % world.size:
+        raise InputError(
+            f"train.micro_batch: found {micro}, which makes {parts} of a batch of {settings.batch}\n"
+            f"expected as many for each of {world.size} processes, as {-(-settings.batch // world.size)} would make"
+        )
+    return dataclasses.replace(settings, micro=micro)
+
+
+class Still:
+    """Several ranks would each move buffers (running statistics) by their own micro-batches: refused."""
+
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self._buffers = {name: (t, t._version) for name, t in model.named_buffers()} if world.size > 1 else {}
+
+    def check(self) -> None:
+        """Raises InputError that names a buffer that has moved."""
+        for name, (buffer, before) in self._buffers.items():
+            if buffer._version != before:
+                raise InputError(f"model: buffer {name} moves in a forward pass\nexpected one process: gpu.count: 1")
 
 
 def clip(model: nn.Module, largest: float | None) -> float:

@@ -228,6 +228,9 @@ class Visit(Protocol):
         Over all micro-batches and ranks; two forward passes without a graph, same masks. For calibration.
         """
 
+    def largest(self) -> AbstractContextManager[Pass]:
+        """The largest micro-batch of this rank, for work on one of a batch: of all ranks, it counts once."""
+
     def clean_gradient(self) -> list[Tensor]:
         """Mean supervised gradient of this batch's clean batch at this point, over all its micro-batches and ranks.
 

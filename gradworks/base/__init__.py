@@ -87,37 +87,65 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return values
 
 
+class Params:
+    """A params file, read once.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.values = path, read_yaml(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def value(self, key: str) -> Any:
+        """What is under a dotted key (`pretrain.gru.model`). Raises InputError where nothing is."""
+        found: Any = self.values
+        walked = []
+        for part in key.split("."):
+            if not isinstance(found, dict) or part not in found:
+                near = ", ".join(map(str, found)) if isinstance(found, dict) else repr(found)
+                raise InputError(f"{self}: no key {'.'.join([*walked, part])!r}\nfound: {near}")
+            found = found[part]
+            walked.append(part)
+        return found
+
+    def section(self, key: str, model: type[T]) -> T:
+        """One section, validated.
+
+        Args:
+            key: dotted key of the section.
+            model: the pydantic model of the section.
+
+        Raises:
+            InputError: the section is missing, a key is unknown, a type is wrong, a value is impossible.
+        """
+        found = self.value(key)
+        return validate({} if found is None else found, model, f"{self}: {key}")
+
+    def optional(self, key: str, model: type[T]) -> T:
+        """`section`, or the defaults of the model where the file has none."""
+        return self.section(key, model) if key in self.values else validate({}, model, f"{self}: {key}")
+
+
 def value(path: Path, key: str) -> Any:
-    """What stands under a dotted key (`pretrain.gru.model`) of a params file. Raises InputError when nothing does."""
-    found: Any = read_yaml(path)
-    walked = []
-    for part in key.split("."):
-        if not isinstance(found, dict) or part not in found:
-            near = ", ".join(map(str, found)) if isinstance(found, dict) else repr(found)
-            raise InputError(f"{path}: no key {'.'.join([*walked, part])!r}\nfound: {near}")
-        found = found[part]
-        walked.append(part)
-    return found
+    """`Params.value`."""
+    return Params(path).value(key)
 
 
 def section(path: Path, key: str, model: type[T]) -> T:
-    """One section of a params file, validated.
-
-    Args:
-        path: the params file.
-        key: dotted key of the section.
-        model: the pydantic model of the section.
-
-    Raises:
-        InputError: the section is missing, a key is unknown, a type is wrong, a value is impossible.
-    """
-    found = value(path, key)
-    return validate({} if found is None else found, model, f"{path}: {key}")
+    """`Params.section`."""
+    return Params(path).section(key, model)
 
 
 def optional(path: Path, key: str, model: type[T]) -> T:
-    """`section`, or what holds where the file has none: the defaults of the model."""
-    return section(path, key, model) if key in read_yaml(path) else validate({}, model, f"{path}: {key}")
+    """`Params.optional`."""
+    return Params(path).optional(key, model)
 
 
 def validate(value: Any, model: type[T], where: str) -> T:

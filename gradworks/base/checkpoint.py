@@ -77,7 +77,7 @@ class Checkpoint:
         from safetensors import SafetensorError, safe_open
 
         for left in self.path.parent.glob(".*"):  # of a kill in the middle of save
-            left.unlink()
+            left.unlink(missing_ok=True)
         if not self.path.exists():
             return None
         try:

@@ -7,6 +7,7 @@ method only. So the grid is written out, into cells.yaml (`cells`).
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -169,7 +170,8 @@ def _train(
             "path": path,
             "start": _start(params, points, named),
             "model": values["pretrain"][encoder].get("model"),
-            "schedule": _schedule(params, points, method, f"{here}runs/schedule/{folder}"),
+            "schedule": (schedule := _schedule(params, points, method, f"{here}runs/schedule/{folder}")),
+            "times": shlex.quote(schedule),  # as a shell takes it
             **({"mixture_schedule": mixed[cell["mixture"]].chosen} if mixed else {}),
             **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
         }
@@ -220,7 +222,7 @@ def _measure(
     axes = ("mixture", "encoder", "method") if several else ("encoder", "method")
     for cell in cells.values():
         if points[cell["method"]].as_long_as is None:  # its steps are those of another method
-            item = {key: value for key, value in cell.items() if key not in ("path", "schedule")}
+            item = {key: value for key, value in cell.items() if key not in ("path", "schedule", "times")}
             key = "-".join(cell[axis] for axis in axes)
             first = made.setdefault(key, item)
             if any(first[axis] != cell[axis] for axis in axes):

@@ -227,7 +227,8 @@ def test_a_phase_without_a_model_to_start_from_is_not_measured(project):
 
 
 def longer(out):
-    run("train", "--method", "long", "--seed", 0, "--data", DATA, "--start", START, "--out", out, "--model", f"{out}-m")
+    run("train", "--method", "long", "--seed", 0, "--data", DATA, "--start", START, "--out", out, "--model", f"{out}-m",
+        "--schedule", "runs/schedule/gru/dotprod.json")  # fmt: skip
 
 
 def test_a_run_for_as_long_has_so_many_times_the_steps(project):

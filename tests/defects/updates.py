@@ -100,7 +100,7 @@ ROWS = (
      'tests/methods/test_distance.py::test_a_term_out_of_all_bounds_is_not_finite'),
     ('gradworks/methods/updates/grad_norm_penalty.py', 'passes.log["finite"] = 0.0', 'pass',
      'tests/methods/test_distance.py::test_a_term_out_of_all_bounds_is_not_finite'),
-    ('gradworks/methods/_shared/method.py', 'and log.get("finite", 1.0) == 1)', ')',
+    ('gradworks/methods/_shared/report.py', 'and log.get("finite", 1.0) == 1)', ')',
      'tests/methods/test_distance.py::test_a_term_out_of_all_bounds_is_not_finite'),
     ('gradworks/methods/updates/dotprod.py', 'limit: float | None = 0.5', 'limit: float | None = None',
      'tests/methods/test_dotprod_options.py::test_the_default_trains_a_fresh_bert_which_the_papers_form_does_not'),

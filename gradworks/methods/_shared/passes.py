@@ -202,9 +202,20 @@ class FirstVisit:
         change, size, count = shared[0].tolist()
         return (change / count) ** 0.5, (size / count) ** 0.5
 
+    @contextlib.contextmanager
+    def largest(self) -> Iterator[MicroBatch]:
+        here = max(self.passes, key=lambda one: len(one.batch.mass))
+        ranks, meter = self._step.ranks, self._step.meter
+        sizes = ranks.gather_values([len(one.batch.mass) for one in self.passes], here.batch.mass.device)
+        before, number = meter.thirds, ranks.number(self.passes.index(here), len(self.passes))
+        yield here
+        if ranks.together and number != sizes.index(max(sizes)):
+            meter.thirds = before
+
     def clean_gradient(self) -> list[Tensor]:
         step, index = self._step, self.passes[0].index
         alone = step.clean_ranks.alone and len(self._clean) == 1
+        before, repeats = step.meter.thirds, step.clean_ranks.alone and step.ranks.together and step.ranks.rank > 0
         total, mass = [], None
         for k, batch in enumerate(self._clean):
             masks = step.masks("clean", index, k, len(self._clean))
@@ -214,6 +225,8 @@ class FirstVisit:
         if not alone:
             step.clean_ranks([*total, mass])
             divide_(total, mass)
+        if repeats:  # another rank's work, which counts once
+            step.meter.thirds = before
         return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
 
 

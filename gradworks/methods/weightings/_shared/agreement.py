@@ -73,12 +73,12 @@ def examine(ghost: Ghost, visit: Visit) -> None:
     Raises:
         NotCovered: ghost cannot serve this model on some rank.
     """
-    here = max(visit.passes, key=lambda one: len(one.batch.mass))
-    try:
-        _exact(ghost, here)
-        found = None
-    except NotCovered as error:
-        found = error
+    with visit.largest() as here:
+        try:
+            _exact(ghost, here)
+            found = None
+        except NotCovered as error:
+            found = error
     failed = torch.tensor(float(found is not None), device=here.parameters[0].device)
     visit.reduce([failed])  # all ranks decide alike
     if found is not None:

@@ -29,8 +29,8 @@ from pydantic import Field, field_validator
 from components.train import Run, method_of, out_of_memory
 from gradworks import base
 from gradworks.base import artifacts
-from gradworks.base.cells import entry_options
 from gradworks.base.errors import InputError
+from gradworks.base.points import entry_options
 from gradworks.cost import hardware
 from gradworks.telemetry import live
 

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from gradworks import base
 from gradworks.base import artifacts
-from gradworks.base.cells import MethodPoint, method_point
 from gradworks.base.errors import InputError
+from gradworks.base.points import MethodPoint, method_point
 from gradworks.telemetry import live
 
 Rate = Annotated[float, Field(gt=0)]
@@ -149,7 +149,7 @@ class Run:
             if self.point.reinitialise:
                 models.fresh_head(model, self.args.seed)
         if self.point.trainable == "head":
-            model.requires_grad_(False).head.requires_grad_(True)
+            models.train_head_only(model)
         return model
 
     def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:

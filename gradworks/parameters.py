@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gradworks import tasks
-from gradworks.base import Section, cells, fresh_yaml, validate, words
+from gradworks.base import Section, cells, fresh_yaml, grid, points, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
 from gradworks.base.place import place
@@ -68,7 +68,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
     top, _ = place(params, values)
     one = validate({name: values[name] for name in _Surroundings.model_fields}, _Surroundings, f"{params}:")
     task = _task(params, values, one.task, "task")
-    cells.check_names(params, values)
+    grid.check_names(params, values)
     _importable(top)
     for key in ("fetch", "corrupt.splits", "corrupt.conditions", "pretrain"):
         section = at(values, key)
@@ -81,7 +81,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
     _train(params, values, task, kinds, drawn)
     validate(_given(values, "measure"), _program("measure").Measure, f"{params}: measure")
     _figures(params, values, task, sources[drawn.splits.test.from_.split("/")[0]].kind == "synthetic")
-    made = cells.expand(params, values)
+    made = grid.expand(params, values)
     _grid(params, values, made, kinds)
     _data(params, values, top, sources, drawn, data)
 
@@ -189,9 +189,9 @@ def _methods(params: Path, values: Mapping[str, Any], task: Kind) -> None:
     from gradworks.methods._shared import entries
 
     for name, given in values["methods"].items():
-        point = cells.method_point(params, name, given)
+        point = points.method_point(params, name, given)
         for slot in ("objective", "weighting", "update"):
-            chosen = cells.entry_name(getattr(point, slot))
+            chosen = points.entry_name(getattr(point, slot))
             if chosen not in (known := entries.names(slot)):
                 raise InputError(words.unknown(f"{params}: methods.{name}.{slot}", chosen, known))
         _program("train").method_of(params, name, point, task, 0)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gradworks import done, parameters, report
-from gradworks.base import cells, read_yaml
+from gradworks.base import cells, grid, read_yaml
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.cost import hardware
@@ -242,7 +242,7 @@ def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
         _together(shared, jobs, log, watch)
         # what starts from another cell's model comes after all that do not; one that trains for as long as was measured
         # comes last
-        plain = [name for name in names if each["train"][name]["schedule"] == cells.NONE]
+        plain = [name for name in names if each["train"][name]["schedule"] == grid.ALWAYS_PRESENT]
         first = [name for name in plain if not each["train"][name]["start"].startswith("models/")]
         then = [name for name in plain if name not in first]
         for some, measured in ((first, []), (then, each["measure"])):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from gradworks import metrics
-from gradworks.base import artifacts, cells
+from gradworks.base import artifacts, cells, grid
 from gradworks.data.predictions import SELECTION, TEST, to_table
 from tests.kinds import kind
 
@@ -66,7 +66,7 @@ def params(folder, seeds=(0, 1, 2)):
 
 def items(path, kind="train"):
     """What cells.yaml asks for."""
-    return cells.expand(path)[kind]
+    return grid.expand(path)[kind]
 
 
 def test_split(n=80):

@@ -12,7 +12,8 @@ from gradworks.base.errors import InputError
 
 
 def replaced(root: Path, pipeline: Path, sets: Sequence[str]) -> dict[str, bytes]:
-    """The files of the checkout that change: params.yaml beside the dvc.yaml and, where there is one, cells.yaml.
+    """The files of the checkout that change: params.yaml beside the dvc.yaml and, where there is a
+    cells.yaml, what is written from it.
 
     Args:
         root: of the checkout.
@@ -30,9 +31,9 @@ def replaced(root: Path, pipeline: Path, sets: Sequence[str]) -> dict[str, bytes
     params = pipeline.absolute().with_name("params.yaml")
     text = changed(params, sets)
     found = {params.relative_to(root).as_posix(): text.encode()}
-    written = params.with_name("cells.yaml")
-    if written.is_file():
-        found[written.relative_to(root).as_posix()] = _cells(params, text).encode()
+    if params.with_name("cells.yaml").is_file():
+        folder = params.parent.relative_to(root)
+        found |= {(folder / name).as_posix(): made.encode() for name, made in _written(params, text).items()}
     return found
 
 
@@ -76,10 +77,10 @@ def _place(values: Any, key: str, one: str, params: Path) -> tuple[Any, Any]:
     return holder, last
 
 
-def _cells(params: Path, text: str) -> str:
-    """What `gradworks cells` would write for a changed params.yaml. Raises InputError."""
+def _written(params: Path, text: str) -> dict[str, str]:
+    """What `gradworks cells` would write for a changed params.yaml, by file name. Raises InputError."""
     values = parse_yaml(text, f"{params} with what is set")
     try:
-        return cells.text(params, values)
+        return cells.files(params, values)
     except InputError as error:
         raise InputError(str(error).replace(str(params), f"{params} with what is set")) from None

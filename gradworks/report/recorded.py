@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradworks import base
 from gradworks.base import artifacts
-from gradworks.base.cells import MethodPoint
+from gradworks.base.points import MethodPoint
 from gradworks.report import form
 
 if TYPE_CHECKING:

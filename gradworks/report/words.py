@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gradworks.base.cells import entry_name
+from gradworks.base.points import entry_name
 from gradworks.report import cost, form
 
 if TYPE_CHECKING:

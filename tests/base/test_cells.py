@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.base import cells
+from gradworks.base import cells, grid
 from gradworks.base.errors import InputError
 
 PARAMS = {
@@ -20,6 +20,7 @@ PARAMS = {
             {"condition": ["clean"], "method": ["erm"], "encoder": ["cased"], "seed": [7]},
         ],
     },
+    "measure": {},
     "ensemble": [{"condition": "clean", "method": "erm", "encoders": ["gru", "cased"]}],
 }
 
@@ -31,7 +32,7 @@ def expand(tmp_path, change=None):
     path = tmp_path / "params.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(values))
-    return cells.expand(path)
+    return grid.expand(path)
 
 
 def test_names_paths_and_entries(tmp_path):
@@ -68,7 +69,7 @@ def test_a_new_seed_or_method_changes_no_existing_cell(tmp_path):
 
 def phase(values, before="erm"):
     values["methods"]["last_layer"] = {"from": before, "trainable": "head", "weighting": "reweight"}
-    grid(values)[0]["method"].insert(0, "last_layer")
+    blocks(values)[0]["method"].insert(0, "last_layer")
 
 
 def test_a_phase_starts_from_the_model_of_its_own_condition_encoder_and_seed(tmp_path):
@@ -98,7 +99,7 @@ def test_files_that_an_encoder_names_are_watched(tmp_path):
 
 def longer(values, other="dotprod", start=None):
     values["methods"]["erm-long"] = {"as_long_as": other, **({"from": start} if start else {})}
-    grid(values)[0]["method"].append("erm-long")
+    blocks(values)[0]["method"].append("erm-long")
 
 
 def test_a_cost_is_measured_once_for_each_encoder_and_method(tmp_path):
@@ -129,21 +130,21 @@ def test_cells_that_train_for_as_long_depend_on_the_ratio_and_no_others(tmp_path
     assert set(named.values()) == {"pipelines/mine/runs/schedule/gru/dotprod.json"}
 
 
-def grid(values):
+def blocks(values):
     return values["cells"]["grid"]
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda v: grid(v)[0].update(method=["sgd"]), "cells.grid.0.method: found 'sgd'"),
-        (lambda v: grid(v)[0].update(methods=["erm"]), "cells.grid.0.methods: unknown key"),
-        (lambda v: grid(v).append(grid(v)[0]), "the cell clean-erm-gru-0 stands twice"),
+        (lambda v: blocks(v)[0].update(method=["sgd"]), "cells.grid.0.method: found 'sgd'"),
+        (lambda v: blocks(v)[0].update(methods=["erm"]), "cells.grid.0.methods: unknown key"),
+        (lambda v: blocks(v).append(blocks(v)[0]), "the cell clean-erm-gru-0 stands twice"),
         (
             lambda v: [
                 v["methods"].update({"a-b": {}, "a": {}}),
                 v["pretrain"].update({"b-gru": {"model": "gru"}}),
-                grid(v)[0].update(method=["a-b", "a"], encoder=["gru", "b-gru"]),
+                blocks(v)[0].update(method=["a-b", "a"], encoder=["gru", "b-gru"]),
             ],
             "clean/a/b-gru/0 and clean/a-b/gru/0 are both the cell clean-a-b-gru-0",
         ),
@@ -151,7 +152,7 @@ def grid(values):
             lambda v: [
                 v["methods"].update({"x-a": {}, "a": {}}),
                 v["pretrain"].update({"gru-x": {"model": "gru"}}),
-                grid(v)[0].update(method=["x-a", "a"], encoder=["gru", "gru-x"], condition=["clean"]),
+                blocks(v)[0].update(method=["x-a", "a"], encoder=["gru", "gru-x"], condition=["clean"]),
                 v.update(ensemble=[]),
             ],
             "gru-x/a and gru/x-a are both the measurement gru-x-a",
@@ -200,3 +201,100 @@ def test_stale_cells_are_noticed(tmp_path):
 @pytest.mark.parametrize("params", [Path("params.yaml"), *sorted(Path("pipelines").glob("*/params.yaml"))], ids=str)
 def test_committed_cells_are_fresh(params):
     cells.check(params)
+
+
+def both(values, names=("both",)):
+    values["mixtures"] = {name: {"parts": ["nli", "rte"], "schedule": "round_robin"} for name in names}
+    for block in blocks(values):
+        block["mixture"] = list(names)
+
+
+def test_one_mixture_changes_no_name_and_several_are_an_axis(tmp_path):
+    before, one = expand(tmp_path), expand(tmp_path, both)
+    assert {key: cell["path"] for key, cell in one["train"].items()} == {
+        key: cell["path"] for key, cell in before["train"].items()
+    }
+    assert one["train"]["clean-erm-gru-0"]["mixture"] == "both" and list(one["measure"]) == list(before["measure"])
+
+    def several(values):
+        both(values, ("both", "alone")), phase(values), longer(values)
+        values["mixtures"]["alone"] = {"parts": ["nli"]}
+        values["ensemble"][0]["mixture"] = "alone"
+
+    made = expand(tmp_path, several)
+    cell = made["train"]["clean-last_layer-both-gru-1"]
+    assert (cell["path"], cell["start"]) == ("clean/last_layer/both/gru/1", "models/clean/erm/both/gru/1")
+    assert made["train"]["clean-erm-long-alone-gru-1"]["schedule"].endswith("runs/schedule/alone/gru/dotprod.json")
+    rules = {cell["mixture"]: cell["mixture_schedule"] for cell in made["train"].values()}
+    assert rules == {"both": "round_robin", "alone": "single"}
+    assert {"both-gru-erm", "alone-gru-erm"} <= made["measure"].keys()
+    assert made["ensemble"]["clean-erm-alone-gru+cased"]["mixture"] == "alone"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: blocks(v)[0].update(mixture=["both"]), r"grid.0.mixture: found \['both'\]\nexpected a section"),
+        (lambda v: [both(v), blocks(v)[0].update(mixture=["bth"])], "grid.0.mixture: found 'bth'; did you mean both"),
+        (lambda v: [both(v, ("both", "b")), blocks(v)[0].pop("mixture")], "grid.0.mixture: missing\nexpected some of"),
+        (lambda v: [both(v, ("a", "b"))], "ensemble.0.mixture: found nothing"),
+        (lambda v: [both(v), v["mixtures"]["both"].update(parts=["nli", "nli"])], "both.parts: found"),
+        (lambda v: [both(v), v["mixtures"]["both"].update(shedule="x")], "shedule: unknown key; did you mean schedule"),
+        (lambda v: v.update(mixtures={}), "mixtures: found {}"),
+        (lambda v: [longer(v), v.pop("measure")], "erm-long.as_long_as: nothing is measured"),
+    ],
+)
+def test_what_does_not_fit_of_mixtures_is_refused(tmp_path, change, said):
+    with pytest.raises(InputError, match=said):
+        expand(tmp_path, change)
+
+
+def defined(tmp_path, change=None):
+    """The stages of dvc.yaml, as DVC resolves them."""
+    from gradworks.store.stages import _resolved
+
+    (tmp_path / "components").mkdir(exist_ok=True)
+    expand(tmp_path, change)
+    values = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": 0}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values | more))
+    cells.write(tmp_path / "params.yaml")
+    return _resolved(tmp_path / "dvc.yaml")
+
+
+def test_only_the_stages_that_a_benchmark_has_are_defined(tmp_path):
+    groups = {name.partition("@")[0] for name in defined(tmp_path)}
+    assert {"measure", "ensemble"} < groups
+    made = defined(tmp_path, lambda v: [v.pop("measure"), v.update(ensemble=[])])
+    assert {name.partition("@")[0] for name in made} == groups - {"measure", "ensemble"}
+    assert not {"runs/measure", "runs/ensemble"} & set(made["report"]["deps"])
+    assert "evaluate" not in str(made["evaluate@clean-erm-gru-0"]["params"])  # a section that is not there
+
+
+def test_a_stage_depends_on_its_mixture_its_schedule_and_tasks_of_ones_own(tmp_path):
+    def change(values):
+        both(values, ("both", "alone"))
+        values["ensemble"][0]["mixture"] = "both"
+        values["tasks"] = {"rte": {"kind": "classification"}, "unused": {}}
+        values["evaluate"] = {}
+
+    made = defined(tmp_path, change)
+    train = made["train@clean-erm-alone-gru-0"]
+    assert "--seed 0 --mixture alone --data" in train["cmd"]
+    assert "gradworks/schedules/round_robin.py" in train["deps"]
+    (keys,) = train["params"][0].values()
+    assert {"mixtures.alone", "tasks.rte"} < set(keys) and "tasks.unused" not in keys
+    for name in ("fetch@nli", "corrupt@clean-0", "pretrain@gru", "evaluate@clean-erm-both-gru-1", "report"):
+        (keys,) = made[name]["params"][0].values()
+        assert "tasks.rte" in keys, name
+    assert "runs/evaluate/clean/erm/both" in made["ensemble@clean-erm-both-gru+cased"]["deps"]
+    assert made["measure@both-gru-erm"]["outs"][0] == "runs/measure/both/gru/erm.json"
+
+
+def test_a_stale_definition_is_noticed(tmp_path):
+    expand(tmp_path)
+    cells.write(tmp_path / "params.yaml")
+    file = tmp_path / "dvc.yaml"
+    file.write_text(file.read_text().replace("retries: 2", "retries: 3"))
+    with pytest.raises(InputError, match=r"dvc.yaml: not what .* asks for"):
+        cells.check(tmp_path / "params.yaml")

@@ -38,7 +38,7 @@ stages:
       cmd: python program.py --params ${here}params.yaml
       deps: [program.py, library, "${here}data/${item.condition}"]
       params:
-        - ${here}params.yaml: [train, "methods.${item.method}", "${sections.measure}"]
+        - ${here}params.yaml: [train, "methods.${item.method}", measure]
       outs: [out]
 """
 
@@ -51,10 +51,10 @@ def project(tmp_path):
     (tmp_path / "data/noise").mkdir(parents=True)
     (tmp_path / "data/noise/train.parquet").write_bytes(b"rows")
     (tmp_path / "dvc.yaml").write_text(DEFINITION)
-    values = {"train": {"epochs": 40}, "methods": {"erm": {}, "sam": {"update": "sam"}}, "title": "a"}
+    values = {"train": {"epochs": 40}, "measure": {}, "methods": {"erm": {}, "sam": {"update": "sam"}}, "title": "a"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     each = {"noise-erm": {"condition": "noise", "method": "erm"}}
-    cells = {"here": "", "sections": {"measure": "train"}, "each": {"train": each}}
+    cells = {"here": "", "each": {"train": each}}
     (tmp_path / "cells.yaml").write_text(yaml.safe_dump(cells))
     return tmp_path
 

@@ -76,10 +76,11 @@ def test_cells_follow_as_if_the_file_had_been_edited(tmp_path, folder):
             shutil.copyfile(ROOT / folder / name, tmp_path / folder / name)
     (tmp_path / "components").mkdir()
     found = sets.replaced(tmp_path, tmp_path / folder / "dvc.yaml", ["cells.seeds=[7]"])
-    paths = [(Path(folder) / name).as_posix() for name in ("params.yaml", "cells.yaml")]
+    paths = [(Path(folder) / name).as_posix() for name in ("params.yaml", "cells.yaml", "dvc.yaml")]
     assert list(found) == paths
     (tmp_path / paths[0]).write_bytes(found[paths[0]])
     assert cells.text(tmp_path / paths[0]).encode() == found[paths[1]] != (ROOT / paths[1]).read_bytes()
+    assert cells.definition(tmp_path / paths[0]).encode() == found[paths[2]]
     assert yaml.safe_load(found[paths[1]])["root"] == ("." if folder == "." else "../..")
 
 

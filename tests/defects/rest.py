@@ -218,7 +218,7 @@ ROWS = (
      'tests/base/test_artifacts.py::test_check_names_the_damaged_and_the_missing_file'),
     ('gradworks/base/cells.py', 'path.read_text() != made', 'False',
      'tests/base/test_cells.py::test_stale_cells_are_noticed'),
-    ('dvc.yaml', '        - gradworks/trace.py\n        - versions.json\n        - ${item.schedule}\n', '        - versions.json\n        - ${item.schedule}\n',
+    ('dvc.yaml', '        - gradworks/trace.py\n        - versions.json\n        - ${here}runs/corrupt', '        - versions.json\n        - ${here}runs/corrupt',
      'tests/test_layout.py::test_dvc_knows_every_file_that_a_stage_imports'),
     ('gradworks/predict.py', 'torch.cat(one)[back]', 'torch.cat(one)',
      'tests/test_predict.py::test_order_mode_and_random_state'),

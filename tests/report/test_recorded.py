@@ -180,6 +180,6 @@ def test_an_ensemble_that_waits_names_whom_for(tree):
 
 def test_the_recorded_point_is_that_of_the_train_stage():
     """POINT is what `train` writes, so that these tests compare what the report compares."""
-    from gradworks.base.cells import MethodPoint
+    from gradworks.base.points import MethodPoint
 
     assert (POINT | {"weighting": "uniform"}).items() <= MethodPoint().model_dump(by_alias=True).items()

@@ -34,7 +34,8 @@ class Texts:
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """One forward pass; `embedded` (n, L, D) replaces the input embeddings. Returns one tensor (n, size)."""
-        return (model(batch.inputs) if embedded is None else model(batch.inputs, embedded),)
+        several = {"task": batch.task} if hasattr(model, "heads") else {}
+        return (model(batch.inputs, **several) if embedded is None else model(batch.inputs, embedded, **several),)
 
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) input embeddings, differentiable in the model's parameters."""

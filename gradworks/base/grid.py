@@ -1,0 +1,320 @@
+"""params.yaml's grid written out: one named cell per training run, and what each stage is asked for.
+
+DVC multiplies lists but cannot look a named method up while it does, and a cell must depend on the files of its own
+method only. So the grid is written out, into cells.yaml (`cells`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, RootModel
+
+from gradworks.base import Section, fresh_yaml, names, validate, words
+from gradworks.base.errors import InputError
+from gradworks.base.place import place
+from gradworks.base.points import MethodPoint, entry_name, method_point
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# DVC has no optional dependencies: where an item has no file of its own, it depends on one that always exists
+ALWAYS_PRESENT = "versions.json"
+
+
+class Block(Section):
+    """Cells as a product of lists; `mixture` only where params.yaml has mixtures."""
+
+    condition: list[str] = Field(min_length=1)
+    method: list[str] = Field(min_length=1)
+    mixture: list[str] | None = Field(None, min_length=1)
+    encoder: list[str] = Field(min_length=1)
+    seed: list[Seed] | None = Field(None, min_length=1)
+
+
+class Ensemble(Section):
+    """An ensemble of every seed of some encoders, trained with one method on one condition (and mixture)."""
+
+    condition: str
+    method: str
+    mixture: str | None = None
+    encoders: list[str] = Field(min_length=1)
+
+
+class Mixture(Section):
+    """Tasks that one run trains on.
+
+    Attributes:
+        parts: names of tasks.
+        schedule: a file of gradworks/schedules/; `single` for one part, else `round_robin`.
+        select: the task whose selection score chooses the checkpoint, or `mean`, that of all.
+    """
+
+    parts: list[str] = Field(min_length=1)
+    schedule: str | None = None
+    select: str | None = None
+
+    @property
+    def chosen(self) -> str:
+        """The schedule, or the default one."""
+        return self.schedule or ("single" if len(self.parts) == 1 else "round_robin")
+
+
+class Cells(Section):
+    """The section `cells`: blocks of the grid, and the seeds of those that name none."""
+
+    seeds: list[Seed] = Field(min_length=1)
+    grid: list[Block] = Field(min_length=1)
+
+
+class _Ensembles(RootModel[list[Ensemble]]):
+    root: list[Ensemble] = Field(default_factory=list)
+
+
+def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
+    """The section `mixtures`, validated; empty where there is none: then every cell trains on the project's task."""
+    given = values.get("mixtures")
+    if given is None:
+        return {}
+    where = f"{params}: mixtures"
+    if not isinstance(given, dict) or not given:
+        raise InputError(f"{where}: found {words.shown(given)}\nexpected names, each with parts")
+    names.check(given, where)
+    made = {}
+    for name, one in given.items():
+        made[name] = validate(one, Mixture, f"{where}.{name}")
+        if len(set(made[name].parts)) < len(made[name].parts):
+            raise InputError(f"{where}.{name}.parts: found {made[name].parts}\nexpected each once")
+    return made
+
+
+def own_tasks(values: Mapping[str, Any]) -> list[str]:
+    """Those tasks of the section `tasks` that the project, a source or a mixture names."""
+    defined = values.get("tasks")
+    used = [values.get("task")]
+    used += [one.get("task") for one in values["fetch"].values() if isinstance(one, dict)]
+    for one in (values.get("mixtures") or {}).values():
+        used += (one or {}).get("parts") or []
+    return [name for name in dict.fromkeys(used) if isinstance(defined, dict) and name in defined]
+
+
+def _fetch_dependency(source: str) -> str:
+    """The file or folder whose change makes a source's data change."""
+    kind, _, rest = source.partition(":")
+    if kind == "file":
+        return rest
+    return "gradworks/data/synthetic.py" if kind == "synthetic" else "gradworks/data/remote.py"
+
+
+def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
+    """Files and folders that an encoder names, for DVC to watch."""
+    folder = options.get("from")
+    return {
+        "from": folder if folder and (root / folder).is_dir() else ALWAYS_PRESENT,  # else a name on the hub
+        "text": (options.get("pretrain") or {}).get("corpus")
+        or (options.get("vectors") or {}).get("file")
+        or ALWAYS_PRESENT,
+        "vocabulary": options.get("vocabulary_file") or ALWAYS_PRESENT,
+    }
+
+
+def _axes(
+    params: Path, values: dict[str, Any], section: Cells, mixed: Mapping[str, Mixture]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Where each cell stands and its names: condition, method, mixture (where there are some), encoder, seed."""
+    known = {"condition": values["corrupt"]["conditions"], "method": values["methods"], "encoder": values["pretrain"]}
+    made = []
+    for number, block in enumerate(section.grid):
+        where = f"{params}: cells.grid.{number}"
+        lists: dict[str, Any] = {name: getattr(block, name) for name in ("condition", "method", "mixture", "encoder")}
+        lists["seed"] = block.seed or section.seeds
+        if not mixed:
+            if block.mixture:
+                raise InputError(f"{where}.mixture: found {block.mixture}\nexpected a section `mixtures` that has them")
+            del lists["mixture"]
+        elif not block.mixture:
+            if len(mixed) > 1:
+                raise InputError(f"{where}.mixture: missing\nexpected some of: {', '.join(mixed)}")
+            lists["mixture"] = list(mixed)
+        for kind, there in (known | ({"mixture": mixed} if mixed else {})).items():
+            for name in lists[kind]:
+                if name not in there:
+                    raise InputError(words.unknown(f"{where}.{kind}", name, there))
+        made += [(where, dict(zip(lists, one, strict=True))) for one in itertools.product(*lists.values())]
+    return made
+
+
+def _train(
+    params: Path, values: dict[str, Any], points: dict[str, MethodPoint], here: str
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Every cell of the grid: name -> condition, method, encoder, seed, path and the files of its entries."""
+    if "ensemble" in values["corrupt"]["conditions"]:
+        raise InputError(f"{params}: corrupt.conditions.ensemble: the name is taken by the stage's own results")
+    mixed = mixtures(params, values)
+    section = validate(values["cells"], Cells, f"{params}: cells")
+    cells: dict[str, dict[str, Any]] = {}
+    for where, cell in _axes(params, values, section, mixed):
+        named = {kind: name for kind, name in cell.items() if kind != "mixture" or len(mixed) > 1}
+        key, path = "-".join(map(str, named.values())), "/".join(map(str, named.values()))
+        if key in cells and cells[key]["path"] != path:
+            raise InputError(f"{where}: {path} and {cells[key]['path']} are both the cell {key}\nname one anew")
+        if key in cells:
+            raise InputError(f"{where}: the cell {key} stands twice\nexpected each once in all blocks together")
+        method, encoder = cell["method"], cell["encoder"]
+        # of its cost: the mixture only where there are several
+        folder = f"{cell['mixture']}/{encoder}" if len(mixed) > 1 else encoder
+        cells[key] = {
+            **cell,
+            "path": path,
+            "start": _start(params, points, named),
+            "model": values["pretrain"][encoder].get("model"),
+            "schedule": _schedule(params, points, method, f"{here}runs/schedule/{folder}"),
+            **({"mixture_schedule": mixed[cell["mixture"]].chosen} if mixed else {}),
+            **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
+        }
+    for key, cell in cells.items():
+        before = cell["start"].removeprefix("models/")
+        if before != cell["start"] and before.replace("/", "-") not in cells:
+            raise InputError(
+                f"{params}: methods.{cell['method']}.from: the cell {key} starts from {before.replace('/', '-')}\n"
+                "expected that cell in the grid too"
+            )
+        other = points[cell["method"]].as_long_as
+        if other and "measure" not in values:
+            raise InputError(f"{params}: methods.{cell['method']}.as_long_as: nothing is measured\nadd `measure: {{}}`")
+        same = [(c["method"], c["encoder"], c.get("mixture")) for c in cells.values()]
+        if other and (other, cell["encoder"], cell.get("mixture")) not in same:
+            raise InputError(
+                f"{params}: methods.{cell['method']}.as_long_as: no cell of {other}, {cell['encoder']} in the grid\n"
+                "expected one, whose cost is measured"
+            )
+    return cells
+
+
+def _schedule(params: Path, points: dict[str, MethodPoint], method: str, folder: str) -> str:
+    """The file that says how much longer a cell trains; ALWAYS_PRESENT where it trains as long as all.
+
+    Raises:
+        InputError: it would take the time of a method that is not there, is scheduled itself, or is a second phase.
+    """
+    other = points[method].as_long_as
+    if other is None:
+        return ALWAYS_PRESENT
+    where = f"{params}: methods.{method}"
+    if other not in points or points[other].as_long_as:
+        there = (name for name, point in points.items() if not point.as_long_as)
+        raise InputError(words.unknown(f"{where}.as_long_as", other, there))
+    if points[method].from_:
+        raise InputError(f"{where}: found both from and as_long_as\nexpected one of them")
+    return f"{folder}/{other}.json"
+
+
+def _measure(
+    params: Path, points: dict[str, MethodPoint], cells: dict[str, dict[str, Any]], several: bool
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """A method's cost on an encoder (and mixture) is measured once: on the data, and from the start, of its first
+    cell.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    axes = ("mixture", "encoder", "method") if several else ("encoder", "method")
+    for cell in cells.values():
+        if points[cell["method"]].as_long_as is None:  # its steps are those of another method
+            item = {key: value for key, value in cell.items() if key not in ("path", "schedule")}
+            key = "-".join(cell[axis] for axis in axes)
+            first = made.setdefault(key, item)
+            if any(first[axis] != cell[axis] for axis in axes):
+                one, other = ("/".join(each[axis] for axis in axes) for each in (cell, first))
+                raise InputError(f"{params}: {one} and {other} are both the measurement {key}\nname one anew")
+    return made
+
+
+def _start(params: Path, points: dict[str, MethodPoint], cell: dict[str, Any]) -> str:
+    """The folder of runs/ that a cell starts from: its encoder, or the model that another method trained."""
+    method = cell["method"]
+    before = points[method].from_
+    if before is None:
+        return f"pretrain/{cell['encoder']}"
+    if before not in points or points[before].from_ is not None:
+        there = (name for name, point in points.items() if point.from_ is None)
+        raise InputError(words.unknown(f"{params}: methods.{method}.from", before, there))
+    return "/".join(["models", *map(str, {**cell, "method": before}.values())])
+
+
+def _ensemble(
+    params: Path, values: dict[str, Any], cells: dict[str, dict[str, Any]], mixed: Mapping[str, Mixture]
+) -> dict[str, dict[str, str]]:
+    made: dict[str, dict[str, str]] = {}
+    for number, one in enumerate(validate(values.get("ensemble") or [], _Ensembles, f"{params}: ensemble").root):
+        where = f"{params}: ensemble.{number}"
+        mixture = one.mixture or (next(iter(mixed)) if len(mixed) == 1 else None)
+        if mixture not in (mixed or (None,)):
+            raise InputError(words.unknown(f"{where}.mixture", mixture, mixed))
+        if len(set(one.encoders)) < len(one.encoders):
+            raise InputError(f"{where}.encoders: found {one.encoders}\nexpected each once")
+        own = [c for c in cells.values()
+               if (c["condition"], c["method"], c.get("mixture")) == (one.condition, one.method, mixture)]  # fmt: skip
+        for encoder in one.encoders:
+            if not any(cell["encoder"] == encoder for cell in own):
+                raise InputError(f"{where}: no cell of {one.condition}, {one.method}, {encoder} in the grid")
+        named = {"mixture": mixture} if mixture and len(mixed) > 1 else {}
+        key = "-".join([one.condition, one.method, *named.values(), "+".join(one.encoders)])
+        if key in made:
+            raise InputError(f"{where}: {key} stands twice, or another has these names\nname one anew")
+        seeds = dict.fromkeys(str(c["seed"]) for c in own if c["encoder"] in one.encoders)
+        made[key] = {
+            **{"condition": one.condition, "method": one.method, **named},
+            **{"encoders": " ".join(one.encoders), "seeds": " ".join(seeds)},
+        }
+    return made
+
+
+def check_names(params: Path, values: Mapping[str, Any]) -> None:
+    """Raises InputError when a section that the grid is made of is missing, or holds a name that is none."""
+    for needed in ("fetch", "corrupt", "corrupt.conditions", "pretrain", "methods", "cells"):
+        section: Any = values
+        for part in needed.split("."):
+            section = section.get(part)
+        if not isinstance(section, dict) or not section:
+            found = "missing or empty" if not section else f"found {words.shown(section)}"
+            raise InputError(f"{params}: {needed}: {found}\nexpected keys with values")
+        if needed not in ("corrupt", "cells"):
+            names.check(section, f"{params}: {needed}")
+    for part in ("fetch", "pretrain"):
+        for name, one in values[part].items():
+            if not isinstance(one, dict):
+                raise InputError(f"{params}: {part}.{name}: found {words.shown(one)}\nexpected keys with values")
+
+
+def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
+    """What cells.yaml must hold for this params file: for each stage, a name and its items.
+
+    Args:
+        params: the params file.
+        values: what it holds, where that is not what lies there.
+
+    Raises:
+        InputError: a name is none, a block names a condition, method, mixture or encoder that params.yaml does not
+            have, a cell stands twice.
+    """
+    values = fresh_yaml(params) if values is None else values
+    check_names(params, values)
+    top, here = place(params, values)
+    points = {name: method_point(params, name, value) for name, value in values["methods"].items()}
+    mixed = mixtures(params, values)
+    cells = _train(params, values, points, here)
+    draws = dict.fromkeys((cell["condition"], cell["seed"]) for cell in cells.values())
+    encoders = {
+        c["encoder"]: {"model": c["model"], **_given(values["pretrain"][c["encoder"]], top)} for c in cells.values()
+    }
+    measured = _measure(params, points, cells, len(mixed) > 1)
+    return {
+        "fetch": {
+            name: {"dep": _fetch_dependency(str(source.get("from", "")))} for name, source in values["fetch"].items()
+        },
+        "corrupt": {f"{c}-{seed}": {"condition": c, "seed": seed, "path": f"{c}/{seed}"} for c, seed in draws},
+        "pretrain": encoders,
+        "train": cells,
+        "measure": measured if "measure" in values else {},
+        "ensemble": _ensemble(params, values, cells, mixed),
+    }

@@ -62,7 +62,7 @@ def test_it_is_trained_by_any_method_scored_and_written(stars, slots):
     batch = Batch("stars", [str(i) for i in range(12)], ids, labels, torch.ones(12))
     model, method = Model(), Method(task=stars, seed=0, **slots)
     optimizer = torch.optim.AdamW(model.parameters(), 0.1)
-    for _ in range(60):
+    for _ in range(200):
         method.backward(model, [[batch]] * method.batches, [[batch]] * method.batches if method.clean else ())
         optimizer.step()
     answers = stars.answers((stars.outputs(model, batch)[0].detach(),))

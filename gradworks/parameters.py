@@ -194,6 +194,9 @@ def _methods(params: Path, values: Mapping[str, Any], task: Kind) -> None:
             chosen = points.entry_name(getattr(point, slot))
             if chosen not in (known := entries.names(slot)):
                 raise InputError(words.unknown(f"{params}: methods.{name}.{slot}", chosen, known))
+        if point.trainable == "head" and not task.size:
+            said = f"{params}: methods.{name}.trainable: found head"
+            raise InputError(f"{said}\nexpected a task with a head: {task.spec.kind} compares encodings")
         _program("train").method_of(params, name, point, task, 0)
 
 

@@ -6,6 +6,7 @@ Every model has
     forward(inputs, embedded=None, task=None) -> (n, outputs)  raw outputs; `embedded` replaces the input embeddings,
                                                                `task` names the head where there are several
     embed(inputs) -> (n, L, D)                                 the input embeddings
+    vectors(inputs, embedded=None) -> (n, H)                   of texts encoded one by one: what `similarity` compares
     head, or heads                                             the last, linear layer, or one by task
 and every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.
 """

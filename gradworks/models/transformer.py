@@ -82,17 +82,19 @@ class Transformer(Headed):
 
     def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
         """(n, outputs); `task`: whose head, where there are several."""
+        return self.answer(self.dropout(self.vectors(inputs, embedded)), task)
+
+    def vectors(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
+        """(n, H) one vector of each sequence, without the head's dropout."""
         if embedded is not None:
             inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
         made = self.encoder(**inputs)
         if self.config["pooling"] == "pooler":
-            vector = made.pooler_output
-        elif self.config["pooling"] == "cls":
-            vector = made.last_hidden_state[:, 0]
-        else:
-            inside = inputs["attention_mask"].to(made.last_hidden_state.dtype)[..., None]
-            vector = (made.last_hidden_state * inside).sum(1) / inside.sum(1)
-        return self.answer(self.dropout(vector), task)
+            return made.pooler_output
+        if self.config["pooling"] == "cls":
+            return made.last_hidden_state[:, 0]
+        inside = inputs["attention_mask"].to(made.last_hidden_state.dtype)[..., None]
+        return (made.last_hidden_state * inside).sum(1) / inside.sum(1)
 
 
 def input_names(encoder: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -45,7 +46,9 @@ class Headed(nn.Module):
     def make_head(self, width: int, sizes: Sizes) -> None:
         """Of one task the layer is drawn here, from torch's generator; of several by `redraw`."""
         if isinstance(sizes, int):
-            self.head = nn.Linear(width, sizes)
+            with warnings.catch_warnings():  # of a kind that compares encodings: a head of no outputs
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+                self.head = nn.Linear(width, sizes)
             self.draw(self.head)
         else:
             self.heads = Heads(width, sizes)

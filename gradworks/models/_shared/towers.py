@@ -76,11 +76,15 @@ class Towers(Headed):
 
     def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
         """(n, outputs). All texts of the batch are encoded in one call. `task`: whose head, where there are several."""
+        read = self.vectors(inputs, embedded).view(*inputs["ids"].shape[:2], -1)
+        return self.answer(self.mlp(features(read, self.config["texts"] > 1)), task)
+
+    def vectors(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
+        """(n * texts, H) one vector of each text; the encoding of a text on its own."""
         n, texts, length = inputs["ids"].shape
         embedded = self.embed(inputs) if embedded is None else embedded
         flat = self.dropout(embedded).reshape(n * texts, length, -1)
-        read = self.read(flat, inputs["lengths"].flatten()).view(n, texts, -1)
-        return self.answer(self.mlp(features(read, self.config["texts"] > 1)), task)
+        return self.read(flat, inputs["lengths"].flatten())
 
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """(m, L, D) embedded tokens of m texts and their lengths (m,) -> (m, H)."""

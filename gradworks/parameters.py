@@ -294,7 +294,7 @@ def _data(
     found: dict[str, dict[str, Path]] = {}
     for name, source in sources.items():
         folder = top / source.from_.partition(":")[2]
-        if source.kind == "file" and (needed or folder.is_dir()):
+        if source.kind == "file" and (needed or folder.exists()):
             found[name] = files.splits_of(folder, source.files, f"{params}: fetch.{name}")
     drawn.check_files(found, f"{params}: corrupt.splits")
     for path in dict.fromkeys(getattr(drawn.splits, split).from_ for split in splits.NAMES):

@@ -70,7 +70,7 @@ class Bench:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from gradworks import models
+        from gradworks import loop, models
         from gradworks.base.device import set_up
         from gradworks.tasks.heads import head
 
@@ -83,8 +83,8 @@ class Bench:
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
         )
         method = self.method()
-        self.consumed = method.needs.batches * method.needs.groups
-        self.total = self.plan.batches // self.consumed
+        self.consumed = method.batches
+        self.total = loop.steps(self.plan, method)
         model = self.model()
         self.train = self.run.split(model, *point.train_on).to(self.device)
         self.clean = self.run.split(model, "clean").to(self.device) if method.clean else None
@@ -134,35 +134,36 @@ class Side:
             self.step()
 
     def step(self) -> None:
-        import torch
-
         from gradworks import loop
         from gradworks.learning_rate import linear
 
         bench, plan = self._bench, self._bench.plan
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
-        for group in self._optimizer.param_groups:
-            group["lr"] = plan.learning_rate * share
         drawn = loop.draw(self._batches, bench.consumed, plan.micro)
-        with torch.autocast(bench.device.type, torch.bfloat16, enabled=plan.bf16):
-            if self._method is None:
-                self._plain(drawn)
-            else:
-                clean = loop.draw(self._cleans, bench.consumed, plan.micro) if self._cleans else ()
-                self.passes += self._method.backward(self.model, drawn, clean).passes
-        loop.clip(self.model, plan.clip)
-        self._optimizer.step()
+        clean = loop.draw(self._cleans, bench.consumed, plan.micro) if self._cleans else ()
+        backward = self._plain if self._method is None else self._method.backward
+        made = loop.step(
+            self.model, backward, self._optimizer, drawn, clean,
+            rate=plan.learning_rate * share, largest=plan.clip, bf16=plan.bf16,
+        )  # fmt: skip
+        self.passes += made.report.passes
         self._steps += 1
         self.examples += sum(len(part.ids) for parts in drawn for part in parts)
 
-    def _plain(self, drawn: Any) -> None:
+    def _plain(self, model: Any, drawn: Any, _: Any) -> Any:
         """Plain training as one writes it by hand: the mean over each batch, and the mean of the batches."""
+        from gradworks.spec import StepReport
+
         self._optimizer.zero_grad(set_to_none=True)
+        total = 0.0
         for parts in drawn:
             n = sum(len(part.ids) for part in parts)
             for part in parts:
-                losses = self._bench.task.loss(self._bench.task.outputs(self.model, part), part)
-                (losses.sum() / (n * len(drawn))).backward()
+                losses = self._bench.task.loss(self._bench.task.outputs(model, part), part)
+                loss = losses.sum() / (n * len(drawn))
+                loss.backward()
+                total = total + loss.detach()
+        return StepReport(False, len(drawn), log={"loss": float(total), "finite": 1.0})
 
 
 def _time(bench: Bench, settings: Measure) -> dict[str, Any]:

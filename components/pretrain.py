@@ -81,7 +81,7 @@ def train(
     kind: Any, options: Any, texts: list[tuple[str, ...]], folder: Path, params: Path, name: str, saved: Any, watch: Any
 ) -> list[dict[str, Any]]:
     """Masked-language-model training of the encoder in `folder`; returns the history."""
-    from gradworks import pretraining
+    from gradworks import loop, pretraining
     from gradworks.base.device import set_up
     from gradworks.data import masking
     from gradworks.models import read_tokenizer
@@ -99,7 +99,7 @@ def train(
     with base.Stopping() as stop:
         try:
             history = pretraining.train(model, sequences, made, settings, device, saved, stop, name, watch)
-        except pretraining.Stopped as reason:
+        except loop.Stopped as reason:
             print(reason, flush=True)
             raise SystemExit(128 + stop.signal) from None
     kind.write_encoder(model.base_model, folder)

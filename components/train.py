@@ -149,7 +149,7 @@ class Run:
             if self.point.reinitialise:
                 models.fresh_head(model, self.args.seed)
         if self.point.trainable == "head":
-            model.requires_grad_(False).head.requires_grad_(True)
+            models.train_head_only(model)
         return model
 
     def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,7 +20,7 @@ from gradworks.data.batching import Examples, balanced, stream
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.predict import predict
-from gradworks.spec import Batch
+from gradworks.spec import Batch, Drawn, StepReport
 from gradworks.trace import Trace
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gradworks.base.checkpoint import Checkpoint
     from gradworks.methods import Method
 
+Backward = Callable[["nn.Module", Sequence[Drawn], Sequence[Drawn]], StepReport]
 _CLEAN_STREAM = 1_000_003  # keeps the order of clean batches apart from that of training batches
 
 
@@ -68,7 +69,51 @@ class Settings:
 
 def steps(settings: Settings, method: Method) -> int:
     """Optimizer steps: batches of the stream divided by those that one step of the method consumes."""
-    return settings.batches // (method.needs.batches * method.needs.groups)
+    return settings.batches // method.batches
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one optimizer step did.
+
+    Attributes:
+        report: what filled `.grad` said of it.
+        loss: plain mean over the step's examples, so that it means the same for every method.
+        rate: the learning rate. norm: of the gradient before clipping, 0 when the step was skipped.
+        finite: loss, gradient and all that the method computed; where not, the optimizer made no step.
+    """
+
+    report: StepReport
+    loss: float
+    rate: float
+    norm: float
+    finite: bool
+
+
+def step(
+    model: nn.Module, backward: Backward, optimizer: torch.optim.Optimizer, batches: Sequence[Drawn],
+    clean: Sequence[Drawn] = (), *, rate: float, largest: float | None = None, bf16: bool = False,
+) -> Made:  # fmt: skip
+    """The one optimizer step, of training, measuring and pretraining.
+
+    Args:
+        model: whose parameters the optimizer moves.
+        backward: fills `.grad` from the batches of one step; `Method.backward`, or what does without a method.
+        batches, clean: of this step, each a list of micro-batches.
+        rate: the learning rate of this step.
+        largest: norm of the gradient, None = no clipping.
+        bf16: under autocast.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16) if bf16 else contextlib.nullcontext():
+        report = backward(model, batches, clean)
+    norm, loss = clip(model, largest), report.log["loss"]
+    finite = math.isfinite(loss) and math.isfinite(norm) and report.log["finite"] == 1
+    if finite:
+        optimizer.step()
+    return Made(report, loss, rate, norm, finite)
 
 
 def _split(batch: Batch, size: int | None) -> list[Batch]:
@@ -125,7 +170,7 @@ def fit(
     Raises:
         Stopped: see `stop`.
     """
-    total, consumed = steps(settings, method), method.needs.batches * method.needs.groups
+    total, consumed = steps(settings, method), method.batches
     groups = parameter_groups(model, settings.weight_decay)
     optimizer = getattr(torch.optim, settings.optimizer)(groups, lr=settings.learning_rate)
     trace, best = Trace(), {}
@@ -147,20 +192,19 @@ def fit(
     batches = stream(train, settings.batch, seed, start=trace.step * consumed)
     cleans = balanced(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
     marks, told = _marks(total, settings.every), set()
-    device, floor = next(model.parameters()).device.type, -settings.better * math.inf
+    floor = -settings.better * math.inf
     with Progress(name, total, "step", start=trace.step) as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * linear(trace.step, total, settings.warmup)
             drawn = draw(batches, consumed, settings.micro)
-            with torch.autocast(device, torch.bfloat16) if settings.bf16 else contextlib.nullcontext():
-                report = method.backward(model, drawn, draw(cleans, consumed, settings.micro) if cleans else ())
-            norm = clip(model, settings.clip)
-            loss = _loss(report)
-            figures = {"loss": loss, "learning_rate": optimizer.param_groups[0]["lr"], "gradient_norm": norm}
-            if math.isfinite(loss) and math.isfinite(norm) and report.log["finite"]:
-                optimizer.step()
+            made = step(
+                model, method.backward, optimizer, drawn, draw(cleans, consumed, settings.micro) if cleans else (),
+                rate=settings.learning_rate * linear(trace.step, total, settings.warmup), largest=settings.clip,
+                bf16=settings.bf16,
+            )  # fmt: skip
+            report, loss = made.report, made.loss
+            figures = {"loss": loss, "learning_rate": made.rate, "gradient_norm": made.norm}
+            if made.finite:
                 trace.note(report, drawn, rows, **figures)
                 for one in set(trace.without_weight(len(train.ids))) - told:
                     told.add(one)
@@ -169,7 +213,7 @@ def fit(
                     )
             else:
                 term = f", a term of {report.log['term']:.3g} times the gradient" if "term" in report.log else ""
-                trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}{term}"
+                trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {made.norm:.3g}{term}"
             if watch:
                 count = sum(len(part.ids) for batch in drawn for part in batch)
                 watch(report, examples=count, seconds=time.perf_counter() - began, **figures)
@@ -205,8 +249,3 @@ def clip(model: nn.Module, largest: float | None) -> float:
     if largest is not None:
         torch.nn.utils.clip_grads_with_norm_([p for p in model.parameters() if p.grad is not None], largest, norm)
     return float(norm)
-
-
-def _loss(report: Any) -> float:
-    """Plain mean of the losses of the step's examples, so that it means the same for every method."""
-    return float(torch.cat([part.losses for batch in report.sums for part in batch]).mean())

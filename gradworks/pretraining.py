@@ -5,7 +5,6 @@ Order, masks and dropout of a step are keyed by (seed, step), so a resumed run e
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from gradworks import loop
 from gradworks.base.errors import InputError
 from gradworks.base.progress import Progress
 from gradworks.data.batching import key, order, steps_per_epoch
@@ -20,6 +20,7 @@ from gradworks.data.masking import IGNORED, Special, held_out, mask
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.models.transformer import input_names
+from gradworks.spec import StepReport
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 LOOKS = 20  # times in a run that the held-out loss is measured and a checkpoint is written
 SAVE_SECONDS = 60.0  # between checkpoints at most
-
-
-class Stopped(Exception):
-    """The run was asked to stop; its checkpoint stands."""
 
 
 def losses(model: nn.Module, batch: dict[str, Tensor], next_sentence: bool) -> tuple[Tensor, Tensor]:
@@ -97,6 +94,21 @@ def train(
         made["input_ids"], made["targets"] = mask(made["input_ids"], special, settings.mask, settings.seed, *keys)
         return {k: tensor.to(device) for k, tensor in made.items()}
 
+    def backward(step: int) -> Callable[..., StepReport]:
+        """What fills `.grad` in a step, under its own dropout masks."""
+
+        def run(model: nn.Module, drawn: Any, _: Any) -> StepReport:
+            optimizer.zero_grad()
+            torch.manual_seed(key(settings.seed, "dropout", step))
+            words, sentences = losses(model, drawn[0], settings.next_sentence)
+            (words + sentences).backward()
+            log = {"loss": words.item(), "finite": 1.0}
+            if settings.next_sentence:
+                log["next_sentence_loss"] = sentences.item()
+            return StepReport(False, 1.0, log=log)
+
+        return run
+
     def measure() -> dict[str, float]:
         """Loss on the held-out sequences under masks that are always the same."""
         model.eval()
@@ -135,28 +147,21 @@ def train(
             if batches[0] != epoch:
                 batches = (epoch, order(lengths, settings.batch, settings.seed, epoch))
             chosen = [rows[i] for i in batches[1][position]]
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * linear(step, settings.steps, settings.warmup)
-            torch.manual_seed(key(settings.seed, "dropout", step))
-            words, sentences = losses(model, batch(chosen, "mask", step), settings.next_sentence)
-            (words + sentences).backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            row = {"step": step + 1, "sequences": history[-1]["sequences"] + len(chosen), "loss": words.item()}
-            if settings.next_sentence:
-                row["next_sentence_loss"] = sentences.item()
-            rate, finite = optimizer.param_groups[0]["lr"], math.isfinite(row["loss"]) and math.isfinite(float(norm))
-            if finite:
-                optimizer.step()
-                optimizer.zero_grad()
+            made = loop.step(
+                model, backward(step), optimizer, [batch(chosen, "mask", step)],
+                rate=settings.learning_rate * linear(step, settings.steps, settings.warmup), largest=settings.clip,
+            )  # fmt: skip
+            row = {"step": step + 1, "sequences": history[-1]["sequences"] + len(chosen), **made.report.log}
+            del row["finite"]
             if watch:
-                figures = {"loss": row["loss"], "learning_rate": rate, "gradient_norm": float(norm)}
+                figures = {"loss": made.loss, "learning_rate": made.rate, "gradient_norm": made.norm}
                 watch(None, examples=len(chosen), seconds=time.perf_counter() - began, **figures)
-            if not finite:
+            if not made.finite:
                 raise InputError(
-                    f"pretrain.{name}.pretrain: diverged in step {step + 1}: loss {row['loss']:.3g}, gradient norm "
-                    f"{float(norm):.3g}\nexpected: finite; a learning_rate below {settings.learning_rate:g} may help"
+                    f"pretrain.{name}.pretrain: diverged in step {step + 1}: loss {made.loss:.3g}, gradient norm "
+                    f"{made.norm:.3g}\nexpected: finite; a learning_rate below {settings.learning_rate:g} may help"
                 )
-            row["learning_rate"] = rate
+            row["learning_rate"] = made.rate
             look = (step + 1) % every == 0 or step + 1 == settings.steps
             history.append(row | (measure() if look else {}))
             bar.advance(loss=row["loss"])
@@ -165,6 +170,8 @@ def train(
                 save()
                 last = time.monotonic()
             if asked:
-                raise Stopped(f"{name}: stopped after step {step + 1} of {settings.steps}; the next run goes on there")
+                raise loop.Stopped(
+                    f"{name}: stopped after step {step + 1} of {settings.steps}; the next run goes on there"
+                )
     print(f"{name}: held-out loss {history[-1]['held_out_loss']:.3f} after step {settings.steps}", flush=True)
     return history

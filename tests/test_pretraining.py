@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gradworks import pretraining
+from gradworks import loop, pretraining
 from gradworks.base import validate
 from gradworks.base.checkpoint import Checkpoint
 from gradworks.base.errors import InputError
@@ -77,7 +77,7 @@ def test_stopped_and_resumed_it_ends_the_same(tmp_path, made, capsys, next_sente
     for count in (7, 9):
         calls = iter(range(1000))
         torch.manual_seed(count)  # the global random state is no part of it
-        with pytest.raises(pretraining.Stopped, match="stopped after step"):
+        with pytest.raises(loop.Stopped, match="stopped after step"):
             broken(lambda calls=calls, count=count: next(calls) == count)
     capsys.readouterr()
     assert broken() == expected

@@ -3,15 +3,17 @@
 Every model has
     encode(texts, max_length) -> list of {name: token ids}     texts: one tuple of strings per example
     collate(encodings) -> {name: tensor}                       padded to the longest
-    forward(inputs, embedded=None) -> (n, outputs)             raw outputs; `embedded` replaces the input embeddings
+    forward(inputs, embedded=None, task=None) -> (n, outputs)  raw outputs; `embedded` replaces the input embeddings,
+                                                               `task` names the head where there are several
     embed(inputs) -> (n, L, D)                                 the input embeddings
-    head                                                       the last, linear layer
+    head, or heads                                             the last, linear layer, or one by task
 and every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 from torch import nn
 
 from gradworks.base.errors import InputError
-from gradworks.models._shared import files
+from gradworks.models._shared import files, heads
 from gradworks.models._shared.files import CONFIG as CONFIG
 from gradworks.models._shared.files import read_tokenizer as read_tokenizer
 
@@ -35,13 +37,14 @@ def find(name: str, where: str = "model") -> ModuleType:
     return importlib.import_module(f"gradworks.models.{name}")
 
 
-def create(encoder_folder: Path, outputs: int, seed: int) -> nn.Module:
+def create(encoder_folder: Path, outputs: heads.Sizes, seed: int) -> nn.Module:
     """A model with a fresh head on what the stage `pretrain` wrote.
 
     Args:
         encoder_folder: configuration, tokenizer and, where there are any, weights.
-        outputs: of the head.
-        seed: of the head and of all weights that are not in the folder; the global random state is left alone.
+        outputs: of the head; or of each head by task. Of one task the model is the same either way.
+        seed: of the head and of all weights that are not in the folder; the global random state is left alone. Each of
+            several heads is drawn by seed and task name, so that neither the other tasks nor their order matter to it.
 
     Raises:
         InputError: a file is missing or damaged, a weight is missing, extra or of another shape.
@@ -50,14 +53,22 @@ def create(encoder_folder: Path, outputs: int, seed: int) -> nn.Module:
     kind = find(config["model"], f"{encoder_folder}: model")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the accelerators' generators too
-        return kind.build(encoder_folder, config, outputs, trained=False)
+        model = kind.build(encoder_folder, config, _sizes(outputs), trained=False)
+        if hasattr(model, "heads"):
+            heads.redraw(model, seed, first=True)
+        return model
 
 
 def fresh_head(model: nn.Module, seed: int) -> None:
-    """Draw the last layer anew; the global random state is left alone."""
+    """Draw the last layer, or all last layers, anew; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model.head.reset_parameters()
+        heads.redraw(model, seed)
+
+
+def train_head_only(model: nn.Module) -> None:
+    """Freeze all but the last layer, or layers."""
+    model.requires_grad_(False)
+    heads.last_layers(model).requires_grad_(True)
 
 
 def save(model: nn.Module, folder: Path) -> None:
@@ -73,10 +84,18 @@ def load(folder: Path) -> nn.Module:
     """What `save` wrote, in training mode. Raises InputError as `create` does."""
     config = files.read_config(folder)
     kind = find(config["model"], f"{folder}: model")
-    if not isinstance(config.get("outputs"), int):
+    outputs = config.get("outputs")
+    if not all(isinstance(n, int) for n in (outputs.values() if isinstance(outputs, dict) and outputs else [outputs])):
         raise InputError(f"{folder}: an encoder without a head\nexpected: a model that the stage train wrote")
     with torch.random.fork_rng(devices=[]):
-        return kind.build(folder, config, config["outputs"], trained=True)
+        return kind.build(folder, config, _sizes(outputs), trained=True)
+
+
+def _sizes(outputs: heads.Sizes) -> heads.Sizes:
+    """A number where there is one task."""
+    if isinstance(outputs, Mapping):
+        return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+    return outputs
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

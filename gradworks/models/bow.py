@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradworks.models._shared import towers
+from gradworks.models._shared.heads import Sizes
 from gradworks.models._shared.options import TwoTowers
 
 prepare, write = towers.prepare, towers.write
@@ -27,7 +28,7 @@ class Options(TwoTowers):
 class Bow(towers.Towers):
     """Mean over tokens of the embeddings of each text."""
 
-    def __init__(self, config: dict[str, Any], tokenizer, outputs: int) -> None:
+    def __init__(self, config: dict[str, Any], tokenizer, outputs: Sizes) -> None:
         super().__init__(config, tokenizer, outputs, config["embedding"], config["hidden"], nn.ReLU)
 
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
@@ -35,6 +36,6 @@ class Bow(towers.Towers):
         return towers.mean(embedded, lengths)
 
 
-def build(folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> Bow:
+def build(folder: Path, config: dict[str, Any], outputs: Sizes, trained: bool) -> Bow:
     """The model of a folder; see gradworks.models."""
     return towers.build(Bow, folder, config, outputs, trained)

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradworks.models._shared import towers
+from gradworks.models._shared.heads import Sizes
 from gradworks.models._shared.options import Pooling, TwoTowers
 
 prepare, write = towers.prepare, towers.write
@@ -40,7 +41,7 @@ class Gru(towers.Towers):
     own that reads each text reversed within its own length, which is exact and costs the same.
     """
 
-    def __init__(self, config: dict[str, Any], tokenizer, outputs: int) -> None:
+    def __init__(self, config: dict[str, Any], tokenizer, outputs: Sizes) -> None:
         directions = 2 if config["bidirectional"] else 1
         super().__init__(config, tokenizer, outputs, config["hidden"] * directions, config["mlp"], nn.GELU)
         self.pooling = config["pooling"]
@@ -70,6 +71,6 @@ def _at(states: Tensor, positions: Tensor) -> Tensor:
     return states.gather(1, positions[..., None].expand(-1, -1, states.shape[2]))
 
 
-def build(folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> Gru:
+def build(folder: Path, config: dict[str, Any], outputs: Sizes, trained: bool) -> Gru:
     """The model of a folder; see gradworks.models."""
     return towers.build(Gru, folder, config, outputs, trained)

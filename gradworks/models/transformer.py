@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.models._shared import files
+from gradworks.models._shared.heads import Headed, Sizes
 from gradworks.models._shared.options import AutoModelOptions as Options
 
 if TYPE_CHECKING:
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 _POOLER = "pooler."  # tensors that may be missing: masked-language-model training alone does not make them
 
 
-class Transformer(nn.Module):
-    """An AutoModel with a head.
+class Transformer(Headed):
+    """An AutoModel with a head, or a head for each of several tasks.
 
     Attributes:
         config: what gradworks.json holds.
         encoder: transformers' model.
-        head: linear.
+        head, or heads: linear.
     """
 
-    def __init__(self, config: dict[str, Any], encoder: nn.Module, tokenizer: Tokenizer, outputs: int) -> None:
+    def __init__(self, config: dict[str, Any], encoder: nn.Module, tokenizer: Tokenizer, outputs: Sizes) -> None:
         super().__init__()
         self.config = {**config, "outputs": outputs}
         self.tokenizer = tokenizer
@@ -43,10 +44,13 @@ class Transformer(nn.Module):
             encoder.pooler = None  # it would have parameters without gradient
         size = encoder.config.hidden_size
         self.dropout = nn.Dropout(config["dropout"])
-        self.head = nn.Linear(size, outputs)
-        nn.init.normal_(self.head.weight, std=0.02)  # as BERT's own layers
-        nn.init.zeros_(self.head.bias)
+        self.make_head(size, outputs)
         self._names = [name for name in input_names(encoder) if name != "attention_mask"]
+
+    def draw(self, head: nn.Linear) -> None:
+        """As BERT's own layers."""
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[dict[str, list[int]]]:
         """Token ids and types of one sequence per example, its longest text cut first where it exceeds `max_length`.
@@ -76,8 +80,8 @@ class Transformer(nn.Module):
         """(n, L, D) word embeddings, to which the encoder adds positions and token types."""
         return self.encoder.get_input_embeddings()(inputs["input_ids"])
 
-    def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
-        """(n, outputs)"""
+    def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
+        """(n, outputs); `task`: whose head, where there are several."""
         if embedded is not None:
             inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
         made = self.encoder(**inputs)
@@ -88,7 +92,7 @@ class Transformer(nn.Module):
         else:
             inside = inputs["attention_mask"].to(made.last_hidden_state.dtype)[..., None]
             vector = (made.last_hidden_state * inside).sum(1) / inside.sum(1)
-        return self.head(self.dropout(vector))
+        return self.answer(self.dropout(vector), task)
 
 
 def input_names(encoder: nn.Module) -> list[str]:
@@ -208,7 +212,7 @@ def _describe(options: Options, folder: Path) -> None:
     artifacts.write_json(folder / files.CONFIG, ours)
 
 
-def build(folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> Transformer:
+def build(folder: Path, config: dict[str, Any], outputs: Sizes, trained: bool) -> Transformer:
     """The model of a folder; see gradworks.models. Only the pooler's weights may be missing in an encoder folder."""
     from transformers import AutoConfig, AutoModel
 

@@ -46,7 +46,7 @@ ROWS = (
      'tests/components/test_measure.py::test_other_hardware_stops_it'),
     ('components/measure.py', '        for _ in range(self._bench.period):\n            self.step()', '        self.step()',
      'tests/components/test_measure.py::test_what_it_writes'),
-    ('components/measure.py', '(losses.sum() / (n * len(drawn))).backward()', 'losses.mean().backward()',
+    ('components/measure.py', 'loss = losses.sum() / (n * len(drawn))', 'loss = losses.mean()',
      'tests/components/test_measure.py::test_both_sides_do_the_same_steps'),
     ('components/measure.py', 'entry_options(slot).get("every", 1) for slot', '1 for slot',
      'tests/components/test_measure.py::test_a_period_is_all_that_repeats'),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gradworks.base import artifacts
 from gradworks.models._shared import files
+from gradworks.models._shared.heads import Headed, Sizes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
 VECTORS = "vectors.safetensors"  # frozen vectors stand apart: the same file, and one DVC object, for every model
 
 
-class Towers(nn.Module):
+class Towers(Headed):
     """Base class: a subclass turns embedded tokens into one vector per text.
 
     Attributes:
         config: what gradworks.json holds.
         embedding: (V, D) token embeddings.
-        mlp: hidden layers; head: the last layer.
+        mlp: hidden layers; head, or heads: the last layer.
     """
 
     def __init__(
         self,
         config: dict[str, Any],
         tokenizer: Tokenizer,
-        outputs: int,
+        outputs: Sizes,
         size: int,
         hidden: int,
         activation: type[nn.Module],
@@ -50,7 +51,7 @@ class Towers(nn.Module):
         self.mlp = nn.Sequential()
         for before, after in pairwise(widths):
             self.mlp.extend([nn.Linear(before, after), activation(), nn.Dropout(config["dropout"])])
-        self.head = nn.Linear(widths[-1], outputs)
+        self.make_head(widths[-1], outputs)
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[dict[str, list[int]]]:
         """Token ids of each text of each example, cut at `max_length` tokens; texts after the first are read as one."""
@@ -73,23 +74,27 @@ class Towers(nn.Module):
         """(n, texts * L, D)"""
         return self.embedding(inputs["ids"].flatten(1))
 
-    def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
-        """(n, outputs). All texts of the batch are encoded in one call."""
+    def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
+        """(n, outputs). All texts of the batch are encoded in one call. `task`: whose head, where there are several."""
         n, texts, length = inputs["ids"].shape
         embedded = self.embed(inputs) if embedded is None else embedded
         flat = self.dropout(embedded).reshape(n * texts, length, -1)
-        return self.head(self.mlp(features(self.read(flat, inputs["lengths"].flatten()).view(n, texts, -1))))
+        read = self.read(flat, inputs["lengths"].flatten()).view(n, texts, -1)
+        return self.answer(self.mlp(features(read, self.config["texts"] > 1)), task)
 
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """(m, L, D) embedded tokens of m texts and their lengths (m,) -> (m, H)."""
         raise NotImplementedError
 
 
-def features(texts: Tensor) -> Tensor:
-    """(n, 2, H) -> (n, 4H): [p; h; p - h; p * h] (the reweighting paper, eq. 10); (n, 1, H) -> (n, H)."""
-    if texts.shape[1] == 1:
+def features(texts: Tensor, pairs: bool) -> Tensor:
+    """(n, 2, H) -> (n, 4H): [p; h; p - h; p * h] (the reweighting paper, eq. 10); (n, 1, H) -> (n, H).
+
+    Where other tasks of the model have pairs (`pairs`), the second text of (n, 1, H) is the vector 0.
+    """
+    if not pairs:
         return texts[:, 0]
-    p, h = texts.unbind(1)
+    p, h = texts.unbind(1) if texts.shape[1] > 1 else (texts[:, 0], torch.zeros_like(texts[:, 0]))
     return torch.cat([p, h, p - h, p * h], 1)
 
 
@@ -125,7 +130,7 @@ def prepare(options: TwoTowers, tokenizer: Tokenizer, folder: Path, texts: int, 
     files.write_tokenizer(tokenizer, folder)
 
 
-def build(kind: type[Towers], folder: Path, config: dict[str, Any], outputs: int, trained: bool) -> Towers:
+def build(kind: type[Towers], folder: Path, config: dict[str, Any], outputs: Sizes, trained: bool) -> Towers:
     """The model of a folder; `trained`: all weights are there; else the embeddings may be, and all others are fresh."""
     model = kind(config, files.read_tokenizer(folder), outputs)
     names = model.state_dict().keys()

@@ -1,0 +1,117 @@
+"""What a run trains on: parts by task name, and the batches of each step, drawn from them by a schedule.
+
+One part is the plain stream of `batching.stream`, bit for bit. Of several, each has an order of its own, keyed by its
+name: neither the other parts nor their order matter to it, and parts that share their rows are not read in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradworks import schedules
+from gradworks.data.batching import Examples, balanced, key, steps_per_epoch, stream
+from gradworks.spec import Batch, Needs
+
+_CLEAN_STREAM = 1_000_003  # keeps the order of clean batches apart from that of training batches
+
+
+@dataclass(frozen=True)
+class Part:
+    """The examples of one task.
+
+    Attributes:
+        train: what is trained on. selection: what the best model is chosen by.
+        clean: for weightings that need clean batches.
+    """
+
+    train: Examples
+    selection: Examples
+    clean: Examples | None = None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Parts by task name, the main one first.
+
+    Attributes:
+        parts: at least one; `Batch.task` of each is its name here.
+        schedule: a file of gradworks/schedules/.
+
+    Raises:
+        ValueError: there is no part, or the examples of a part are of another task.
+    """
+
+    parts: Mapping[str, Part]
+    schedule: str = "single"
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("mixture: found no part, expected at least one")
+        for name, part in self.parts.items():
+            for split in (part.train, part.selection, part.clean):
+                if split is not None and split.task != name:
+                    raise ValueError(f"mixture: part {name!r}: found examples of task {split.task!r}")
+
+    def sizes(self, batch: int) -> dict[str, int]:
+        """Batches of one epoch by task."""
+        return {name: steps_per_epoch(len(part.train), batch) for name, part in self.parts.items()}
+
+    def draws(self, needs: Needs, batch: int, clean_batch: int | None, seed: int) -> Draws:
+        """The batches of a run from its first step on; see `Draws`."""
+        return Draws(self, needs, batch, clean_batch, seed)
+
+
+class Draws:
+    """The batches of a run, step after step; what was read of each part is state.
+
+    Args:
+        mixture: what is read.
+        needs: of the update.
+        batch: examples of a batch.
+        clean_batch: examples of the clean batch beside each, of the same part; None = there are none.
+        seed: of all orders; all methods of a seed see the same batches of a part in the same order.
+
+    Raises:
+        InputError: the schedule cannot give the update what it needs.
+        ValueError: a part has no examples, or no clean ones where they are asked for.
+    """
+
+    def __init__(self, mixture: Mixture, needs: Needs, batch: int, clean_batch: int | None, seed: int) -> None:
+        schedules.check(mixture.schedule, needs, list(mixture.parts))
+        self._mixture, self._needs, self._seed = mixture, needs, seed
+        self._batch, self._clean_batch = batch, clean_batch
+        self._sizes = mixture.sizes(batch)
+        for name, part in mixture.parts.items():
+            if not len(part.train):
+                raise ValueError(f"mixture: part {name!r} has no examples to train on")
+            if clean_batch is not None and not part.clean:
+                raise ValueError(f"mixture: part {name!r} has no clean examples, and the weighting needs some")
+        self.load_state_dict({"read": dict.fromkeys(mixture.parts, 0)})
+
+    def step(self, number: int) -> tuple[list[Batch], list[Batch]]:
+        """The batches of an optimizer step, counted from 0, and the clean batch beside each; steps come in turn."""
+        names = schedules.draw(self._mixture.schedule, number, self._needs, self._sizes, self._seed)
+        for name in names:
+            self.read[name] += 1
+        return [next(self._train[name]) for name in names], [next(self._clean[name]) for name in names if self._clean]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were read of each part."""
+        return {"read": dict(self.read)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the batches that were read. Raises ValueError where the state is of other parts."""
+        if list(state["read"]) != list(self._mixture.parts):
+            found, expected = (", ".join(one) for one in (state["read"], self._mixture.parts))
+            raise ValueError(f"state of a mixture: found parts {found}; expected {expected}")
+        self.read = dict(state["read"])
+        self._train: dict[str, Iterator[Batch]] = {}
+        self._clean: dict[str, Iterator[Batch]] = {}
+        for name, part in self._mixture.parts.items():
+            alone = len(self._mixture.parts) == 1
+            seed, start = self._seed if alone else key(self._seed, "part", name), self.read[name]
+            self._train[name] = stream(part.train, self._batch, seed, start)
+            if self._clean_batch is not None:
+                self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, start)

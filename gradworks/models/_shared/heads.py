@@ -1,0 +1,84 @@
+"""The last layers of a model: `head` where it has one task, `heads.TASK` where it has several."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Sizes = int | Mapping[str, int]  # outputs of the one head, or of each by task
+
+
+class Heads(nn.Module):
+    """A linear layer for each of several tasks; their names may be any, also those of attributes of a module.
+
+    Args:
+        width: of the vector that they read.
+        sizes: outputs of each by task. No weight is drawn here: `redraw` does so, whatever the order of the tasks.
+    """
+
+    def __init__(self, width: int, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        for task, outputs in sorted(sizes.items()):  # sums over parameters do not depend on the order of the mixture
+            self._modules[task] = nn.utils.skip_init(nn.Linear, width, outputs)
+
+    def of(self, task: str | None) -> nn.Module:
+        """The layer of a task. Raises ValueError that lists the tasks there are."""
+        if task not in self._modules:
+            raise ValueError(f"model of several heads: found task {task!r}, expected one of {', '.join(self._modules)}")
+        return self._modules[task]
+
+
+class Headed(nn.Module):
+    """Base class of models: a subclass calls `make_head` where its last layer is due, and `answer` at the end.
+
+    Attributes:
+        head: linear; of a model of one task.
+        heads: of a model of several.
+    """
+
+    head: nn.Linear
+    heads: Heads
+
+    def make_head(self, width: int, sizes: Sizes) -> None:
+        """Of one task the layer is drawn here, from torch's generator; of several by `redraw`."""
+        if isinstance(sizes, int):
+            self.head = nn.Linear(width, sizes)
+            self.draw(self.head)
+        else:
+            self.heads = Heads(width, sizes)
+
+    def draw(self, head: nn.Linear) -> None:
+        """First weights of a head; those of `nn.Linear` unless a subclass says otherwise."""
+
+    def answer(self, vector: Tensor, task: str | None) -> Tensor:
+        """(n, width) -> (n, outputs of the task); a model of one head does not ask which."""
+        return (self.heads.of(task) if hasattr(self, "heads") else self.head)(vector)
+
+
+def last_layers(model: nn.Module) -> nn.Module:
+    """The head, or all heads."""
+    return model.heads if hasattr(model, "heads") else model.head
+
+
+def redraw(model: nn.Module, seed: int, first: bool = False) -> None:
+    """Draw the last layer of each task anew; of several each by seed and task name alone. Moves torch's generator.
+
+    Args:
+        model: of this folder.
+        seed: of the run.
+        first: as a new model's are, not as those that are drawn again.
+    """
+    own = model.heads.named_children() if hasattr(model, "heads") else [("", model.head)]
+    for task, head in own:
+        torch.default_generator.manual_seed(_key(seed, task) if task else seed)
+        head.reset_parameters()
+        if first:
+            model.draw(head)
+
+
+def _key(seed: int, task: str) -> int:
+    """63 bits of blake2b of 'seed/head/task'."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/head/{task}".encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,76 @@
+"""Schedules: which task's batch comes next; one file is one schedule, found by its file name.
+
+Every file has `tasks(step, needs, sizes, seed) -> list[str]`, a pure function of its arguments, so that a run resumes
+anywhere: the task of each batch of an optimizer step (counted from 0), group after group. `sizes` are the batches of
+one epoch by task, in the order of the mixture. A file may have `refusal(needs, tasks) -> str`, what it cannot do in
+words, or "". What an update needs (`spec.Needs`) is kept, or refused by `check` before training.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from gradworks.base.errors import InputError
+from gradworks.base.words import unknown
+from gradworks.spec import Needs
+
+
+def names() -> list[str]:
+    """The schedules that there are, sorted."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def load(name: str, where: str = "schedule") -> ModuleType:
+    """The file of a schedule. Raises InputError that lists the names there are; `where` begins the message."""
+    if name not in names():
+        raise InputError(unknown(where, name, names()))
+    return importlib.import_module(f"gradworks.schedules.{name}")
+
+
+def group(needs: Needs, tasks: Sequence[str] | Mapping[str, int]) -> int:
+    """How many batches one group has; a step has `needs.groups` groups."""
+    return len(tasks) if needs.batches == "one_per_task" else needs.batches
+
+
+def check(name: str, needs: Needs, tasks: Sequence[str], where: str = "schedule") -> None:
+    """Refuse what a schedule cannot give an update.
+
+    Args:
+        name: of the schedule.
+        needs: of the update.
+        tasks: of the mixture, each once.
+        where: begins the message.
+
+    Raises:
+        InputError: there is no such schedule; the update needs more different tasks than there are, or one batch of
+            each task and all of the same one; or the schedule's own reason.
+    """
+    kind, k = load(name, where), group(needs, tasks)
+    reason = ""
+    if needs.tasks == "different" and k > len(tasks):
+        reason = f"the update takes {k} batches of different tasks, and there are {len(tasks)}: {', '.join(tasks)}"
+    elif needs.tasks == "same" and needs.batches == "one_per_task" and len(tasks) > 1:
+        reason = f"the update takes one batch of each task and all of the same task, of {len(tasks)} tasks"
+    reason = reason or getattr(kind, "refusal", lambda *_: "")(needs, tasks)
+    if reason:
+        raise InputError(f"{where}: found {name}: {reason}")
+
+
+def draw(name: str, step: int, needs: Needs, sizes: Mapping[str, int], seed: int) -> list[str]:
+    """The tasks of the batches of a step, and a look at whether they are what the update needs.
+
+    Raises:
+        ValueError: they are not: the schedule's file is wrong.
+    """
+    made, k = load(name).tasks(step, needs, sizes, seed), group(needs, sizes)
+    groups = [made[i : i + k] for i in range(0, len(made), k)]
+    wrong = len(made) != k * needs.groups or not set(made) <= sizes.keys()
+    wrong |= needs.tasks == "same" and any(len(set(one)) > 1 for one in groups)
+    different = needs.tasks == "different" or needs.batches == "one_per_task"
+    wrong |= different and any(len(set(one)) < len(one) for one in groups)
+    if wrong:
+        raise ValueError(f"schedule {name}, step {step}: found {made}, expected {needs} of {', '.join(sizes)}")
+    return made

@@ -1,0 +1,131 @@
+"""Mixtures: one part is the plain stream; of several each goes its own way, and goes on anywhere."""
+
+import hashlib
+import itertools
+
+import pytest
+import torch
+
+from gradworks.base.errors import InputError
+from gradworks.data.batching import Examples, balanced, stream
+from gradworks.data.mixture import Mixture, Part
+from gradworks.spec import Needs
+
+SIZES = {"nli": 37, "mood": 12, "near": 21}
+
+
+def collate(some):
+    return {"ids": torch.tensor([one["ids"][0] for one in some])}
+
+
+def examples(task, n, values=False, name=""):
+    encodings = [{"ids": [i] * ((7 * i) % 9 + 1)} for i in range(n)]
+    labels = torch.arange(n) / 10 if values else torch.arange(n) % 3
+    return Examples(task, [f"{name}{i}" for i in range(n)], encodings, labels, collate)
+
+
+def part(task, n, clean=9):
+    values = task == "near"
+    return Part(*(examples(task, size, values, f"{split}-") for split, size in (("t", n), ("s", 5), ("c", clean))))
+
+
+def mixture(tasks, schedule="round_robin"):
+    return Mixture({task: part(task, SIZES[task]) for task in tasks}, schedule)
+
+
+def run(mixed, needs, steps, clean=4, seed=3, state=None, first=0):
+    draws = mixed.draws(needs, 4, clean, seed)
+    if state:
+        draws.load_state_dict(state)
+    return [draws.step(number) for number in range(first, steps)], draws
+
+
+def written(batch):
+    return batch.task, batch.ids, {k: v.tolist() for k, v in batch.inputs.items()}, batch.labels.tolist()
+
+
+def flat(steps):
+    return [[written(b) for b in batches] + [written(b) for b in clean] for batches, clean in steps]
+
+
+@pytest.mark.parametrize("needs", [Needs(1), Needs(2), Needs(3, "same"), Needs(2, "any", 2), Needs("one_per_task")])
+@pytest.mark.parametrize("schedule", ["single", "round_robin", "proportional"])
+def test_one_part_is_the_plain_stream(schedule, needs):
+    mixed = mixture(["nli"], schedule)
+    steps, _ = run(mixed, needs, 25)
+    count = (1 if needs.batches == "one_per_task" else needs.batches) * needs.groups
+    assert all(len(batches) == len(clean) == count for batches, clean in steps)
+    plain = stream(mixed.parts["nli"].train, 4, 3)
+    clean = balanced(mixed.parts["nli"].clean, 4, 3 + 1_000_003)
+    for batches, beside in steps:
+        for b, c in zip(batches, beside, strict=True):
+            assert written(b) == written(next(plain)) and written(c) == written(next(clean))
+
+
+@pytest.mark.parametrize("needs", [Needs(1), Needs(2), Needs(2, "same"), Needs(2, "different"), Needs("one_per_task")])
+@pytest.mark.parametrize("schedule", ["round_robin", "proportional"])
+def test_each_part_is_read_in_an_order_of_its_own(schedule, needs):
+    steps, draws = run(mixture(SIZES, schedule), needs, 40)
+    for task, n in SIZES.items():
+        digest = hashlib.blake2b(repr((3, "part", task)).encode(), digest_size=8).digest()
+        seed = int.from_bytes(digest, "big") >> 1
+        mine = part(task, n)
+        plain, clean = stream(mine.train, 4, seed), balanced(mine.clean, 4, seed + 1_000_003)
+        pairs = [pair for step in steps for pair in zip(*step, strict=True) if pair[0].task == task]
+        assert len(pairs) == draws.read[task] > 0
+        for b, c in pairs:
+            assert written(b) == written(next(plain)) and written(c) == written(next(clean))
+
+
+def test_neither_the_other_parts_nor_their_order_matter_to_a_part():
+    def of(tasks, task):
+        return [written(b) for batches, _ in run(mixture(tasks), Needs(2), 30)[0] for b in batches if b.task == task]
+
+    a, b, c = (of(tasks, "mood") for tasks in (["nli", "mood"], ["mood", "near", "nli"], ["near", "mood"]))
+    shortest = min(map(len, (a, b, c)))
+    assert shortest > 15 and a[:shortest] == b[:shortest] == c[:shortest]
+
+
+def test_parts_that_share_their_rows_are_not_read_in_step():
+    rows = {task: Part(examples(task, 37), examples(task, 5)) for task in ("whole", "slice")}
+    steps, _ = run(Mixture(rows, "round_robin"), Needs(2), 9, None)
+    assert not any(a.ids == b.ids for (a, b), _ in steps)
+
+
+@pytest.mark.parametrize("clean", [None, 4])
+@pytest.mark.parametrize("needs", [Needs(1), Needs(2, "different"), Needs(2, "same")])
+@pytest.mark.parametrize("schedule", ["round_robin", "proportional"])
+@pytest.mark.parametrize("stop", [1, 13, 29])
+def test_it_goes_on_anywhere_as_if_it_had_been_read(schedule, needs, stop, clean):
+    whole, after = run(mixture(SIZES, schedule), needs, 40, clean)
+    state = run(mixture(SIZES, schedule), needs, stop, clean)[1].state_dict()
+    rest, again = run(mixture(SIZES, schedule), needs, 40, clean, state=state, first=stop)
+    assert flat(rest) == flat(whole[stop:])
+    assert again.state_dict() == after.state_dict()
+    assert sum(again.read.values()) == sum(len(batches) for batches, _ in whole)
+
+
+def test_an_epoch_in_proportion_reads_every_example_of_every_part_once():
+    mixed = mixture(SIZES, "proportional")
+    assert mixed.sizes(4) == {"nli": 10, "mood": 3, "near": 6}
+    steps, _ = run(mixed, Needs(1), 19, None)
+    read = [(b.task, i) for batches, clean in steps for b in batches for i in b.ids]
+    assert sorted(read) == sorted((task, f"t-{i}") for task, n in SIZES.items() for i in range(n))
+    assert all(clean == [] for _, clean in steps)
+
+
+def test_what_cannot_be_drawn_is_refused_before_training():
+    with pytest.raises(InputError, match="3 batches of different tasks, and there are 2: nli, mood"):
+        mixture(["nli", "mood"]).draws(Needs(3, "different"), 4, None, 0)
+    with pytest.raises(ValueError, match="no part"):
+        Mixture({})
+    with pytest.raises(ValueError, match="part 'mood': found examples of task 'nli'"):
+        Mixture({"mood": part("nli", 4)})
+    without = Mixture({"nli": part("nli", 9), "mood": Part(examples("mood", 9), examples("mood", 2))}, "round_robin")
+    assert list(itertools.chain(*without.draws(Needs(1), 4, None, 0).step(0)))
+    with pytest.raises(ValueError, match="part 'mood' has no clean examples"):
+        without.draws(Needs(1), 4, 4, 0)
+    with pytest.raises(ValueError, match="part 'mood' has no examples to train on"):
+        Mixture({"mood": part("mood", 0)}).draws(Needs(1), 4, None, 0)
+    with pytest.raises(ValueError, match="state of a mixture: found parts nli; expected nli, mood"):
+        mixture(["nli", "mood"]).draws(Needs(1), 4, None, 0).load_state_dict({"read": {"nli": 1}})

@@ -1,0 +1,69 @@
+"""A world of processes: sums in the order of the ranks, flags, and what torchrun's environment says."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from gradworks.base.errors import InputError
+from gradworks.distributed import World, place
+
+VALUES = [torch.tensor([1e8, 1.0, -0.0]), torch.tensor([1.0, 2.0, -0.0]), torch.tensor([-1e8, 3.0, -0.0])]
+
+
+def one_rank(rank, size, port, folder):
+    import os
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    world = World.current()
+    tensors = [VALUES[rank].clone(), torch.tensor([[rank + 1]]), VALUES[rank][:2].double()]
+    world.sum(tensors)
+    flags = [world.any(rank == 1), world.any(False)]
+    torch.save((world.rank, world.size, world.first, tensors, flags), f"{folder}/{rank}.pt")
+    world.close()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_sums_are_in_the_order_of_the_ranks_and_the_same_on_all(size, tmp_path):
+    from tests.telemetry.servers import free_port
+
+    mp.spawn(one_rank, (size, free_port(), str(tmp_path)), size)
+    expected = VALUES[0].clone()
+    for value in VALUES[1:size]:
+        expected += value  # 1e8 + 1 - 1e8 is 0 in float32, in another order 1
+    for rank in range(size):
+        found, of, first, tensors, flags = torch.load(tmp_path / f"{rank}.pt")
+        assert (found, of, first) == (rank, size, rank == 0)
+        assert torch.equal(tensors[0], expected) and tensors[0][2].signbit()
+        assert tensors[1].tolist() == [[size * (size + 1) // 2]] and tensors[1].dtype == torch.int64
+        assert torch.equal(tensors[2], sum(v[:2].double() for v in VALUES[:size]))
+        assert flags == [True, False]
+
+
+def test_each_micro_batch_is_one_ranks():
+    parts = list("abcdef")
+    taken = [World(rank, 3).mine(parts) for rank in range(3)]
+    assert taken == [["a", "d"], ["b", "e"], ["c", "f"]]
+    assert World().mine(parts) == parts
+
+
+def test_one_process_needs_no_group():
+    world, tensors = World(), [torch.tensor([1.0])]
+    world.sum(tensors)
+    assert tensors[0].item() == 1.0 and world.any(True) is True and world.any(False) is False and world.first
+    assert place({}) == place({"WORLD_SIZE": "1", "RANK": "0"}) == (0, 1)
+    assert place({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "3"}) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"}, "8 processes, 4 of them on this node"),
+        ({"WORLD_SIZE": "8", "RANK": "5"}, "without torchrun"),
+        ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "without torchrun"),
+    ],
+)
+def test_several_nodes_and_other_launchers_are_refused(environment, said):
+    with pytest.raises(InputError, match=said):
+        place(environment)

@@ -30,7 +30,7 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
         return {WHOLE: folder}
     if not folder.is_dir():
         raise InputError(
-            f"{where}.from: no folder {str(folder)!r}\nexpected a folder with one file per split, or one file"
+            f"{where}.from: no folder {str(folder)!r}\nexpected a folder with a file per split, or one file"
         )
     if files:
         for split, name in files.items():

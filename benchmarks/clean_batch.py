@@ -25,13 +25,11 @@ from pathlib import Path
 import torch
 
 from components.train import Train
-from gradworks import base, models
+from gradworks import base, models, tasks
 from gradworks.base import artifacts
 from gradworks.data.batching import Examples, balanced_rows, order, stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method
-from gradworks.tasks import row
-from gradworks.tasks.heads import head
 
 PARAMS = Path("params.yaml")
 CONDITION, ENCODER = "noise", "gru"
@@ -118,8 +116,8 @@ def correlation(scores: torch.Tensor, drawn: Iterator[list[int]], batch: int) ->
 
 def one_seed(folder: Path, seed: int) -> Found:
     """Train plainly and look at the scores at every moment."""
-    settings, task = base.section(PARAMS, "train", Train), row(base.value(PARAMS, "task"))
-    model = models.create(folder / ENCODER, len(task.classes), seed).train()
+    settings, task = base.section(PARAMS, "train", Train), tasks.of(PARAMS)
+    model = models.create(folder / ENCODER, task.size, seed).train()
     splits = {}
     for name in ("train", "clean"):
         file = folder / f"{seed}" / f"{name}.parquet"
@@ -133,10 +131,10 @@ def one_seed(folder: Path, seed: int) -> Found:
         models.parameter_groups(model, settings.weight_decay), lr=rate[ENCODER] if isinstance(rate, dict) else rate
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
-    method, drawn, found = Method(task=head(task), seed=seed), stream(train, settings.batch, seed), {}
+    method, drawn, found = Method(task=task, seed=seed), stream(train, settings.batch, seed), {}
     for step in range(max(MOMENTS) + 1):
         if step in MOMENTS:
-            scores = products(model, head(task), train, clean, settings.batch, 1000 * seed + step)
+            scores = products(model, task, train, clean, settings.batch, 1000 * seed + step)
             for how, draw in DRAWS.items():
                 for size in SIZES:
                     found[how, step, size] = correlation(scores, draw(clean, size, seed), settings.batch)

@@ -21,13 +21,11 @@ from pathlib import Path
 import torch
 
 from components.train import Train
-from gradworks import base, models
+from gradworks import base, models, tasks
 from gradworks.base import artifacts
 from gradworks.data.batching import stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method
-from gradworks.tasks import row
-from gradworks.tasks.heads import head
 
 PARAMS = Path("params.yaml")
 CONDITION, ENCODERS, SEEDS = "clean", {"gru": "gru", "uncased": "transformer"}, (0, 1)
@@ -60,15 +58,15 @@ class Run:
     """Training of one encoder and seed, a step at a time."""
 
     def __init__(self, folder: Path, encoder: str, seed: int, objective: object = "supervised"):
-        self.settings, task = base.section(PARAMS, "train", Train), row(base.value(PARAMS, "task"))
-        self.model = models.create(folder / encoder, len(task.classes), seed).train()
+        self.settings, task = base.section(PARAMS, "train", Train), tasks.of(PARAMS)
+        self.model = models.create(folder / encoder, task.size, seed).train()
         file = folder / "data" / "train.parquet"
         table = artifacts.read_parquet(file, ["id", *task.texts, "label"])
         train = to_examples(table, task, self.model, self.settings.max_length, str(file))
         rate = self.settings.learning_rate
         groups = models.parameter_groups(self.model, self.settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=rate[ENCODERS[encoder]] if isinstance(rate, dict) else rate)
-        self.task, self.drawn = head(task), stream(train, self.settings.batch, seed)
+        self.task, self.drawn = task, stream(train, self.settings.batch, seed)
         self.method = Method(objective, task=self.task, seed=seed)
 
     def step(self) -> dict[str, float]:

@@ -27,14 +27,12 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gradworks import models
+from gradworks import models, tasks
 from gradworks.data import synthetic, tokenizer
 from gradworks.data.batching import Examples, stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method
 from gradworks.spec import Batch
-from gradworks.tasks import row
-from gradworks.tasks.heads import head
 
 ROOT = Path(__file__).parent.parent
 BATCH, LARGE, SEED = 32, 1000.0, 0  # at weight LARGE the term rules
@@ -97,7 +95,7 @@ def build(name: str, params: dict[str, Any]) -> tuple[nn.Module, Examples]:
     """A model and the training split of the default benchmark's data."""
     source = params["fetch"]["synthetic"]
     made = synthetic.generate(source["seed"], {"train": source["rows"]["train"]})["train"]
-    task = row(params["task"])
+    task = tasks.of(ROOT / "params.yaml")
     texts = [tuple(one[column] for column in task.texts) for one in made]
     table = pa.Table.from_pylist([{"id": str(i), **one} for i, one in enumerate(made)])
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +175,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    task, rows = head(row(params["task"])), []
+    task, rows = tasks.of(ROOT / "params.yaml"), []
     print(f"{'model':12} {'steps':>5} {'form':10} {'median':>8} {'max':>8} {'logged':>8} {'kinks':>5} {'target':>7}")
     for name in args.models:
         model, examples = build(name, params)

@@ -64,7 +64,6 @@ def prepared(folder: Path) -> Any:
 
     from components import train
     from gradworks import loop, models
-    from gradworks.tasks.heads import head
 
     shutil.copy(ROOT / "params.yaml", folder)
     steps = (
@@ -82,11 +81,11 @@ def prepared(folder: Path) -> Any:
     )  # fmt: skip
     cell = train.Run(args)
     plan = dataclasses.replace(cell.plan("gru"), batches=STEPS, every=1.0)
-    train_split, selection = (cell.split(cell.model(3), name) for name in ("train", "selection"))
+    train_split = cell.split(cell.model(3), "train")
 
     def fit(watch: Any) -> None:
-        method = train.method_of(args.params, "erm", cell.point, head(cell.task), 0)
-        loop.fit(cell.model(3), method, train_split, selection, plan, 0, lambda _: 0.0, watch=watch)
+        method = train.method_of(args.params, "erm", cell.point, cell.task, 0)
+        loop.fit(cell.model(3), method, train_split, plan, 0, lambda _: 0.0, watch=watch)
 
     assert models  # loaded before the clock starts
     return args, fit

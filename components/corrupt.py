@@ -12,23 +12,23 @@ examples:
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import corruptions, splits
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gradworks.tasks.kinds import Kind
+
 
 def _tables(
-    asked: splits.Splits, data: Path, task: Row, where: str
+    asked: splits.Splits, data: Path, task: Kind, where: str
 ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]]]:
     """The source splits that are asked for, checked against their manifests; and what their labels were read from."""
     found: dict[str, pa.Table] = {}
@@ -54,20 +54,18 @@ def _tables(
         read_as = manifest["splits"].get(split, {}).get("label_values")
         if read_as:
             values[path] = read_as
-        table = found[path] = artifacts.read_parquet(file, ["id", *task.texts, "label"])
-        known = (*(task.classes or ()), *task.collapse)
+        table = found[path] = artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
         for key, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
-            if task.classes and label not in known:
-                raise InputError(f"{file}: row {key}: found label {label!r}\nexpected one of: {', '.join(known)}")
+            if not task.accepts(label):
+                raise InputError(f"{file}: row {key}: found label {label!r}\nexpected {task.expected()}")
     return found, values
 
 
-def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], task: Row) -> dict[str, Any]:
+def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], task: Kind) -> dict[str, Any]:
     """What was really done, for the manifest."""
     rows: dict[str, Any] = {}
     for name, table in made.items():
-        labels = dict(Counter(table["label"].to_pylist())) if task.classes else {}
-        rows[name] = {"rows": table.num_rows, "labels": labels}
+        rows[name] = {"rows": table.num_rows, "labels": task.count(table["label"].to_pylist())}
     done: dict[str, Any] = {}
     for kind in dict.fromkeys(change[1] for change in changes):
         own = [change for change in changes if change[1] == kind]
@@ -96,17 +94,17 @@ def main() -> None:
     if args.seed < 0:
         raise InputError(f"--seed: found {args.seed}\nexpected 0 or more")
     live.begin("corrupt", args)
-    task = row(base.value(args.params, "task"))
+    task = tasks.of(args.params)
     asked = base.section(args.params, "corrupt.splits", splits.Splits)
     key = f"corrupt.conditions.{args.condition}"
     condition = base.section(args.params, key, corruptions.Condition)
     where = f"{args.params}: corrupt.splits"
     tables, values = _tables(asked, args.data, task, where)
-    made, dropped = splits.draw(asked, tables, args.seed, where, task.texts)
+    made, dropped = splits.draw(asked, tables, args.seed, where, task.spec.texts)
     made, changes = corruptions.corrupt(made, task, condition, args.seed, f"{args.params}: {key}")
     leaked = {i for i, kind, *_ in changes if kind == "leak"}
     splits.check_disjoint(made, leaked)
-    duplicates = splits.duplicates(made, task.texts, leaked)
+    duplicates = splits.duplicates(made, task.spec.texts, leaked)
     splits.check_not_all_known(asked, made, duplicates, where)
     _say(duplicates, made)
     with artifacts.atomic_folder(args.out) as folder:

@@ -14,15 +14,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import predictions
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from gradworks.tasks.kinds import Kind
 
 
 def _folders(root: Path, encoders: list[str], seeds: list[int] | None) -> tuple[list[Path], list[str]]:
@@ -47,15 +48,15 @@ def _once(option: str, given: list[Any]) -> None:
             raise InputError(f"{option}: found {one!r} twice\nexpected: each once, or it would count twice in the mean")
 
 
-def _member(folder: Path, root: Path, task: Row, table: pa.Table) -> Any:
+def _member(folder: Path, root: Path, task: Kind, table: pa.Table) -> Any:
     from gradworks.ensembles import Member
 
     labels = table["label"].to_numpy(zero_copy_only=False)
     name = folder.relative_to(root).as_posix()
-    return Member(name, tuple(table["id"].to_pylist()), labels, predictions.outputs(table, task))
+    return Member(name, tuple(table["id"].to_pylist()), labels, task.read(table))
 
 
-def _selection(members: list[Any], task: Row, like: pa.Table) -> pa.Table:
+def _selection(members: list[Any], task: Kind, like: pa.Table) -> pa.Table:
     """The mean over members on the selection examples that all of them have: each seed draws its own, and what one
     member selects by another may have trained on.
     """
@@ -69,7 +70,7 @@ def _selection(members: list[Any], task: Row, like: pa.Table) -> pa.Table:
     members = ensembles.align(members)
     labels = pa.array(members[0].labels.tolist(), like.schema.field("label").type)
     table = pa.table({"id": pa.array(members[0].ids, pa.string()), "label": labels})
-    return predictions.to_table(table, ensembles.mean(members), task, [])
+    return predictions.to_table(table, ensembles.mean(members, task), task, [])
 
 
 def main() -> None:
@@ -82,8 +83,8 @@ def main() -> None:
     args = parser.parse_args()
     live.begin("ensemble", args)
     settings = base.optional(args.params, "evaluate", predictions.Evaluate)
-    task = row(base.value(args.params, "task"))
-    needed = ["id", "label", *([f"p_{name}" for name in task.classes] if task.classes else ["value"])]
+    task = tasks.of(args.params)
+    needed = ["id", "label", *task.columns]
     _once("--encoders", args.encoders)
     _once("--seeds", args.seeds or [])
     folders, missing = _folders(args.members, args.encoders, args.seeds)
@@ -108,15 +109,15 @@ def main() -> None:
 
         by = predictions.slices(first, settings.by, str(args.members / members[0].name / predictions.TEST))
         members = ensembles.align(members)
-        outputs = ensembles.mean(members)
+        outputs = ensembles.mean(members, task)
 
         def scored(given: Any) -> dict[str, Any]:
-            return scores(task.reported, members[0].labels, given, task.classes, by)
+            return scores(task.score, task.reported, members[0].labels, given, by)
 
         found["members"] = {member.name: scored(member.outputs) for member in members}
         found["mean"] = scored(outputs)
-        found["oracle"] = scored(ensembles.oracle(members, task.classes))
-        found["disagreement"] = ensembles.disagreement(members, task.classes)
+        found["oracle"] = scored(ensembles.oracle(members, task))
+        found["disagreement"] = ensembles.disagreement(members, task)
     found["state"] = "ok" if members else "not run"
     named = ", ".join(f"{name} ({state})" for name, state in left_out.items())
     found["reason"] = "" if members else f"no member has predictions: {named}"

@@ -15,28 +15,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data.predictions import SELECTION, TEST, Evaluate, slices, to_table
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from gradworks.tasks.kinds import Kind
+
 WITHOUT_MODEL = ("OOM", "diverged", "not run")  # states whose weights answer nothing
-
-
-def probabilities(outputs: Any, task: Row) -> np.ndarray:
-    """Probabilities (n, classes) of logits, values (n,) of a regression; one logit is that of the second class."""
-    if task.classes is None:
-        return outputs[:, 0].double().numpy()
-    if outputs.shape[1] == 1:
-        positive = outputs[:, 0].double().sigmoid()
-        return positive.new_tensor([[1.0, 0.0]]).sub(positive[:, None]).abs().numpy()
-    return outputs.double().softmax(-1).numpy()
 
 
 def leaked(data: Path, ids: list[str]) -> set[str]:
@@ -49,7 +40,7 @@ def leaked(data: Path, ids: list[str]) -> set[str]:
     return found
 
 
-def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Row, settings: Evaluate) -> list[np.ndarray]:
+def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Kind, settings: Evaluate) -> list[np.ndarray]:
     """What the cell's model predicts for the examples of each table."""
     from gradworks import models
     from gradworks.base.device import set_up
@@ -63,7 +54,7 @@ def _outputs(args: Any, tables: list[tuple[Path, pa.Table]], task: Row, settings
     for file, table in tables:
         examples = to_examples(table, task, model, length, str(file)).to(device)
         name = f"evaluate {file.stem}"
-        made.append(probabilities(predict(model, examples, settings.batch, name=name), task))
+        made.append(task.answers(predict(model, task, examples, settings.batch, name=name)))
     return made
 
 
@@ -86,12 +77,12 @@ def main() -> None:
     args = parser.parse_args()
     live.begin("evaluate", args)
     settings = base.optional(args.params, "evaluate", Evaluate)
-    task = row(base.value(args.params, "task"))
+    task = tasks.of(args.params)
     for folder in (args.run, args.model, args.data):
         artifacts.check(folder)
     status = artifacts.read_json(args.run / "status.json")
     test, selection = (args.data / f"{name}.parquet" for name in ("test", "selection"))
-    table, held = (artifacts.read_parquet(file, ["id", *task.texts, "label"]) for file in (test, selection))
+    table, held = (artifacts.read_parquet(file, ["id", *task.spec.texts, "label"]) for file in (test, selection))
     if not len(table):
         raise InputError(f"{test}: no rows")
     by = slices(table, settings.by, str(test))
@@ -103,12 +94,12 @@ def main() -> None:
 
         outputs, on_selection = _outputs(args, [(test, table), (selection, held)], task, settings)
         labels = table["label"].to_numpy()
-        found = scores(task.reported, labels, outputs, task.classes, by)
+        found = scores(task.score, task.reported, labels, outputs, by)
         known = leaked(args.data, ids)
         if known:
             kept = [i for i, key in enumerate(ids) if key not in known]
             there = {c: [v[i] for i in kept] for c, v in by.items()}
-            found["without_leaked"] = scores(task.reported, labels[kept], outputs[kept], task.classes, there)
+            found["without_leaked"] = scores(task.score, task.reported, labels[kept], outputs[kept], there)
             found["without_leaked"]["leaked"] = len(known)
     with artifacts.atomic_folder(args.out) as folder:
         made = to_table(table, outputs, task, settings.by)

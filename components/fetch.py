@@ -24,18 +24,19 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import labels, layouts, records
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
+
+if TYPE_CHECKING:
+    from gradworks.tasks.kinds import Kind
 
 _FILES = {"files", "layout", "columns", "labels", "header"}
 _KEYS = {  # which keys go with which kind of source, besides task, seed and bad_rows
@@ -116,16 +117,15 @@ class Source(base.Section):
         return self
 
 
-def asked_of(source: Source, task: Row, where: str) -> records.Asked:
+def asked_of(source: Source, task: Kind, where: str) -> records.Asked:
     """What the source says of its files. Raises InputError when `labels` names what is no label of the task."""
     for key, label in (source.labels or {}).items():
-        known = (*(task.classes or ()), *task.collapse)
-        if (label not in known) if task.classes else isinstance(label, str):
-            raise InputError(f"{where}.labels.{key}: found {label!r}\nexpected {labels.expected(task)}")
+        if not task.accepts(label):
+            raise InputError(f"{where}.labels.{key}: found {label!r}\nexpected {task.expected()}")
     return records.Asked(source.columns or {}, source.labels or {}, source.header)
 
 
-def _splits(source: Source, task: Row, name: str, where: str) -> tuple[dict[str, records.Split], dict[str, str]]:
+def _splits(source: Source, task: Kind, name: str, where: str) -> tuple[dict[str, records.Split], dict[str, str]]:
     """Read a source: its splits, and those left out with the reason. InputError when it is not as its section says."""
     from gradworks.data import files
 
@@ -209,14 +209,14 @@ def _extents(read: records.Split) -> dict[str, Any]:
     return {"continued": [{"line": first, "to": last} for first, last in continued]} if continued else {}
 
 
-def _counts(read: records.Split, task: Row, where: str) -> dict[str, Any]:
+def _counts(read: records.Split, task: Kind, where: str) -> dict[str, Any]:
     """What a split has, for the manifest: where lines are rows, rows + bad + unlabelled + continued = lines.
 
     Raises:
         InputError: they are not; a fault of the reader.
     """
     made: dict[str, Any] = {"rows": len(read.records), "bad": len(read.bad), "unlabelled": len(read.unlabelled)}
-    made["labels"] = dict(Counter(record["label"] for record in read.records)) if task.classes else {}
+    made["labels"] = task.count([record["label"] for record in read.records])
     if read.values:
         made["label_values"] = read.values
     if read.account:
@@ -238,7 +238,7 @@ def main() -> None:
     key = f"fetch.{args.source}"
     source = base.section(args.params, key, Source)
     where = f"{args.params}: {key}"
-    task = row(source.task or base.value(args.params, "task"))
+    task = tasks.of(args.params, source.task)
     splits, left_out = _splits(source, task, args.source, where)
     for split, reason in left_out.items():
         print(f"{split}: left out: {reason}", file=sys.stderr)

@@ -72,12 +72,11 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         from gradworks import loop, models
         from gradworks.base.device import set_up
-        from gradworks.tasks.heads import head
 
         self.run = Run(args)
         self.threads = base.value(args.params, "threads")
         self.device = set_up(self.threads, base.value(args.params, "device"))
-        self.task, point = head(self.run.task), self.run.point
+        self.task, point = self.run.task, self.run.point
         self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         self.period = math.lcm(
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
@@ -94,8 +93,7 @@ class Bench:
         return method_of(args.params, args.method, self.run.point, self.task, args.seed)
 
     def model(self) -> Any:
-        classes = self.run.task.classes
-        return self.run.model(len(classes) if classes else 1).to(self.device).train()
+        return self.run.model(self.task.size).to(self.device).train()
 
     def tokens(self) -> float:
         """Of an example, without padding."""

@@ -12,19 +12,21 @@ examples:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradworks import base
+from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import splits, text
-from gradworks.tasks import Row, row
 from gradworks.telemetry import live
+
+if TYPE_CHECKING:
+    from gradworks.tasks import TaskSpec
 
 _FILES = ("vocabulary_file", "vectors.file", "pretrain.corpus")  # options that name files
 
 
-def training_texts(params: Path, data: Path, task: Row) -> list[tuple[str, ...]]:
+def training_texts(params: Path, data: Path, task: TaskSpec) -> list[tuple[str, ...]]:
     """The texts of every example of the training split, as `corrupt` draws it for seed 0."""
     key = "corrupt.splits"
     asked = base.section(params, key, splits.Splits)
@@ -121,7 +123,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
-    task = row(base.value(args.params, "task"))
+    task = tasks.of(args.params).spec
     told = live.begin("pretrain", args, task=task.name)
     where = f"{args.params}: pretrain.{args.encoder}"
 

@@ -97,12 +97,12 @@ class Run:
     """The cell: what its arguments and parameters ask for."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from gradworks.tasks import row
+        from gradworks import tasks
 
         self.args = args
         self.settings = base.section(args.params, "train", Train)
         self.point = method_point(args.params, args.method, base.value(args.params, f"methods.{args.method}"))
-        self.task = row(base.value(args.params, "task"))
+        self.task = tasks.of(args.params)
         artifacts.check(args.data)
         artifacts.check(args.start)
         parameters = {"train": self.settings, "method": self.point}
@@ -119,7 +119,7 @@ class Run:
 
         from gradworks.data.tables import to_examples
 
-        columns = ["id", *self.task.texts, "label"]
+        columns = ["id", *self.task.spec.texts, "label"]
         files = [self.args.data / f"{name}.parquet" for name in names]
         table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
         if not len(table):
@@ -154,35 +154,31 @@ class Run:
 
     def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
         """The best model, the trace, the training ids, the score of the best constant prediction."""
-        import torch
-
-        from gradworks import loop, metrics, models
+        from gradworks import loop, models
         from gradworks.base.device import set_up
-        from gradworks.tasks.heads import head
+        from gradworks.predict import predict
 
         args, task = self.args, self.task
         device = set_up(base.value(args.params, "threads"), base.value(args.params, "device"))
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
-        method = method_of(args.params, args.method, self.point, head(task), args.seed)
+        method = method_of(args.params, args.method, self.point, task, args.seed)
         if not loop.steps(plan, method):
             raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
-        model = self.model(len(task.classes) if task.classes else 1).to(device)
+        model = self.model(task.size).to(device)
         names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if method.clean else []}
         splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
-        labels = splits["selection"].labels.cpu()
+        selection = splits.pop("selection")
+        labels = selection.labels.cpu().numpy()
 
-        def score(outputs: torch.Tensor) -> float | None:
-            values = outputs.softmax(-1) if task.classes else outputs[:, 0]
-            return metrics.score(plan.metric, labels.numpy(), values.numpy(), task.classes).value
+        def score(answers: Any) -> float | None:
+            return task.score(plan.metric, labels, answers).value
 
-        trace = loop.fit(model, method, settings=plan, seed=args.seed, score=score, checkpoint=saved, stop=stop,
+        def look(model: Any) -> float | None:
+            return score(task.answers(predict(model, task, selection)))
+
+        trace = loop.fit(model, method, settings=plan, seed=args.seed, score=look, checkpoint=saved, stop=stop,
                          name=f"train {args.method}", watch=watch, **splits)  # fmt: skip
-        if task.classes is None:
-            rows = labels.mean().reshape(1, 1)
-        else:  # every class alone, and their shares: the best constant for accuracy and for the log loss
-            shares = torch.bincount(labels, minlength=len(task.classes)) / len(labels)
-            rows = torch.cat([9.0 * torch.eye(len(shares)), shares.log()[None]])
-        constants = [plan.better * (score(row.expand(len(labels), -1)) or 0.0) for row in rows]
+        constants = [plan.better * (score(one) or 0.0) for one in task.constants(labels)]
         return model, trace, splits["train"].ids, plan.better * max(constants)
 
 

@@ -1,4 +1,4 @@
-"""Ensembles of predictions: averaged probabilities of members, always aligned by example id.
+"""Ensembles of predictions: averaged answers of members, always aligned by example id.
 
 Members may differ in tokenisation, order and seed, so nothing but the id says which rows belong together.
 """
@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradworks.base.errors import InputError
+
+if TYPE_CHECKING:
+    from gradworks.tasks.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class Member:
     Attributes:
         name: where it is from, for messages.
         ids: n example ids.
-        labels: (n,) class names; numbers for regression.
-        outputs: (n, classes) probabilities; (n,) values for regression.
+        labels: (n,) as in the table.
+        outputs: (n, ...) answers, see gradworks.tasks.kinds.
     """
 
     name: str
@@ -73,34 +77,25 @@ def common(members: Sequence[Member]) -> list[Member]:
     return made
 
 
-def mean(members: Sequence[Member]) -> np.ndarray:
-    """(n, classes) mean probabilities, or (n,) mean values, of aligned members."""
-    return np.mean([member.outputs for member in members], axis=0)
+def mean(members: Sequence[Member], kind: Kind) -> np.ndarray:
+    """(n, ...) the answer of all aligned members together: mean probabilities, or mean values."""
+    return kind.mean(_stacked(members))
 
 
-def oracle(members: Sequence[Member], classes: Sequence[str] | None) -> np.ndarray:
-    """Outputs of a chooser that knows the labels: on each example the best of the aligned members.
-
-    With classes: the probabilities of the first member that is right (of the first one where none is), so that
-    accuracy is the share of examples on which any member is right. For regression: the value closest to the label.
-    """
-    outputs = np.stack([member.outputs for member in members])  # (members, n, ...)
-    labels = members[0].labels
-    if classes is None:
-        best = np.abs(outputs - labels.astype(np.float64)).argmin(axis=0)
-    else:
-        best = (np.asarray(classes)[outputs.argmax(-1)] == labels).argmax(axis=0)
-    return outputs[best, np.arange(len(labels))]
+def oracle(members: Sequence[Member], kind: Kind) -> np.ndarray:
+    """(n, ...) answers of a chooser that knows the labels: on each example the best of the aligned members."""
+    answers, labels = _stacked(members), members[0].labels
+    return answers[kind.best(answers, labels), np.arange(len(labels))]
 
 
-def disagreement(members: Sequence[Member], classes: Sequence[str] | None) -> dict[str, float]:
-    """`A | B` -> share of examples on which two aligned members choose different classes (regression: mean |a - b|)."""
-    found = {}
-    for i, one in enumerate(members):
-        for other in members[i + 1 :]:
-            if classes is None:
-                apart = np.abs(one.outputs - other.outputs)
-            else:
-                apart = one.outputs.argmax(-1) != other.outputs.argmax(-1)
-            found[f"{one.name} | {other.name}"] = float(apart.mean())
-    return found
+def disagreement(members: Sequence[Member], kind: Kind) -> dict[str, float]:
+    """`A | B` -> how far two aligned members are apart, the mean over examples: a share where labels are classes."""
+    return {
+        f"{one.name} | {other.name}": float(kind.apart(one.outputs, other.outputs).mean())
+        for i, one in enumerate(members)
+        for other in members[i + 1 :]
+    }
+
+
+def _stacked(members: Sequence[Member]) -> np.ndarray:
+    return np.stack([member.outputs for member in members])

@@ -19,12 +19,11 @@ from gradworks.base.progress import Progress
 from gradworks.data.batching import Examples, balanced, stream
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
-from gradworks.predict import predict
 from gradworks.spec import Batch, Drawn, StepReport
 from gradworks.trace import Trace
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from gradworks.base.checkpoint import Checkpoint
     from gradworks.methods import Method
@@ -139,10 +138,9 @@ def fit(
     model: nn.Module,
     method: Method,
     train: Examples,
-    selection: Examples,
     settings: Settings,
     seed: int,
-    score: Callable[[Tensor], float | None],
+    score: Callable[[nn.Module], float | None],
     clean: Examples | None = None,
     checkpoint: Checkpoint | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -154,10 +152,10 @@ def fit(
     Args:
         model: outputs of a batch's inputs.
         method: fills `.grad` from the batches of one step.
-        train, selection, clean: examples on the model's device; `clean`, drawn in classes of equal numbers, where the
-            method needs it.
+        train, clean: examples on the model's device; `clean`, drawn in classes of equal numbers, where the method
+            needs it.
         seed: of data order; the method has its own, equal one for masks.
-        score: the metric of the selection split's outputs, None where it is not defined; the first of equals is kept.
+        score: the metric of the selection split, None where it is not defined; the first of equals is kept.
         checkpoint: where to resume from and to save to, at every look at the selection split.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
         watch: told of every step, also of one that is not finite: the method's report, and by name its `examples`,
@@ -221,7 +219,7 @@ def fit(
                 break
             bar.advance(loss=loss)
             if trace.step in marks:
-                value = score(predict(model, selection))
+                value = score(model)
                 trace.history[-1][f"selection_{settings.metric}"] = value
                 if value is not None and settings.better * value > settings.better * trace.best.get("score", floor):
                     trace.best = {"step": trace.step, "score": value}

@@ -15,18 +15,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gradworks import metrics
+from gradworks import tasks
 from gradworks.base import Section, cells, fresh_yaml, grid, points, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
 from gradworks.base.place import place
 from gradworks.data import corruptions, predictions, sizes, splits
 from gradworks.report.settings import Report, Target
-from gradworks.tasks import Row, row
+from gradworks.tasks.kinds import Kind
 
 _SECTIONS = (
-    "root", "here", "threads", "device", "gpu", "task", "fetch", "corrupt", "pretrain", "methods", "train", "measure",
-    "evaluate", "report", "cells", "ensemble",
+    "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "corrupt", "pretrain",
+    "methods", "train", "measure", "evaluate", "report", "cells", "ensemble",
 )  # fmt: skip
 _FILES = (("vectors", "file"), ("pretrain", "corpus"))  # of an encoder
 _LEFT_OUT = ("root", "here", *cells.OPTIONAL)
@@ -67,7 +67,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
             raise InputError(f"{params}: {name}: missing")
     top, _ = place(params, values)
     one = validate({name: values[name] for name in _Surroundings.model_fields}, _Surroundings, f"{params}:")
-    task = _task(one.task, f"{params}: task")
+    task = _task(params, values, one.task, "task")
     grid.check_names(params, values)
     _importable(top)
     for key in ("fetch", "corrupt.splits", "corrupt.conditions", "pretrain"):
@@ -114,22 +114,18 @@ def _program(name: str) -> Any:
     return importlib.import_module(f"components.{name}")
 
 
-def _task(name: str, where: str) -> Row:
-    try:
-        return row(name)
-    except InputError as error:
-        known = str(error).partition("expected one of: ")[2].split(", ")
-        raise InputError(words.unknown(where, name, known)) from None
+def _task(params: Path, values: Mapping[str, Any], name: str, key: str) -> Kind:
+    return tasks.kind(tasks.find(name, values, str(params), key))
 
 
-def _sources(params: Path, values: Mapping[str, Any], task: Row) -> dict[str, Any]:
+def _sources(params: Path, values: Mapping[str, Any], task: Kind) -> dict[str, Any]:
     made = {}
     for name, given in values["fetch"].items():
         where = f"{params}: fetch.{name}"
         source = made[name] = validate(given, _program("fetch").Source, where)
-        own = _task(source.task, f"{where}.task") if source.task else task
+        own = _task(params, values, source.task, f"fetch.{name}.task") if source.task else task
         for column in source.columns or {}:
-            if column not in (known := (*own.texts, "label", "id")):
+            if column not in (known := (*own.spec.texts, "label", "id")):
                 raise InputError(words.unknown(f"{where}.columns", column, known))
         _program("fetch").asked_of(source, own, where)
         if source.kind == "synthetic" and own.name != "nli":
@@ -141,7 +137,7 @@ def _sources(params: Path, values: Mapping[str, Any], task: Row) -> dict[str, An
     return made
 
 
-def _splits(params: Path, values: Mapping[str, Any], task: Row, sources: Mapping[str, Any]) -> sizes.Sizes:
+def _splits(params: Path, values: Mapping[str, Any], task: Kind, sources: Mapping[str, Any]) -> sizes.Sizes:
     where = f"{params}: corrupt"
     given = values["corrupt"]
     for name in given:
@@ -189,9 +185,8 @@ def _encoders(params: Path, values: Mapping[str, Any]) -> dict[str, str]:
     return kinds
 
 
-def _methods(params: Path, values: Mapping[str, Any], task: Row) -> None:
+def _methods(params: Path, values: Mapping[str, Any], task: Kind) -> None:
     from gradworks.methods._shared import entries
-    from gradworks.tasks.heads import head
 
     for name, given in values["methods"].items():
         point = points.method_point(params, name, given)
@@ -199,15 +194,15 @@ def _methods(params: Path, values: Mapping[str, Any], task: Row) -> None:
             chosen = points.entry_name(getattr(point, slot))
             if chosen not in (known := entries.names(slot)):
                 raise InputError(words.unknown(f"{params}: methods.{name}.{slot}", chosen, known))
-        _program("train").method_of(params, name, point, head(task), 0)
+        _program("train").method_of(params, name, point, task, 0)
 
 
-def _train(params: Path, values: Mapping[str, Any], task: Row, kinds: Mapping[str, str], drawn: sizes.Sizes) -> None:
+def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[str, str], drawn: sizes.Sizes) -> None:
     import torch
 
     where = f"{params}: train"
     train = validate(values["train"] or {}, _program("train").Train, where)
-    _metric(train.select.metric, task, f"{where}.select.metric")
+    task.check_metric(train.select.metric, f"{where}.select.metric")
     known = [
         name for name in dir(torch.optim) if name[0].isupper() and name not in ("LBFGS", "Optimizer", "SparseAdam")
     ]
@@ -228,15 +223,7 @@ def _train(params: Path, values: Mapping[str, Any], task: Row, kinds: Mapping[st
             raise InputError(f"{where}.max_length: found {train.max_length}\n{name} has {positions} positions")
 
 
-def _metric(name: str, task: Row, where: str) -> None:
-    known = metrics.REGRESSION if task.classes is None else metrics.CLASSIFICATION
-    if name == "f1" and task.classes is not None and len(task.classes) != 2:
-        raise InputError(f"{where}: found 'f1', which is that of two classes; {task.name} has {len(task.classes)}")
-    if name not in known:
-        raise InputError(words.unknown(where, name, known))
-
-
-def _figures(params: Path, values: Mapping[str, Any], task: Row, synthetic: bool) -> None:
+def _figures(params: Path, values: Mapping[str, Any], task: Kind, synthetic: bool) -> None:
     """What is evaluated, and what the report tells of it."""
     evaluate = validate(_given(values, "evaluate"), predictions.Evaluate, f"{params}: evaluate")
     report = validate(_given(values, "report"), Report, f"{params}: report")
@@ -301,7 +288,7 @@ def _data(
         name, _, split = path.partition("/")
         if name in found:
             where = f"{params}: fetch.{name}"
-            own = _task(sources[name].task or values["task"], f"{where}.task")
+            own = _task(params, values, sources[name].task or values["task"], f"fetch.{name}.task")
             asked = _program("fetch").asked_of(sources[name], own, where)
             files.check_columns(own, found[name][split], sources[name].layout, asked)
     missing = not_there(params, values)

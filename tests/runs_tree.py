@@ -8,7 +8,7 @@ import pyarrow as pa
 from gradworks import metrics
 from gradworks.base import artifacts, cells, grid
 from gradworks.data.predictions import SELECTION, TEST, to_table
-from gradworks.tasks import row
+from tests.kinds import kind
 
 PARAMS = """
 root: .
@@ -53,7 +53,7 @@ cells:
 ensemble:
   - {condition: clean, method: erm, encoders: [gru, cased]}
 """
-CLASSES = row("nli").classes
+CLASSES = kind("nli").classes
 
 
 def params(folder, seeds=(0, 1, 2)):
@@ -140,16 +140,16 @@ def _predicted(rng, labels, skill):
 
 def evaluated(runs, path, skill, seed=0, state="ok", reason=""):
     """runs/evaluate/PATH and runs/metrics/PATH.json: right with a chance of about `skill`."""
-    table, task = test_split(), row("nli")
+    table, task = test_split(), kind("nli")
     rng = np.random.default_rng([seed, *path.encode()])
-    labels = metrics.indices(table["label"].to_numpy(zero_copy_only=False), CLASSES)
+    labels = kind("nli").indices(table["label"].to_numpy(zero_copy_only=False))
     outputs = _predicted(rng, labels, skill)
     held = selection_split()
-    on_selection = _predicted(rng, metrics.indices(held["label"].to_numpy(zero_copy_only=False), CLASSES), skill)
+    on_selection = _predicted(rng, kind("nli").indices(held["label"].to_numpy(zero_copy_only=False)), skill)
     found = {"overall": {}, "by": {}}
     if state in ("ok", "not converged"):
         slices = {c: table[c].to_pylist() for c in ("set", "heuristic")}
-        found = metrics.scores(task.reported, labels, outputs, CLASSES, slices)
+        found = metrics.scores(task.score, task.reported, labels, outputs, slices)
     with artifacts.atomic_folder(runs / "evaluate" / path) as folder:
         made = to_table(table, outputs if found["overall"] else None, task, ["set", "heuristic"])
         artifacts.write_parquet(folder / TEST, made)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from gradworks import ensembles
 from gradworks.base.errors import InputError
 from gradworks.ensembles import Member
+from tests.kinds import classes, values
 
-CLASSES = ("no", "yes")
+CLASSES, VALUES = classes("no", "yes"), values()
 
 
 def member(name, ids, labels, yes):
@@ -25,7 +26,7 @@ def test_aligned_by_id():
     one, two = ensembles.align([ONE, TWO])
     assert two.ids == one.ids == tuple("abcd")
     assert two.outputs[:, 1] == pytest.approx([0.3, 0.8, 0.7, 0.1])
-    assert ensembles.mean([one, two])[:, 1] == pytest.approx([0.6, 0.6, 0.45, 0.35])
+    assert ensembles.mean([one, two], CLASSES)[:, 1] == pytest.approx([0.6, 0.6, 0.45, 0.35])
 
 
 def test_rows_that_all_members_have():
@@ -40,8 +41,8 @@ def test_rows_that_all_members_have():
 def test_order_changes_nothing(order):
     place = ["dcba".index(i) for i in order]
     moved = Member("two", tuple(order), TWO.labels[place], TWO.outputs[place])
-    expected = ensembles.mean(ensembles.align([ONE, TWO]))
-    assert (ensembles.mean(ensembles.align([ONE, moved])) == expected).all()
+    expected = ensembles.mean(ensembles.align([ONE, TWO]), CLASSES)
+    assert (ensembles.mean(ensembles.align([ONE, moved]), CLASSES) == expected).all()
 
 
 def test_oracle_is_right_wherever_a_member_is():
@@ -60,9 +61,9 @@ def test_disagreement():
 def test_regression():
     labels = np.array([1.0, 2.0])
     one, two = (Member(n, ("a", "b"), labels, np.array(v)) for n, v in (("one", [1.5, 0.0]), ("two", [0.0, 2.5])))
-    assert ensembles.mean([one, two]).tolist() == [0.75, 1.25]
-    assert ensembles.oracle([one, two], None).tolist() == [1.5, 2.5]
-    assert ensembles.disagreement([one, two], None) == {"one | two": 2.0}
+    assert ensembles.mean([one, two], VALUES).tolist() == [0.75, 1.25]
+    assert ensembles.oracle([one, two], VALUES).tolist() == [1.5, 2.5]
+    assert ensembles.disagreement([one, two], VALUES) == {"one | two": 2.0}
 
 
 def test_different_id_sets_name_a_missing_id():

@@ -11,6 +11,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 STAGES = [p.stem for p in sorted((ROOT / "components").glob("*.py")) if p.stem != "__init__"]
 SLOTS = ("objectives", "weightings", "updates")
+KINDS = [f"gradworks/tasks/kinds/{p.name}" for p in sorted((ROOT / "gradworks/tasks/kinds").glob("[!_]*.py"))]
+SCORE = ("train", "measure", "evaluate", "ensemble", "report")  # the others read labels by a kind, and score nothing
 # Files that DVC need not watch: they pass names on, or hold nothing.
 NO_RESULT = {
     f"{name}/__init__.py" for name in ("gradworks", "gradworks/telemetry", "gradworks/cost", "components", "benchmarks")
@@ -36,8 +38,9 @@ LAYERS = [
     ["gradworks/loop"],
     ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",
      "gradworks/data/tables"],
-    ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/tasks",
-     "gradworks/data", "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
+    ["gradworks/tasks"],  # a kind scores and reads labels
+    ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
+     "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
      "gradworks/learning_rate"],
     ["gradworks/spec"],
     ["gradworks/base"],
@@ -160,7 +163,7 @@ def test_dvc_knows_every_file_that_a_stage_imports():
     wrong, used, listed = set(), {}, {}
     for stage in resolved():
         kind = stage.name.partition("@")[0]
-        needed = closure(f"components/{kind}.py", *dynamic(stage, items))
+        needed = closure(f"components/{kind}.py", *dynamic(stage, items), *(KINDS if kind in SCORE else ()))
         deps = {Path(d.def_path) for d in stage.deps}
         for name in sorted(needed):
             if not any(d == Path(name) or d in Path(name).parents for d in deps):

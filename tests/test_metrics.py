@@ -8,6 +8,9 @@ import pytest
 
 from gradworks import metrics
 from gradworks.base.errors import InputError
+from gradworks.metrics import classification, regression
+from gradworks.metrics._shared.scores import wilson
+from tests.kinds import classes
 
 CLASSES = ("entailment", "neutral", "contradiction")
 
@@ -33,10 +36,10 @@ def test_classification_agrees_with_scikit_learn(n, seed):
         "macro_f1": f1_score(labels, predicted, average="macro"),
         "matthews": matthews_corrcoef(labels, predicted),
     }.items():
-        assert metrics.score(name, labels, outputs, CLASSES).value == pytest.approx(reference, abs=1e-12), name
+        assert classification.score(name, labels, outputs, CLASSES).value == pytest.approx(reference, abs=1e-12), name
     two, outputs = drawn(n, 2, seed)
     reference = f1_score(two, outputs.argmax(1))
-    assert metrics.score("f1", two, outputs, ("no", "yes")).value == pytest.approx(reference, abs=1e-12)
+    assert classification.score("f1", two, outputs, ("no", "yes")).value == pytest.approx(reference, abs=1e-12)
 
 
 def test_log_loss_agrees_with_scikit_learn_and_its_interval_is_that_of_a_mean():
@@ -45,7 +48,7 @@ def test_log_loss_agrees_with_scikit_learn_and_its_interval_is_that_of_a_mean():
 
     labels, outputs = drawn(200, 3)
     outputs /= outputs.sum(1, keepdims=True)
-    found = metrics.score("log_loss", labels, outputs, CLASSES)
+    found = classification.score("log_loss", labels, outputs, CLASSES)
     assert found.value == pytest.approx(log_loss(labels, outputs, labels=[0, 1, 2]), abs=1e-12)
     losses = -np.log(outputs[np.arange(200), labels])
     more = np.append(losses, losses.max())
@@ -53,7 +56,7 @@ def test_log_loss_agrees_with_scikit_learn_and_its_interval_is_that_of_a_mean():
     expected = losses.mean() * np.exp(-half[0]), more.mean() * np.exp(half[1])
     assert (found.low, found.high) == pytest.approx(expected, rel=1e-4)
     assert metrics.better("log_loss") == -1
-    sure = metrics.score("log_loss", [0], [[0.0, 1.0, 0.0]], CLASSES)
+    sure = classification.score("log_loss", [0], [[0.0, 1.0, 0.0]], CLASSES)
     assert sure.value == pytest.approx(-np.log(1e-15)) and sure.low is None
 
 
@@ -67,12 +70,12 @@ def test_regression_agrees_with_scipy(ties):
     if ties:
         labels, values = labels.round(), values.round()
     pearson, spearman = stats.pearsonr(labels, values), stats.spearmanr(labels, values)
-    found = metrics.score("pearson", labels, values)
+    found = regression.score("pearson", labels, values)
     assert found.value == pytest.approx(pearson.statistic, abs=1e-12)
     expected = pearson.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert metrics.score("spearman", labels, values).value == pytest.approx(spearman.statistic, abs=1e-12)
-    assert metrics.score("mean_squared_error", labels, values[:, None]).value == pytest.approx(
+    assert regression.score("spearman", labels, values).value == pytest.approx(spearman.statistic, abs=1e-12)
+    assert regression.score("mean_squared_error", labels, values[:, None]).value == pytest.approx(
         np.mean((labels - values) ** 2)
     )
 
@@ -82,13 +85,13 @@ def test_what_each_example_adds_has_the_scores_mean_and_variance(metric):
     """Against a bootstrap of examples: the standard error within 10 %."""
     classes = ("no", "yes") if metric == "f1" else CLASSES
     labels, outputs = truth(len(classes), 0.4, rows=400)
-    added = metrics.shares(metric, labels, outputs, classes)
-    score = metrics.score(metric, labels, outputs, classes).value
+    added = classification.shares(metric, labels, outputs, classes)
+    score = classification.score(metric, labels, outputs, classes).value
     assert added.mean() == pytest.approx(score, abs=0.003)
     rng, drawn = np.random.default_rng(0), []
     for _ in range(400):
         some = rng.integers(400, size=400)
-        drawn.append(metrics.score(metric, labels[some], outputs[some], classes).value)
+        drawn.append(classification.score(metric, labels[some], outputs[some], classes).value)
     assert added.std(ddof=1) / 20 == pytest.approx(np.std(drawn), rel=0.12)
 
 
@@ -97,11 +100,11 @@ def test_the_same_for_regression(metric):
     rng = np.random.default_rng(2)
     labels = rng.normal(size=400)
     values = labels + rng.normal(size=400)
-    added, drawn = metrics.shares(metric, labels, values), []
-    assert added.mean() == pytest.approx(metrics.score(metric, labels, values).value, abs=1e-9)
+    added, drawn = regression.shares(metric, labels, values), []
+    assert added.mean() == pytest.approx(regression.score(metric, labels, values).value, abs=1e-9)
     for _ in range(400):
         some = rng.integers(400, size=400)
-        drawn.append(metrics.score(metric, labels[some], values[some]).value)
+        drawn.append(regression.score(metric, labels[some], values[some]).value)
     assert added.std(ddof=1) / 20 == pytest.approx(np.std(drawn), rel=0.3 if metric == "spearman" else 0.12)
 
 
@@ -110,7 +113,7 @@ def test_wilson_agrees_with_the_published_form():
 
     for correct, n in [(0, 5), (3, 7), (140, 200), (30, 30)]:
         reference = binomtest(correct, n).proportion_ci(method="wilson")
-        assert metrics.wilson(correct, n) == pytest.approx((reference.low, reference.high), abs=1e-12)
+        assert wilson(correct, n) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 
 def truth(classes, skill, rare=False, rows=100_000):
@@ -132,11 +135,11 @@ def test_intervals_over_few_examples_cover(metric, classes, skill, n):
     """300 test sets: 93 % less two standard errors; where there is no interval, the note says below which n."""
     names = CLASSES[:classes]
     labels, outputs = truth(classes, skill)
-    true = metrics.score(metric, labels, outputs, names).value
+    true = classification.score(metric, labels, outputs, names).value
     rng, held = np.random.default_rng(n), []
     for _ in range(300):
         some = rng.integers(len(labels), size=n)
-        found = metrics.score(metric, labels[some], outputs[some], names)
+        found = classification.score(metric, labels[some], outputs[some], names)
         if found.value is not None and found.low is not None:
             held.append(found.low <= true <= found.high)
         elif found.value is not None:
@@ -148,9 +151,9 @@ def test_intervals_over_few_examples_cover(metric, classes, skill, n):
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "macro_f1", "matthews"])
 def test_a_perfect_score_on_few_examples_has_an_interval(metric):
     labels = np.arange(30) % 2
-    found = metrics.score(metric, labels, np.eye(2)[labels], ("no", "yes"))
+    found = classification.score(metric, labels, np.eye(2)[labels], ("no", "yes"))
     assert found.value == 1 == pytest.approx(found.high) and 0.6 < found.low < 0.95
-    few = metrics.score(metric, labels[:6], np.eye(2)[labels[:6]], ("no", "yes"))
+    few = classification.score(metric, labels[:6], np.eye(2)[labels[:6]], ("no", "yes"))
     assert few.value == 1 and (metric == "accuracy" or few.note == "no interval below 12 examples")
 
 
@@ -158,34 +161,38 @@ def test_a_perfect_score_on_few_examples_has_an_interval(metric):
 def test_bootstrap_intervals_cover(metric):
     """Of 95 % intervals of 200 draws, about 190 hold the value of the population (99.9 % of the time, 176 or more)."""
     labels, outputs = drawn(200_000, 3, seed=9, skill=0.4)
-    true = metrics.score(metric, labels, outputs, CLASSES).value
+    true = classification.score(metric, labels, outputs, CLASSES).value
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(200):
         some = rng.integers(len(labels), size=250)
-        found = metrics.score(metric, labels[some], outputs[some], CLASSES)
+        found = classification.score(metric, labels[some], outputs[some], CLASSES)
         held += found.low <= true <= found.high
     assert 180 <= held <= 200
 
 
 def test_bootstrap_is_keyed():
     labels, outputs = drawn(100, 3)
-    first = metrics.score("macro_f1", labels, outputs, CLASSES)
+    first = classification.score("macro_f1", labels, outputs, CLASSES)
     np.random.default_rng(5).random(10)
-    assert metrics.score("macro_f1", labels, outputs, CLASSES) == first
-    assert metrics.score("macro_f1", labels, outputs, CLASSES, seed=1) != first
+    assert classification.score("macro_f1", labels, outputs, CLASSES) == first
+    assert classification.score("macro_f1", labels, outputs, CLASSES, seed=1) != first
 
 
 def test_names_and_indices_are_the_same():
     labels, outputs = drawn(50, 3)
     names = [CLASSES[i] for i in labels]
-    assert metrics.score("accuracy", names, outputs, CLASSES) == metrics.score("accuracy", labels, outputs, CLASSES)
+    assert classification.score("accuracy", names, outputs, CLASSES) == classification.score(
+        "accuracy", labels, outputs, CLASSES
+    )
 
 
-@pytest.mark.parametrize("metric", metrics.CLASSIFICATION + metrics.REGRESSION)
+@pytest.mark.parametrize("metric", metrics.NAMES)
 def test_no_examples_in_words(metric):
-    two = ("no", "yes") if metric in metrics.CLASSIFICATION else None
-    found = metrics.score(metric, [], np.empty((0, 2)) if two else [], two)
+    if metric in regression.METRICS:
+        found = regression.score(metric, [], [])
+    else:
+        found = classification.score(metric, [], np.empty((0, 2)), ("no", "yes"))
     assert (found.value, found.n, found.low, found.note) == (None, 0, None, "no examples")
 
 
@@ -200,37 +207,38 @@ def test_no_examples_in_words(metric):
     ],
 )
 def test_undefined_in_words_and_never_nan(metric, labels, outputs, classes, words):
-    found = metrics.score(metric, labels, outputs, classes)
+    family = classification.score if classes else regression.score
+    found = family(metric, labels, outputs, *([classes] if classes else []))
     assert found.value is None and found.low is None and words in found.note
 
 
 def test_constant_predictions_are_defined():
     labels, outputs = [0, 1, 1], [[1.0, 0.0]] * 3
-    assert metrics.score("matthews", labels, outputs, ("no", "yes")).value == 0
-    assert metrics.score("macro_f1", labels, outputs, ("no", "yes")).value == pytest.approx(0.25)
+    assert classification.score("matthews", labels, outputs, ("no", "yes")).value == 0
+    assert classification.score("macro_f1", labels, outputs, ("no", "yes")).value == pytest.approx(0.25)
 
 
 def test_wrong_use_is_refused():
-    with pytest.raises(InputError, match="unknown"):
-        metrics.score("acuracy", [0], [[1, 0]], ("no", "yes"))
-    with pytest.raises(InputError, match="does not fit a regression"):
-        metrics.score("accuracy", [0.1], [0.1])
+    with pytest.raises(InputError, match="does not fit a task of classes"):
+        classification.score("acuracy", [0], [[1, 0]], ("no", "yes"))
+    with pytest.raises(InputError, match="does not fit a task of values"):
+        regression.score("accuracy", [0.1], [0.1])
     with pytest.raises(InputError, match="'maybe' is no class"):
-        metrics.score("accuracy", ["maybe"], [[1, 0]], ("no", "yes"))
+        classification.score("accuracy", ["maybe"], [[1, 0]], ("no", "yes"))
     with pytest.raises(InputError, match="needs two classes"):
-        metrics.score("f1", [0], [[1, 0, 0]], CLASSES)
+        classification.score("f1", [0], [[1, 0, 0]], CLASSES)
 
 
 def test_scores_by_slice():
     labels, outputs = drawn(90, 3)
     slices = {"heuristic": ["none"] * 40 + ["overlap"] * 20 + [None] * 30, "template": list(range(2)) * 45}
-    found = metrics.scores(("accuracy",), labels, outputs, CLASSES, slices)
-    assert found["overall"]["accuracy"] == metrics.score("accuracy", labels, outputs, CLASSES).as_dict()
+    found = metrics.scores(classes(*CLASSES).score, ("accuracy",), labels, outputs, slices)
+    assert found["overall"]["accuracy"] == classification.score("accuracy", labels, outputs, CLASSES).as_dict()
     assert found["by"]["heuristic"].keys() == {"none", "overlap"}
     assert found["by"]["heuristic"]["overlap"]["accuracy"]["n"] == 20
     assert found["by"]["heuristic"]["overlap"]["accuracy"]["small"] is True
     assert "small" not in found["by"]["heuristic"]["none"]["accuracy"]
-    expected = metrics.score("accuracy", labels[1::2], outputs[1::2], CLASSES).value
+    expected = classification.score("accuracy", labels[1::2], outputs[1::2], CLASSES).value
     assert found["by"]["template"]["1"]["accuracy"]["value"] == expected
 
 
@@ -240,7 +248,7 @@ def test_lower_is_better_only_for_errors():
 
 def test_accuracy_needs_numpy_alone():
     code = (
-        "import sys; from gradworks.metrics import score\n"
+        "import sys; from gradworks.metrics.classification import score\n"
         "print(score('accuracy', [0, 1], [[1, 0], [1, 0]], ('a', 'b')).value)\n"
         "print([m for m in ('sklearn', 'scipy', 'torch', 'pandas', 'pyarrow') if m in sys.modules])"
     )

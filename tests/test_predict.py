@@ -6,6 +6,7 @@ from torch import nn
 
 from gradworks.data.batching import Examples
 from gradworks.predict import predict
+from tests.kinds import kind
 
 
 class Mean(nn.Module):
@@ -34,7 +35,7 @@ def examples(count):
 @pytest.mark.parametrize("training", [True, False])
 def test_order_mode_and_random_state(training):
     model, state = Mean().train(training), torch.get_rng_state()
-    outputs = predict(model, examples(23), batch_size=4)
+    (outputs,) = predict(model, kind("nli"), examples(23), batch_size=4)
     assert torch.equal(outputs[:, 0], torch.arange(1.0, 24.0))
     assert model.training is training
     assert torch.equal(state, torch.get_rng_state())
@@ -43,11 +44,11 @@ def test_order_mode_and_random_state(training):
 
 def test_a_name_shows_rate_and_time_left(capfd, monkeypatch):
     monkeypatch.setattr("gradworks.base.progress._QUIET", 0.0)
-    predict(Mean(), examples(23), batch_size=4, name="evaluate")
+    predict(Mean(), kind("nli"), examples(23), batch_size=4, name="evaluate")
     assert "evaluate: 4 of 23 example, " in capfd.readouterr().err
-    predict(Mean(), examples(23), batch_size=4)
+    predict(Mean(), kind("nli"), examples(23), batch_size=4)
     assert capfd.readouterr().err == ""
 
 
 def test_no_examples():
-    assert predict(Mean(), examples(0)).shape[0] == 0
+    assert predict(Mean(), kind("nli"), examples(0))[0].shape[0] == 0

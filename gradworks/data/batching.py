@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -56,7 +56,8 @@ class Examples:
         ids: (n,) example ids.
         encodings: (n,) what the model's `encode` made of the texts.
         labels: (n,) int64 class indices, or floating-point values.
-        collate: pads some encodings to the longest of them; the model's.
+        collate: pads some encodings to the longest of them; the model's, or the kind's.
+        join: labels of one batch -> labels, mass of each example; the kind's, by default mass 1.
         group: (n,) domain, genre or slice; None when there is none.
         device: where batches are put.
     """
@@ -67,6 +68,7 @@ class Examples:
     labels: Tensor
     collate: Callable[[Sequence[Encoding]], dict[str, Tensor]]
     group: Tensor | None = None
+    join: Callable[[Any], tuple[Any, Tensor]] | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     lengths: list[int] = dataclasses.field(init=False, repr=False)  # (n,) tokens of the longest part
 
@@ -85,15 +87,17 @@ class Examples:
         return dataclasses.replace(self, labels=self.labels.to(device), group=group, device=device)
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        """These rows, in this order, as one batch whose every example has mass 1."""
+        """These rows, in this order, as one batch."""
         inputs = self.collate([self.encodings[i] for i in rows])
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
+        labels = self.labels[index]
+        labels, mass = self.join(labels) if self.join else (labels, torch.ones(len(rows), device=self.device))
         return Batch(
             task=self.task,
             ids=[self.ids[i] for i in rows],
             inputs={name: tensor.to(self.device) for name, tensor in inputs.items()},
-            labels=self.labels[index],
-            mass=torch.ones(len(rows), device=self.device),
+            labels=labels,
+            mass=mass,
             group=None if self.group is None else self.group[index],
         )
 

@@ -18,7 +18,7 @@ from gradworks.data.draws import choose, uniform
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gradworks.tasks import Row
+    from gradworks.tasks.kinds import Kind
 
 Change = tuple[str, str, str | float | None, str | float | None]
 
@@ -77,25 +77,20 @@ def _relabelled(table: pa.Table, new: dict[str, str]) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", labels)
 
 
-def collapse(table: pa.Table, row: Row) -> tuple[pa.Table, list[Change]]:
+def collapse(table: pa.Table, kind: Kind) -> tuple[pa.Table, list[Change]]:
     """Fold a finer label set into the task's classes (`nli-binary`: neutral and contradiction are not_entailment)."""
-    changes = [(i, "collapse", old, row.collapse[old]) for i, old in _labels(table).items() if old in row.collapse]
+    becomes = kind.spec.collapse
+    changes = [(i, "collapse", old, becomes[old]) for i, old in _labels(table).items() if old in becomes]
     return _relabelled(table, {i: new for i, _, _, new in changes}), changes
 
 
-def _need_classes(row: Row, where: str) -> tuple[str, ...]:
-    if row.classes is None:
-        raise InputError(f"{where}: the task {row.name} has no classes")
-    return row.classes
-
-
-def imbalance(table: pa.Table, row: Row, given: Imbalance, seed: int, where: str) -> tuple[pa.Table, list[Change]]:
+def imbalance(table: pa.Table, kind: Kind, given: Imbalance, seed: int, where: str) -> tuple[pa.Table, list[Change]]:
     """Keep a drawn part of each class.
 
     Raises:
         InputError: an unknown class, more rows asked for than there are, or nothing would be left.
     """
-    classes = _need_classes(row, where)
+    classes = kind.drawn_from(where)
     labels = _labels(table)
     have = Counter(labels.values())
     removed: set[str] = set()
@@ -115,7 +110,7 @@ def imbalance(table: pa.Table, row: Row, given: Imbalance, seed: int, where: str
     return table.take(left), [(i, "imbalance", old, None) for i, old in labels.items() if i in removed]
 
 
-def noise(table: pa.Table, row: Row, given: Noise, seed: int, where: str) -> tuple[pa.Table, list[Change]]:
+def noise(table: pa.Table, kind: Kind, given: Noise, seed: int, where: str) -> tuple[pa.Table, list[Change]]:
     """Draw the labels of `share` of the rows anew, uniformly.
 
     Every chosen row is a change, also where the draw gave the old label back: with C classes and `to: any` a share p
@@ -125,7 +120,7 @@ def noise(table: pa.Table, row: Row, given: Noise, seed: int, where: str) -> tup
         InputError: the task has no classes, or the true class would no longer be the most frequent one (`to: other`
             with 1-p <= p/(C-1)), so that nothing right could be learned.
     """
-    classes = _need_classes(row, where)
+    classes = kind.drawn_from(where)
     rest = len(classes) - 1
     if given.to == "other" and 1 - given.share <= given.share / rest:
         raise InputError(
@@ -159,7 +154,7 @@ def leak(table: pa.Table, test: pa.Table, given: Leak, seed: int, where: str) ->
 
 
 def corrupt(
-    made: dict[str, pa.Table], row: Row, condition: Condition, seed: int, where: str
+    made: dict[str, pa.Table], kind: Kind, condition: Condition, seed: int, where: str
 ) -> tuple[dict[str, pa.Table], list[Change]]:
     """The splits under a condition, and every change of the training split.
 
@@ -169,15 +164,15 @@ def corrupt(
     made = dict(made)
     changes: list[Change] = []
     for name, table in made.items():
-        made[name], folded = collapse(table, row)
+        made[name], folded = collapse(table, kind)
         if name == "train":
             changes += folded
     train = made["train"]
     if condition.imbalance is not None:
-        train, done = imbalance(train, row, condition.imbalance, seed, f"{where}.imbalance")
+        train, done = imbalance(train, kind, condition.imbalance, seed, f"{where}.imbalance")
         changes += done
     if condition.noise is not None:
-        train, done = noise(train, row, condition.noise, seed, f"{where}.noise")
+        train, done = noise(train, kind, condition.noise, seed, f"{where}.noise")
         changes += done
     if condition.leak is not None:
         train, done = leak(train, made["test"], condition.leak, seed, f"{where}.leak")
@@ -185,18 +180,18 @@ def corrupt(
     return {**made, "train": train}, changes
 
 
-def changes_table(changes: list[Change], row: Row) -> pa.Table:
+def changes_table(changes: list[Change], kind: Kind) -> pa.Table:
     """corruptions.parquet: id, kind (collapse, imbalance, noise, leak), old_label, new_label."""
     import pyarrow as pa
 
-    kind = pa.float64() if row.classes is None else pa.string()
+    label = pa.type_for_alias(kind.label_type)
     columns = list(zip(*changes, strict=True)) or [(), (), (), ()]
     return pa.table(
         {
             "id": pa.array(columns[0], pa.string()),
             "kind": pa.array(columns[1], pa.string()),
-            "old_label": pa.array(columns[2], kind),
-            "new_label": pa.array(columns[3], kind),
+            "old_label": pa.array(columns[2], label),
+            "new_label": pa.array(columns[3], label),
         }
     )
 

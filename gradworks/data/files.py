@@ -12,7 +12,7 @@ from gradworks.base.progress import Progress
 from gradworks.data import layouts, records
 
 if TYPE_CHECKING:
-    from gradworks.tasks import Row
+    from gradworks.tasks.kinds import Kind
 
 WHOLE = "all"  # the one split of a source that is one file
 _NO_DATA = ("readme", "license", "licence", "changelog")
@@ -59,7 +59,7 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
     return found
 
 
-def check_columns(row: Row, path: Path, layout: layouts.Layout | None, asked: records.Asked) -> None:
+def check_columns(row: Kind, path: Path, layout: layouts.Layout | None, asked: records.Asked) -> None:
     """Whether a file's header names the texts and the label; one that only its rows tell is left to `read`.
 
     Raises:
@@ -82,7 +82,7 @@ def check_columns(row: Row, path: Path, layout: layouts.Layout | None, asked: re
 
 
 def read(
-    row: Row,
+    row: Kind,
     paths: Mapping[str, Path],
     name: str,
     root: Path,

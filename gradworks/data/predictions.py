@@ -1,4 +1,4 @@
-"""Predictions as a table: id, label, prediction, probabilities, and the columns by which they are scored."""
+"""Predictions as a table: id, label, what the kind of task writes, and the columns by which they are scored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from gradworks.tasks import Row
+    from gradworks.tasks.kinds import Kind
 
 
 TEST, SELECTION = "predictions.parquet", "selection.parquet"  # of these splits, in a folder of `evaluate`
@@ -40,28 +40,10 @@ def slices(table: pa.Table, by: list[str], where: str) -> dict[str, list[Any]]:
     return {column: table[column].to_pylist() for column in by}
 
 
-def to_table(table: pa.Table, outputs: np.ndarray | None, task: Row, by: list[str]) -> pa.Table:
-    """Columns id, label, prediction and p_CLASS (regression: id, label, value), then those of `by`. No rows for
-    None.
-    """
+def to_table(table: pa.Table, answers: np.ndarray | None, kind: Kind, by: list[str]) -> pa.Table:
+    """Columns id, label, those of the kind, then those of `by`. No rows for None."""
     import pyarrow as pa
 
-    table = table if outputs is not None else table.slice(0, 0)
-    columns = {"id": table["id"], "label": table["label"]}
-    if task.classes is None:
-        columns["value"] = pa.array([] if outputs is None else outputs, pa.float64())
-    else:
-        chosen = [] if outputs is None else [task.classes[i] for i in outputs.argmax(1)]
-        columns["prediction"] = pa.array(chosen, pa.string())
-        for i, name in enumerate(task.classes):
-            columns[f"p_{name}"] = pa.array([] if outputs is None else outputs[:, i], pa.float64())
+    table = table if answers is not None else table.slice(0, 0)
+    columns = {"id": table["id"], "label": table["label"], **kind.predictions(answers)}
     return pa.table(columns | {c: table[c] for c in by if c not in columns})
-
-
-def outputs(table: pa.Table, task: Row) -> np.ndarray:
-    """Probabilities (n, classes), or values (n,) of a regression, of a table that `to_table` made."""
-    import numpy as np
-
-    if task.classes is None:
-        return table["value"].to_numpy()
-    return np.column_stack([table[f"p_{name}"].to_numpy() for name in task.classes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from gradworks.data.lines import Account
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gradworks.tasks import Row
+    from gradworks.tasks.kinds import Kind
 
 TEXTS = {  # our column: the names that published files have for it, the first that is there counts
     "premise": ("premise", "sentence1"),
@@ -85,19 +84,19 @@ def _column(names: Iterable[str], header: Iterable[str], where: str, what: str) 
     )
 
 
-def columns_of(row: Row, header: Iterable[str], file: str, asked: Asked) -> tuple[dict[str, str], list[str]]:
+def columns_of(row: Kind, header: Iterable[str], file: str, asked: Asked) -> tuple[dict[str, str], list[str]]:
     """The file's column for each text of the task, and those that may hold the label.
 
     Raises:
         InputError: there is none, or `columns` names something else; Unlabelled where it is the label's.
     """
     header, columns = list(header), asked.columns
-    strange = set(columns) - {*row.texts, "label", "id"}
+    strange = set(columns) - {*row.spec.texts, "label", "id"}
     if strange:
         raise InputError(
-            f"{file}: columns: found {min(strange)!r}\nexpected one of: {', '.join((*row.texts, 'label', 'id'))}"
+            f"{file}: columns: found {min(strange)!r}\nexpected one of: {', '.join((*row.spec.texts, 'label', 'id'))}"
         )
-    texts = {t: _column((columns[t],) if t in columns else TEXTS.get(t, (t,)), header, file, t) for t in row.texts}
+    texts = {t: _column((columns[t],) if t in columns else TEXTS.get(t, (t,)), header, file, t) for t in row.spec.texts}
     if "label" in columns:
         found = [_column((columns["label"],), header, file, "label")]
     else:
@@ -114,7 +113,7 @@ def columns_of(row: Row, header: Iterable[str], file: str, asked: Asked) -> tupl
     return texts, found
 
 
-def is_whole(row: Row, fields: Mapping[str, Any], asked: Asked) -> bool:
+def is_whole(row: Kind, fields: Mapping[str, Any], asked: Asked) -> bool:
     """Whether fields are a good row: texts, and a label of the task or none."""
     try:
         texts, found = columns_of(row, fields, "", asked)
@@ -144,15 +143,12 @@ class _Candidate:
     others: dict[str, Any]
 
 
-def _signed(row: Row, candidates: list[_Candidate], at: int) -> bool:
-    """Whether regression has numbers below 0 other than -1: then -1 is a value too, and no mark for nothing."""
-    if row.classes is not None:
-        return False
-    forms = {labels.form(one.values[at]) for one in candidates}
-    return any(re.fullmatch(r"-\d*[.\d]\d*", one) and one != "-1" for one in forms)
+def _signed(row: Kind, candidates: list[_Candidate], at: int) -> bool:
+    """Whether -1 is a value, and no mark for nothing."""
+    return row.signed({labels.form(one.values[at]) for one in candidates})
 
 
-def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, file: str, asked: Asked) -> Split:
+def _labelled(row: Kind, found: list[_Candidate], places: list[str], at: int, file: str, asked: Asked) -> Split:
     """The rows with their labels, those of column `at`. InputError when it is not clear what -1 stands for."""
     split = Split()
     signed = _signed(row, found, at)
@@ -165,7 +161,7 @@ def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, fil
         if signed and key == "-1":
             label = (-1.0, True)
         if label is None:
-            reason = f"found label {raw!r}, expected {labels.expected(row, asked.labels)}"
+            reason = f"found label {raw!r}, expected {row.expected(tuple(asked.labels or ()))}"
             split.bad.append({"file": file, "line": one.line, "reason": reason})
             continue
         value, named = label
@@ -179,20 +175,20 @@ def _labelled(row: Row, found: list[_Candidate], places: list[str], at: int, fil
         if places[at] in others:
             others = {name: v for name, v in others.items() if name != places[at]}
         split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
-    there = ["-1", *sorted(split.values)]
-    signs = there == ["-1", "1"] and len(row.classes or ()) == 2
-    signs |= there == ["-1", "0", "1"] and len(row.classes or ()) == 3 and marked >= _FEW
+    there, classes = ["-1", *sorted(split.values)], row.spec.classes or ()
+    signs = there == ["-1", "1"] and len(classes) == 2
+    signs |= there == ["-1", "0", "1"] and len(classes) == 3 and marked >= _FEW
     if signs and marked and not asked.labels and not by_name:
-        shown = ", ".join(f"{one}: {known}" for one, known in zip(there, row.classes, strict=True))
+        shown = ", ".join(f"{one}: {known}" for one, known in zip(there, classes, strict=True))
         raise InputError(
-            f"{file}: found labels {', '.join(there)} for {len(row.classes)} classes: is -1 one of them, or no label?\n"
+            f"{file}: found labels {', '.join(there)} for {len(classes)} classes: is -1 one of them, or no label?\n"
             f"`labels: {{{shown}}}` of the source, put right, says what they stand for"
         )
     return split
 
 
 def read(
-    row: Row,
+    row: Kind,
     fields: Iterable[tuple[int, dict[str, Any] | str]],
     header: Iterable[str],
     file: str,
@@ -225,7 +221,7 @@ def read(
     own = next((name for name in IDS if name in header), None)
     if "id" in asked.columns:
         own = _column((asked.columns["id"],), header, file, "id")
-    left_out = {*texts.values(), *row.texts, own, "id", *_LEFT_OUT}
+    left_out = {*texts.values(), *row.spec.texts, own, "id", *_LEFT_OUT}
     more = [n for n in header if n not in left_out and not n.startswith("label")]
     found: list[_Candidate] = []
     for line, given in fields:
@@ -266,13 +262,13 @@ def _number(split: Split, prefix: str) -> None:
         record["id"] = f"{prefix}-{record['id'] if unique else line}"
 
 
-def to_table(row: Row, records: list[dict[str, Any]]) -> pa.Table:
+def to_table(row: Kind, records: list[dict[str, Any]]) -> pa.Table:
     """Columns id, texts, label, then the others; all strings but the label of regression, which is float64."""
     import pyarrow as pa
 
-    kind = pa.float64() if row.classes is None else pa.string()
+    kind = pa.type_for_alias(row.label_type)
     names = list(dict.fromkeys(name for record in records for name in record))
-    texts = ["id", *row.texts]
+    texts = ["id", *row.spec.texts]
     made = {}
     for name in [*texts, "label", *(n for n in names if n not in {*texts, "label"})]:
         values = [record.get(name) for record in records]

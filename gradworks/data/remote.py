@@ -23,7 +23,7 @@ from gradworks.base.progress import Progress
 from gradworks.data import files, labels, layouts, records
 
 if TYPE_CHECKING:
-    from gradworks.tasks import Row
+    from gradworks.tasks.kinds import Kind
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
@@ -130,7 +130,7 @@ def unpack(file: Path, address: str) -> Path:
 
 
 def hub(
-    row: Row, repository: str, revision: str, config: str | None, name: str, asked: records.Asked | None = None
+    row: Kind, repository: str, revision: str, config: str | None, name: str, asked: records.Asked | None = None
 ) -> tuple[dict[str, records.Split], dict[str, str]]:
     """The splits of a hub repository at one commit.
 

@@ -13,7 +13,7 @@ from gradworks.data.corruptions import Condition
 from gradworks.data.splits import NAMES, ORDER, Splits, Take
 
 if TYPE_CHECKING:
-    from gradworks.tasks import Row
+    from gradworks.tasks.kinds import Kind
 
 _COLUMNS = {  # of a synthetic source
     "set": ("challenge", "in_distribution"),
@@ -116,16 +116,15 @@ def check_column(column: str, wanted: Iterable[str], where: str) -> None:
             raise InputError(words.unknown(f"{where}.{column}", value, _COLUMNS[column]))
 
 
-def check_condition(condition: Condition, task: Row, drawn: Sizes, where: str) -> None:
+def check_condition(condition: Condition, task: Kind, drawn: Sizes, where: str) -> None:
     """Raises InputError when a condition names a class that the task has not, or leaks more than there is."""
-    if task.classes is None:
-        for name in ("imbalance", "noise"):
-            if getattr(condition, name) is not None:
-                raise InputError(f"{where}.{name}: the task {task.name} has no classes")
+    if condition.noise is not None:
+        task.drawn_from(f"{where}.noise")
     if condition.imbalance is not None:
+        classes = task.drawn_from(f"{where}.imbalance")
         key = "counts" if condition.imbalance.counts is not None else "ratios"
         for label in getattr(condition.imbalance, key):
-            if label not in (task.classes or ()):
-                raise InputError(words.unknown(f"{where}.imbalance.{key}", label, task.classes or ()))
+            if label not in classes:
+                raise InputError(words.unknown(f"{where}.imbalance.{key}", label, classes))
     if condition.leak is not None:
         drawn.at_most("test", condition.leak.count, f"{where}.leak.count")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gradworks import statistics
 from gradworks.base import artifacts
 from gradworks.data import predictions
-from gradworks.metrics import SMALL, SURE, indices
+from gradworks.metrics import SMALL
+from gradworks.metrics.classification import SURE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
 
     A temperature at its bound is no estimate: its seed counts before scaling, not after, and `notes` says so.
     """
-    if inputs.task.classes is None:
+    if not inputs.task.calibrated:
         return []
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for cell in inputs.cells.values():
@@ -161,14 +162,12 @@ def _finite(probabilities: np.ndarray) -> bool:
 
 def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Probabilities and class indices that a table of predictions holds; None where there is none or no row of it."""
-    classes = inputs.task.classes
     if not file.exists():
         return None
-    table = artifacts.read_parquet(file, ["id", "label", *(f"p_{name}" for name in classes)])
+    table = artifacts.read_parquet(file, ["id", "label", *inputs.task.columns])
     if not len(table):
         return None
-    labels = indices(table["label"].to_numpy(zero_copy_only=False), classes)
-    return predictions.outputs(table, inputs.task), labels
+    return inputs.task.read(table), inputs.task.indices(table["label"].to_numpy(zero_copy_only=False))
 
 
 def _one(inputs: Inputs, folder: Path) -> dict[str, Any] | None:

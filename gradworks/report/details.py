@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from gradworks import statistics
 from gradworks.base import artifacts
 from gradworks.data import predictions
-from gradworks.metrics import better, indices
+from gradworks.metrics import better
 from gradworks.report.summary import USED
 
 if TYPE_CHECKING:
     from gradworks.report.read import Inputs
+    from gradworks.tasks.kinds import Kind
 
 POINTS = 24  # of a loss curve: each the mean of as many steps
 
@@ -38,14 +39,14 @@ def every_metric(inputs: Inputs) -> dict[str, Any]:
 
 def confusions(inputs: Inputs) -> list[dict[str, Any]]:
     """One row per condition, encoder and method: test examples by label (rows) and prediction (columns), all seeds
-    together, in the order of the task's classes; none for a regression.
+    together, in the order of the task's classes; none where labels are numbers.
     """
-    classes, made = inputs.task.classes, []
-    if classes is None:
+    if not inputs.task.calibrated:
         return []
+    classes, made = inputs.task.classes, []
     for (condition, encoder, method), keys in _groups(inputs).items():
         files = [inputs.runs / "evaluate" / inputs.cells[key]["path"] / predictions.TEST for key in keys]
-        found = [one for file in files if (one := _confusion(file, classes)) is not None]
+        found = [one for file in files if (one := _confusion(file, inputs.task)) is not None]
         if found:
             total = [[sum(one[i][j] for one in found) for j in range(len(classes))] for i in range(len(classes))]
             row = {"condition": condition, "encoder": encoder, "method": method, "seeds": len(found)}
@@ -80,7 +81,7 @@ def _groups(inputs: Inputs) -> dict[tuple[str, str, str], list[str]]:
     return groups
 
 
-def _confusion(file: Path, classes: tuple[str, ...]) -> list[list[int]] | None:
+def _confusion(file: Path, task: Kind) -> list[list[int]] | None:
     import numpy as np
 
     if not file.exists():
@@ -88,6 +89,6 @@ def _confusion(file: Path, classes: tuple[str, ...]) -> list[list[int]] | None:
     table = artifacts.read_parquet(file, ["label", "prediction"])
     if not len(table):
         return None
-    label, chosen = (indices(table[c].to_numpy(zero_copy_only=False), classes) for c in ("label", "prediction"))
-    n = len(classes)
+    label, chosen = (task.indices(table[c].to_numpy(zero_copy_only=False)) for c in ("label", "prediction"))
+    n = len(task.classes)
     return np.bincount(label * n + chosen, minlength=n * n).reshape(n, n).tolist()

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradworks import metrics
 from gradworks.base import artifacts
-from gradworks.data import predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,10 +61,10 @@ def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.nd
         chosen &= np.array([str(x) == str(value) for x in table[column].to_pylist()], dtype=bool)
     if chosen.sum() < 2:
         return None
-    outputs = predictions.outputs(table, inputs.task)[chosen]
+    answers = inputs.task.read(table)[chosen]
     ids = np.array(table["id"].to_pylist(), dtype=str)[chosen]
     labels = table["label"].to_numpy(zero_copy_only=False)[chosen]
-    added = metrics.shares(target.metric, labels, outputs, inputs.task.classes)
+    added = inputs.task.shares(target.metric, labels, answers)
     order = ids.argsort()
     return None if added is None else (ids[order], added[order])
 

@@ -6,15 +6,17 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradworks import base, metrics
+from gradworks import base, metrics, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.report import cost
 from gradworks.report.settings import Report, Target
-from gradworks.tasks import Row, row
+
+if TYPE_CHECKING:
+    from gradworks.tasks.kinds import Kind
 
 _SHARE = "smoothness_share"  # of the log of the objectives smart and r3f
 NOT_RUN = {"state": "not run", "reason": "", "overall": {}, "by": {}}
@@ -36,7 +38,7 @@ class Inputs:
     """
 
     settings: Report
-    task: Row
+    task: Kind
     values: dict[str, Any]
     runs: Path
     cells: dict[str, dict[str, Any]]
@@ -78,7 +80,7 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
     }
     named_files = {folder / f"{cell['path']}.json" for cell in each["train"].values()}
     named_files |= {folder / "ensemble" / f"{key}.json" for key in ensembles}
-    task = row(values["task"])
+    task = tasks.of(params)
     references, data = {}, {}
     for condition in dict.fromkeys(cell["condition"] for cell in each["train"].values()):
         seeds = sorted({c["seed"] for c in each["train"].values() if c["condition"] == condition})
@@ -151,34 +153,21 @@ def _metrics(file: Path) -> dict[str, Any]:
     return artifacts.read_json(file) if file.exists() else NOT_RUN
 
 
-def _references(file: Path, task: Row, settings: Report) -> dict[str, list[metrics.Score | None]]:
-    """Scores that need no training: chance, the most frequent class of the examples scored, the true rule if it is
-    known.
-    """
+def _references(file: Path, task: Kind, settings: Report) -> dict[str, list[metrics.Score | None]]:
+    """Scores of the kind that need no training, each of the primary and of the secondary target."""
     import numpy as np
 
-    if task.classes is None:
-        return {}
     table = artifacts.read_parquet(file, ["label"])
-    made: dict[str, list[metrics.Score | None]] = {"chance": [], "majority class": [], "true rule": []}
+    made: list[dict[str, metrics.Score | None]] = []
     for target in (settings.primary, settings.secondary):
         chosen = np.ones(len(table), dtype=bool)
         for column, value in target.where.items() if target else ():
             values = table[column].to_pylist() if column in table.column_names else [None] * len(table)
             chosen &= np.array([str(x) == str(value) for x in values], dtype=bool)
-        labels = metrics.indices(table["label"].to_numpy(zero_copy_only=False)[chosen], task.classes)
-        one_hot, n = np.eye(len(task.classes)), int(chosen.sum())
-        if target is None or not n:
-            for scores in made.values():
-                scores.append(None)
-            continue
-        most = one_hot[[np.bincount(labels).argmax()] * n]
-        chance = metrics.Score(1 / len(task.classes), n) if target.metric == "accuracy" else None
-        made["chance"].append(chance)
-        made["majority class"].append(metrics.score(target.metric, labels, most, task.classes))
-        rule = None
-        if "rule" in table.column_names:
-            answers = metrics.indices(table["rule"].to_numpy(zero_copy_only=False)[chosen], task.classes)
-            rule = metrics.score(target.metric, labels, one_hot[answers], task.classes)
-        made["true rule"].append(rule)
-    return {name: scores for name, scores in made.items() if scores[0] is not None and scores[0].value is not None}
+        labels, rule = (
+            table[name].to_numpy(zero_copy_only=False)[chosen] if name in table.column_names else None
+            for name in ("label", "rule")
+        )
+        made.append(task.references(target.metric, labels, rule) if target and chosen.any() else {})
+    first, second = made
+    return {name: [one, second.get(name)] for name, one in first.items() if one is not None and one.value is not None}

@@ -18,9 +18,8 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Target:
-        names = metrics.CLASSIFICATION + metrics.REGRESSION
-        if self.metric not in names:
-            raise ValueError(f"metric {self.metric!r} is unknown; expected one of: {', '.join(names)}")
+        if self.metric not in metrics.NAMES:
+            raise ValueError(f"metric {self.metric!r} is unknown; expected one of: {', '.join(metrics.NAMES)}")
         return self
 
     @property

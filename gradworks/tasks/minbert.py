@@ -1,13 +1,18 @@
-"""Sentiment as in the minBERT project; its paraphrase and similarity sets are the tasks `qqp` and `stsb`."""
+"""The minBERT project: sentiment, and `sts`, the similarity set of `stsb` by the cosine of two encodings.
 
-from gradworks.tasks import Row
+Its paraphrase set is the task `qqp`.
+"""
+
+from gradworks.tasks import TaskSpec
 
 ROWS = (
-    Row(
+    TaskSpec(
         "sst5",
+        "classification",
         ("sentence",),
         ("very_negative", "negative", "neutral", "positive", "very_positive"),
         ("accuracy", "macro_f1"),
     ),
-    Row("cfimdb", ("sentence",), ("negative", "positive"), ("accuracy",)),
+    TaskSpec("cfimdb", "classification", ("sentence",), ("negative", "positive"), ("accuracy",)),
+    TaskSpec("sts", "similarity", ("sentence1", "sentence2"), None, ("pearson", "spearman")),  # label / 5
 )

@@ -1,12 +1,15 @@
 """Natural language inference: MNLI, SNLI, HANS and the synthetic grammar."""
 
-from gradworks.tasks import Row
+from gradworks.tasks import TaskSpec
 
 ROWS = (
-    Row("nli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",)),
+    TaskSpec(
+        "nli", "classification", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",)
+    ),
     # HANS has these two labels; MNLI is folded into them to be trained and tested with it (Chi et al.)
-    Row(
+    TaskSpec(
         "nli-binary",
+        "classification",
         ("premise", "hypothesis"),
         ("entailment", "not_entailment"),
         ("accuracy",),

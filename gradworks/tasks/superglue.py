@@ -4,13 +4,21 @@ COPA is a choice between two texts that the model reads together, WiC gives the 
 one row per answer (its column `group` names the question).
 """
 
-from gradworks.tasks import Row
+from gradworks.tasks import TaskSpec
 
 ROWS = (
-    Row("boolq", ("question", "passage"), ("false", "true"), ("accuracy",)),
-    Row("cb", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"), ("macro_f1", "accuracy")),
-    Row("copa", ("premise", "question", "choice1", "choice2"), ("choice1", "choice2"), ("accuracy",)),
-    Row("multirc", ("passage", "question", "answer"), ("false", "true"), ("f1", "accuracy")),
-    Row("rte", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",)),
-    Row("wic", ("word", "sentence1", "sentence2"), ("false", "true"), ("accuracy",)),
+    TaskSpec("boolq", "classification", ("question", "passage"), ("false", "true"), ("accuracy",)),
+    TaskSpec(
+        "cb",
+        "classification",
+        ("premise", "hypothesis"),
+        ("entailment", "contradiction", "neutral"),
+        ("macro_f1", "accuracy"),
+    ),
+    TaskSpec(
+        "copa", "classification", ("premise", "question", "choice1", "choice2"), ("choice1", "choice2"), ("accuracy",)
+    ),
+    TaskSpec("multirc", "classification", ("passage", "question", "answer"), ("false", "true"), ("f1", "accuracy")),
+    TaskSpec("rte", "classification", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",)),
+    TaskSpec("wic", "classification", ("word", "sentence1", "sentence2"), ("false", "true"), ("accuracy",)),
 )

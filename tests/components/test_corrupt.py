@@ -11,7 +11,7 @@ from gradworks import base
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.data import corruptions
-from gradworks.tasks import row
+from tests.kinds import kind
 
 SPLITS = {
     "train": {"from": "synthetic/train"},
@@ -110,7 +110,7 @@ def test_the_same_bytes_twice(run):
 def test_a_binary_task_folds_three_classes(run):
     out = run("noise", task="nli-binary")
     for name in ("train", "clean", "selection", "test"):
-        assert set(read(out, name)["label"].to_pylist()) == set(row("nli-binary").classes)
+        assert set(read(out, name)["label"].to_pylist()) == set(kind("nli-binary").classes)
 
 
 @pytest.mark.parametrize(

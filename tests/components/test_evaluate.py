@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import evaluate
-from gradworks import metrics
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from tests import runs_tree
+from tests import kinds, runs_tree
 
 PATH = "noise/erm/gru/0"
 
@@ -71,7 +70,7 @@ def test_predictions_are_those_of_the_model(cell):
     for i, name in enumerate(runs_tree.CLASSES):
         assert table[f"p_{name}"].to_numpy() == pytest.approx(expected[:, i].numpy(), abs=1e-6)
     assert table["prediction"].to_pylist() == [runs_tree.CLASSES[i] for i in expected.argmax(1)]
-    score = metrics.score("accuracy", test["label"].to_pylist(), expected, runs_tree.CLASSES)
+    score = kinds.kind("nli").score("accuracy", test["label"].to_pylist(), expected)
     assert found["overall"]["accuracy"] == score.as_dict()
     assert (found["state"], found["steps"], found["examples"], found["skipped"]) == ("ok", 15, 60, 1)
 

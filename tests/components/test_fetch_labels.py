@@ -7,6 +7,7 @@ import pytest
 
 from components import fetch
 from gradworks.base import artifacts
+from tests import kinds
 from tests.components.conftest import ROWS
 from tests.components.test_fetch import refused
 
@@ -112,9 +113,9 @@ def test_lines_of_rows_of_several_lines_are_accounted_for(project, capsys):
     assert len(body.splitlines()) == 24 + 1 + 1
     assert json.loads((out / "bad_rows.json").read_text())["train"]["continued"] == [{"line": 2, "to": 3}]
     assert "train: 1 rows of several lines, 1 further lines, the first from line 2 to 3" in capsys.readouterr().err
-    read = fetch.records.Split(records=[{}] * 3, account=fetch.records.Account(rows=4, lines=4))
+    read = fetch.records.Split(records=[{"label": 1.0}] * 3, account=fetch.records.Account(rows=4, lines=4))
     with pytest.raises(fetch.InputError, match=r"s: 4 lines of rows, 3 accounted for"):
-        fetch._counts(read, fetch.row("stsb"), "s")
+        fetch._counts(read, kinds.kind("stsb"), "s")
 
 
 def test_a_list_where_text_is_expected_is_named(project, capsys):

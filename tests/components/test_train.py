@@ -97,7 +97,7 @@ def test_methods_of_a_seed_share_initialisation_order_and_masks(project, monkeyp
     """The losses of the first batch, under dropout, are the same to the bit whatever a method does with them."""
     seen = []
 
-    def fit(model, method, train, selection, settings, seed, **_):
+    def fit(model, method, train, settings, seed, **_):
         batches = loop.stream(train, settings.batch, seed)
         first, second = next(batches), next(batches)
         start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
@@ -127,12 +127,17 @@ def test_every_split_is_used_for_what_it_is(project):
     for method, names in (("erm", ["train"]), ("both", ["train", "clean"]), ("reweight", ["train"])):
         seen = {}
 
-        def fit(model, method, train, selection, *_, clean=None, seen=seen, **__):
-            seen |= {"train": train.ids, "selection": selection.ids, "clean": clean and clean.ids}
+        def predict(model, task, examples, seen=seen):
+            seen["selection"] = examples.ids
             raise loop.Stopped("enough")
+
+        def fit(model, method, train, *_, score, clean=None, seen=seen, **__):
+            seen |= {"train": train.ids, "clean": clean and clean.ids}
+            score(model)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(loop, "fit", fit)
+            patch.setattr("gradworks.predict.predict", predict)
             train(method)
         assert sorted(seen["train"]) == sorted(i for name in names for i in splits[name])
         assert sorted(seen["selection"]) == sorted(splits["selection"])

@@ -8,9 +8,9 @@ import pytest
 from gradworks.base.errors import InputError
 from gradworks.data import corruptions
 from gradworks.data.corruptions import Condition, Imbalance, Noise
-from gradworks.tasks import row
+from tests.kinds import kind
 
-NLI, BINARY = row("nli"), row("nli-binary")
+NLI, BINARY = kind("nli"), kind("nli-binary")
 
 
 def table(name, rows, classes=NLI.classes, **more):
@@ -178,7 +178,7 @@ def test_every_corruption_can_be_undone(task, condition):
 
 
 def test_regression_has_no_classes_to_corrupt():
-    stsb = row("stsb")
+    stsb = kind("stsb")
     made = {
         n: pa.table({"id": [f"{n}1", f"{n}2"], "label": [1.0, 2.5]}) for n in ("train", "clean", "selection", "test")
     }

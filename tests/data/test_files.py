@@ -7,7 +7,7 @@ import pytest
 
 from gradworks.base.errors import InputError
 from gradworks.data import files
-from gradworks.tasks import row
+from tests.kinds import kind
 
 
 def test_every_file_is_the_split_of_its_name(tmp_path):
@@ -34,11 +34,11 @@ def test_what_cannot_be_told_is_refused(tmp_path):
 
 def test_messages_say_what_stands_for_a_temporary_folder(tmp_path):
     (tmp_path / "train.tsv").write_bytes(b"premise\thypothesis\tlabel\n\xff\n")
-    read = files.read(row("nli"), {"train": tmp_path / "train.tsv"}, "s", tmp_path, "https://host/x.zip")[0]["train"]
+    read = files.read(kind("nli"), {"train": tmp_path / "train.tsv"}, "s", tmp_path, "https://host/x.zip")[0]["train"]
     assert read.bad[0]["file"] == "https://host/x.zip/train.tsv"
     (tmp_path / "train.tsv").write_bytes(b"premise\tlabel\nP\tneutral\n")
     with pytest.raises(InputError, match=r"^https://host/x.zip/train.tsv: no column for hypothesis"):
-        files.read(row("nli"), {"train": tmp_path / "train.tsv"}, "s", tmp_path, "https://host/x.zip")
+        files.read(kind("nli"), {"train": tmp_path / "train.tsv"}, "s", tmp_path, "https://host/x.zip")
 
 
 def test_the_official_json_lines_of_snli(tmp_path):
@@ -50,7 +50,7 @@ def test_the_official_json_lines_of_snli(tmp_path):
     }  # fmt: skip
     rows = [one, {**one, "pairID": "p2", "gold_label": "-"}]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    read = files.read(row("nli"), {"train": tmp_path / "train.jsonl"}, "snli", tmp_path, "snli")[0]["train"]
+    read = files.read(kind("nli"), {"train": tmp_path / "train.jsonl"}, "snli", tmp_path, "snli")[0]["train"]
     assert read.records == [
         {"id": "snli/train-p1", "premise": "A \u201cman\u201d", "hypothesis": "B", "label": "neutral", "captionID": "c",
          "genre": "travel"}
@@ -83,7 +83,7 @@ def test_the_official_json_lines_of_snli(tmp_path):
 )  # fmt: skip
 def test_real_data_has_its_official_counts(data, folder, task, chosen, counts):
     paths = files.splits_of(data / folder, chosen, "test")
-    made, left_out = files.read(row(task), paths, "s", data / folder, folder)
+    made, left_out = files.read(kind(task), paths, "s", data / folder, folder)
     assert not left_out
     assert {split: len(one.records) for split, one in made.items()} == counts
     assert not any(one.bad for one in made.values())
@@ -93,7 +93,7 @@ def test_real_data_has_its_official_counts(data, folder, task, chosen, counts):
 
 def test_quora_dev_has_two_broken_rows(data):
     paths = files.splits_of(data / "minbert", {"dev": "quora-dev.csv"}, "test")
-    dev = files.read(row("qqp"), paths, "s", data / "minbert", "minbert")[0]["dev"]
+    dev = files.read(kind("qqp"), paths, "s", data / "minbert", "minbert")[0]["dev"]
     assert len(dev.records) == 20_212
     assert [(one["line"], one["reason"]) for one in dev.unlabelled] == [(2577, "no gold label")]
     assert [(one["line"], one["reason"]) for one in dev.bad] == [(14222, "no text in the column 'sentence2'")]
@@ -102,15 +102,15 @@ def test_quora_dev_has_two_broken_rows(data):
 
 def test_real_texts_are_unquoted_where_they_are_quoted(data):
     paths = files.splits_of(data / "minbert", {"dev": "quora-dev.csv"}, "test")
-    dev = files.read(row("qqp"), paths, "s", data / "minbert", "minbert")[0]["dev"]
+    dev = files.read(kind("qqp"), paths, "s", data / "minbert", "minbert")[0]["dev"]
     found = next(one for one in dev.records if one["id"] == "s/dev-318658e273ac78f3b1e957b8b")
     assert found["sentence1"].endswith('Do I need ""the"" here?"')  # doubled twice by its makers
-    mnli = files.read(row("nli"), {"train": data / "mnli/train.tsv"}, "s", data / "mnli", "mnli")[0]["train"]
+    mnli = files.read(kind("nli"), {"train": data / "mnli/train.tsv"}, "s", data / "mnli", "mnli")[0]["train"]
     assert mnli.records[13]["hypothesis"] == '"Tim I\'m so glad we got into this"'
 
 
 def test_hans_keeps_what_it_is_sliced_by(data):
-    one = files.read(row("nli-binary"), {"eval": data / "hans/eval.tsv"}, "hans", data / "hans", "hans")[0][
+    one = files.read(kind("nli-binary"), {"eval": data / "hans/eval.tsv"}, "hans", data / "hans", "hans")[0][
         "eval"
     ].records[0]
     assert one["id"] == "hans/eval-ex29878" and one["heuristic"] == "constituent"
@@ -121,7 +121,7 @@ def test_a_source_may_be_one_file(tmp_path):
     file = tmp_path / "rte.tsv"
     file.write_text("sentence1\tsentence2\tlabel\na b\tc d\tentailment\n")
     assert files.splits_of(file, None, "p: fetch.s") == {"all": file}
-    made, _ = files.read(row("rte"), {"all": file}, "s", tmp_path, "data")
+    made, _ = files.read(kind("rte"), {"all": file}, "s", tmp_path, "data")
     assert [one["id"] for one in made["all"].records] == ["s/all-2"]
     with pytest.raises(InputError, match=r"p: fetch.s.files: found it for a source of one file"):
         files.splits_of(file, {"train": "rte.tsv"}, "p: fetch.s")

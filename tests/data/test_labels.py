@@ -3,7 +3,7 @@
 import pytest
 
 from gradworks.data import labels
-from gradworks.tasks import row
+from tests.kinds import kind
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from gradworks.tasks import row
     ],
 )
 def test_labels(task, raw, label):
-    assert labels.of(row(task), raw)[0] == label
+    assert labels.of(kind(task), raw)[0] == label
 
 
 @pytest.mark.parametrize("task", ["nli", "boolq", "stsb"])
@@ -41,7 +41,7 @@ def test_labels(task, raw, label):
     "raw", ["-", -1, -1.0, "-1", "-1.0", " -1 ", None, "", "  ", "None", "null", "NaN", float("nan"), "<NA>"]
 )
 def test_what_says_that_there_is_no_label(task, raw):
-    assert labels.of(row(task), raw)[0] is None
+    assert labels.of(kind(task), raw)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_what_says_that_there_is_no_label(task, raw):
 )  # fmt: skip
 def test_what_is_no_label(task, raw):
     with pytest.raises(ValueError):
-        labels.of(row(task), raw)
+        labels.of(kind(task), raw)
 
 
 def test_what_the_source_says_goes_before_all_else():
     given = {"0": "entailment", "-1": "neutral", "true": "contradiction"}
-    assert labels.of(row("nli"), " -1.0", given) == ("neutral", False)
-    assert labels.of(row("nli"), "0", given) == ("entailment", False)
-    assert labels.of(row("nli"), "yes", given) == ("contradiction", False)  # YAML reads the key `yes` as true
-    assert labels.of(row("nli"), "neutral", given) == ("neutral", True)
+    assert labels.of(kind("nli"), " -1.0", given) == ("neutral", False)
+    assert labels.of(kind("nli"), "0", given) == ("entailment", False)
+    assert labels.of(kind("nli"), "yes", given) == ("contradiction", False)  # YAML reads the key `yes` as true
+    assert labels.of(kind("nli"), "neutral", given) == ("neutral", True)
     with pytest.raises(ValueError):  # an index stands for nothing any more
-        labels.of(row("nli"), 1, given)
+        labels.of(kind("nli"), 1, given)
 
 
 def test_a_number_says_that_it_was_no_name():
-    assert labels.of(row("rte"), 1) == ("not_entailment", False)
-    assert labels.of(row("rte"), "entailment") == ("entailment", True)
-    assert labels.of(row("stsb"), 1) == (1.0, True)
+    assert labels.of(kind("rte"), 1) == ("not_entailment", False)
+    assert labels.of(kind("rte"), "entailment") == ("entailment", True)
+    assert labels.of(kind("stsb"), 1) == (1.0, True)

@@ -4,9 +4,9 @@ import pytest
 
 from gradworks.base.errors import InputError
 from gradworks.data import records
-from gradworks.tasks import row
+from tests.kinds import kind
 
-NLI = row("nli")
+NLI = kind("nli")
 
 
 def read(rows, task=NLI, columns=None, labels=None, header=None):
@@ -92,7 +92,7 @@ def test_tables():
     )
     assert table.column_names == ["id", "premise", "hypothesis", "label", "n"]
     assert table["n"].to_pylist() == ["3", None]
-    number = records.to_table(row("stsb"), [{"id": "1", "sentence1": "a", "sentence2": "b", "label": 2.5}])
+    number = records.to_table(kind("stsb"), [{"id": "1", "sentence1": "a", "sentence2": "b", "label": 2.5}])
     assert str(number.schema.field("label").type) == "double"
 
 
@@ -126,24 +126,24 @@ def test_values_that_are_no_names_are_kept_with_what_they_were_read_as():
 @pytest.mark.parametrize("marks, task", [([-1, 1, 1], "rte"), (["-1", "1.0"], "rte"), ([-1] * 10 + [0, 1], "nli")])
 def test_minus_one_beside_a_class_that_is_missing_is_asked_for(marks, task):
     """-1 as the mark of a missing label would leave a whole class out."""
-    names = row(task).texts
+    names = kind(task).spec.texts
     rows = [{names[0]: "a", names[1]: "b", "label": mark} for mark in marks]
     with pytest.raises(
         InputError, match=r"f.tsv: found labels -1, .* for [23] classes: is -1 one of them, or no label"
     ):
-        read(rows, row(task))
+        read(rows, kind(task))
     for other in ([-1, 0, 0], [-1, 1, 0], [-1, 0, 1, 2]):
-        if max(other) < len(row(task).classes):
-            kept = read([{names[0]: "a", names[1]: "b", "label": mark} for mark in other], row(task))
+        if max(other) < len(kind(task).classes):
+            kept = read([{names[0]: "a", names[1]: "b", "label": mark} for mark in other], kind(task))
             assert len(kept.records) == len(other) - 1
-    given = {"-1": row(task).classes[-1], "0": row(task).classes[1], "1": row(task).classes[0]}
-    assert len(read(rows, row(task), labels=given).records) == len(rows)
+    given = {"-1": kind(task).classes[-1], "0": kind(task).classes[1], "1": kind(task).classes[0]}
+    assert len(read(rows, kind(task), labels=given).records) == len(rows)
 
 
 def test_minus_one_of_a_signed_score_is_a_value():
     rows = [{"sentence1": "a", "sentence2": "b", "score": value} for value in ("-1", "0.5", "-0.25")]
-    assert [one["label"] for one in read(rows, row("stsb")).records] == [-1.0, 0.5, -0.25]
-    assert len(read(rows[:2], row("stsb")).unlabelled) == 1
+    assert [one["label"] for one in read(rows, kind("stsb")).records] == [-1.0, 0.5, -0.25]
+    assert len(read(rows[:2], kind("stsb")).unlabelled) == 1
 
 
 def test_a_column_named_like_a_text_does_not_replace_it():

@@ -12,7 +12,7 @@ import pytest
 
 from gradworks.base.errors import InputError
 from gradworks.data import files, layouts, records, remote
-from gradworks.tasks import row
+from tests.kinds import kind
 
 TSV = b"premise\thypothesis\tlabel\nP\tH\tneutral\n"
 
@@ -193,7 +193,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_the_hub(repository):
-    made, left_out = remote.hub(row("nli"), str(repository), "0" * 40, None, "s")
+    made, left_out = remote.hub(kind("nli"), str(repository), "0" * 40, None, "s")
     assert list(made) == ["train"] and list(left_out) == ["test"]
     assert left_out["test"].endswith("/test: 2 rows, none with a label in the column 'label'")
     assert [one["label"] for one in made["train"].records] == ["contradiction", "entailment", "neutral"]
@@ -215,7 +215,7 @@ def stored(folder, **splits):
 
 
 def labels_of(folder, **asked):
-    made, left_out = remote.hub(row("nli"), folder, "0" * 40, None, "s", records.Asked({"label": "gold"}, **asked))
+    made, left_out = remote.hub(kind("nli"), folder, "0" * 40, None, "s", records.Asked({"label": "gold"}, **asked))
     return {split: [one["label"] for one in read.records] for split, read in made.items()}, list(left_out)
 
 
@@ -226,7 +226,7 @@ def test_the_hubs_label_column_is_read_in_all_rows_of_each_split(repository, tmp
     folder = stored(tmp_path / "b", train=[None, "neutral", "-1", " ENTAILMENT"])
     assert labels_of(folder) == ({"train": ["neutral", "entailment"]}, [])
     with pytest.raises(InputError, match=r"/train: no column for label: expected 'gold_label' or"):
-        remote.hub(row("nli"), folder, "0" * 40, None, "s")
+        remote.hub(kind("nli"), folder, "0" * 40, None, "s")
     with pytest.raises(InputError, match=r"/train: 2 rows, none with a label in the column 'gold'"):
         labels_of(stored(tmp_path / "c", train=[-1, -1]))
 
@@ -257,6 +257,6 @@ def test_the_hub_refuses_what_is_not_parquet(repository, tmp_path):
     other.mkdir()
     (other / "train.csv").write_text("premise,hypothesis,label\nP,H,0\n")
     with pytest.raises(InputError, match=r"stored as 'csv'\nexpected a Parquet repository"):
-        remote.hub(row("nli"), str(other), "0" * 40, None, "s")
+        remote.hub(kind("nli"), str(other), "0" * 40, None, "s")
     with pytest.raises(InputError, match=r"^hub:nobody/nothing@0{40}: "):
-        remote.hub(row("nli"), "nobody/nothing", "0" * 40, None, "s")
+        remote.hub(kind("nli"), "nobody/nothing", "0" * 40, None, "s")

@@ -62,7 +62,7 @@ ROWS = (
      'tests/methods/test_r3f.py::test_it_costs_two_passes_and_holds_its_noise'),
     ('gradworks/methods/objectives/label_smoothing.py', 'batch, self._share)', 'batch, self._share / 2)',
      'tests/methods/test_label_smoothing.py::test_a_step_agrees_with_soft_labels'),
-    ('gradworks/tasks/heads.py', 'z.new_tensor(0.5), share)', 'z.new_tensor(0.5), share / 2)',
+    ('gradworks/tasks/kinds/classification.py', 'label_smoothing=share)', 'label_smoothing=share / 2)',
      'tests/methods/test_label_smoothing.py::test_heads'),
     ('gradworks/report/summary.py', 'made["adversarial_share"] < INACTIVE', 'made["adversarial_share"] < 0.002',
      'tests/report/test_results.py::test_a_method_whose_smoothness_term_has_no_gradient_is_labelled_inactive'),

@@ -14,7 +14,7 @@ from gradworks.methods.weightings.reweight import Reweight
 from gradworks.models.bow import Bow as RealBow
 from gradworks.models.gru import Gru as RealGru
 from gradworks.spec import Batch
-from gradworks.tasks.heads import Classification
+from tests.kinds import classes
 from tests.methods.ghost_models import MODELS, Attention, Recurrent, SequenceFirst, Stacked, Words
 from tests.methods.test_ghost import agrees, method, off
 from tests.methods.toys import TASKS, Bow, Net, Transformer, build, draw, gradients, same
@@ -273,7 +273,7 @@ def test_our_models_of_pairs(name):
     }  # fmt: skip
     torch.manual_seed(0)
     model = (RealBow if name == "bow" else RealGru)(config, None, 3).double().train()
-    task = Classification("t", 3)
+    task = classes(3)
 
     def pairs(n, seed):
         g = torch.Generator().manual_seed(seed)

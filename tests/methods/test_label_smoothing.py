@@ -5,7 +5,7 @@ import torch
 
 from gradworks.methods import Method
 from gradworks.spec import Batch
-from gradworks.tasks.heads import Classification, Logit, Regression
+from tests.kinds import classes, values
 from tests.methods.toys import KINDS, TASKS, Net, batch, build, draw, error, gradients, masks, same
 
 SEED = 3
@@ -65,16 +65,18 @@ def test_heads(share):
     b = Batch("t", list("abcde"), {}, torch.tensor([0, 1, 1, 0, 1]), torch.ones(5))
     two = (torch.cat([torch.zeros_like(z), z], 1),)
     expected = soft_loss("three", two, b, share)
-    torch.testing.assert_close(Logit("t", 1).smoothed((z,), b, share), expected)
-    torch.testing.assert_close(Classification("t", 2).smoothed(two, b, share), expected)
+    torch.testing.assert_close(classes(2, one_logit=True).smoothed((z,), b, share), expected)
+    torch.testing.assert_close(classes(2).smoothed(two, b, share), expected)
     if share == 0:
-        assert torch.equal(Logit("t", 1).smoothed((z,), b, share), Logit("t", 1).loss((z,), b))
-        assert same(Classification("t", 2).smoothed(two, b, 0.0), Classification("t", 2).loss(two, b))
+        assert torch.equal(
+            classes(2, one_logit=True).smoothed((z,), b, share), classes(2, one_logit=True).loss((z,), b)
+        )
+        assert same(classes(2).smoothed(two, b, 0.0), classes(2).loss(two, b))
 
 
 def test_a_task_without_classes_is_refused_before_training():
     with pytest.raises(ValueError, match=r"label_smoothing: needs smoothed\(...\) of a task, and task 'sts' does not"):
-        Method("label_smoothing", tasks={"nli": Classification("nli", 3), "sts": Regression("sts", 1)})
+        Method("label_smoothing", tasks={"nli": classes(3), "sts": values()})
 
 
 @pytest.mark.parametrize("share", [1.0, -0.1, "0.1", None, float("nan")])

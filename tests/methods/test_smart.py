@@ -10,7 +10,7 @@ from gradworks.methods import Method
 from gradworks.methods._shared.bases import due
 from gradworks.methods.objectives._shared import regularised
 from gradworks.spec import Batch
-from gradworks.tasks.heads import Classification
+from tests.kinds import classes
 from tests.methods.smart_models import Masked, make
 from tests.methods.smart_oracle import DEFAULTS, SEED, oracle_losses
 from tests.methods.toys import (
@@ -231,7 +231,7 @@ def test_a_plain_model_of_the_package_trains():
     """Heads of gradworks.tasks, whose divergence is differentiated twice."""
     torch.manual_seed(0)
     model, one = Masked(), Batch("t", list("ab"), torch.tensor([[1, 2], [3, 4]]), torch.tensor([0, 2]), torch.ones(2))
-    assert Method("smart", task=Classification("t", 3)).backward(model, [[one]]).log["smoothness"] > 0
+    assert Method("smart", task=classes(3)).backward(model, [[one]]).log["smoothness"] > 0
 
 
 @pytest.mark.parametrize(

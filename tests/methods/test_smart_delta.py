@@ -7,7 +7,7 @@ from torch import nn
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods.objectives._shared.perturb import example_scale
 from gradworks.spec import Batch
-from gradworks.tasks.heads import Classification
+from tests.kinds import classes
 from tests.methods.smart_models import Masked, make
 from tests.methods.smart_oracle import SEED, noise
 from tests.methods.toys import TASKS, Net, batch, build, draw, error, flat, gradients, masks, split
@@ -51,7 +51,7 @@ def test_padding_does_not_change_the_size_of_delta():
     for padding in (0, 5):
         ids = nn.functional.pad(torch.tensor([[1, 2, 3], [4, 5, 0]]), (0, padding))
         one = Batch("t", list("ab"), ids, torch.tensor([0, 2]), torch.ones(2))
-        found.append(held_delta(one, model, Classification("t", 3))[0])
+        found.append(held_delta(one, model, classes(3))[0])
     assert torch.equal(found[1][:, :3], found[0]) and (found[1][:, 3:] == 0).all() and (found[0][1, 2] == 0).all()
 
 

@@ -71,7 +71,7 @@ def test_a_regression_has_its_metrics_and_no_classes():
     from types import SimpleNamespace
 
     from gradworks.report import calibration
-    from gradworks.tasks import row as task
+    from tests.kinds import kind as task
 
     about = {"condition": "clean", "encoder": "gru", "method": "erm", "path": "p"}
     overall = {
@@ -80,7 +80,7 @@ def test_a_regression_has_its_metrics_and_no_classes():
     }
     inputs = SimpleNamespace(task=task("stsb"), cells={"a": about}, metrics={"a": {"state": "ok", "overall": overall}})
     found = details.every_metric(inputs)
-    assert found["names"] == dict.fromkeys(task("stsb").metrics, 1)
+    assert found["names"] == dict.fromkeys(task("stsb").spec.metrics, 1)
     scores = found["rows"][0]["scores"]
     assert scores["pearson"]["value"] == 0.5 and scores["spearman"]["notes"] == ["every value is the same"]
     assert details.confusions(inputs) == calibration.calibrations(inputs) == []

@@ -2,11 +2,15 @@
 
 import pytest
 
-from gradworks import metrics
+from gradworks import tasks
 from gradworks.base.errors import InputError
-from gradworks.tasks import glue, minbert, nli, row, superglue
+from gradworks.tasks import glue, minbert, nli, superglue
 
 ROWS = [one for file in (nli, glue, superglue, minbert) for one in file.ROWS]
+
+
+def row(name):
+    return tasks.find(name, {})
 
 
 def test_class_indices_are_those_of_published_files():
@@ -22,17 +26,18 @@ def test_class_indices_are_those_of_published_files():
 @pytest.mark.parametrize("one", ROWS, ids=lambda one: one.name)
 def test_every_row_is_whole(one):
     assert one.texts and one.metrics and len({"id", "label", *one.texts}) == 2 + len(one.texts)
-    known = metrics.REGRESSION if one.classes is None else metrics.CLASSIFICATION
-    assert set(one.metrics) <= set(known)
+    made = tasks.kind(one)
+    for metric in one.metrics:
+        made.check_metric(metric, one.name)
     if one.classes is not None:
         assert len(set(one.classes)) == len(one.classes) >= 2
         assert set(one.collapse.values()) <= set(one.classes) and not set(one.collapse) & set(one.classes)
 
 
-def test_no_name_stands_twice():
-    assert len({one.name for one in ROWS}) == len(ROWS)
+def test_rows_are_found_by_listing_the_folder_and_no_name_is_taken_twice():
+    assert tasks.shipped() == {one.name: one for one in ROWS} and len(tasks.shipped()) == len(ROWS)
 
 
 def test_an_unknown_task_lists_those_there_are():
-    with pytest.raises(InputError, match=r"task: found 'nil'\nexpected one of: .*nli-binary"):
+    with pytest.raises(InputError, match=r"task: found 'nil'; did you mean nli\?\nexpected one of: .*nli-binary"):
         row("nil")

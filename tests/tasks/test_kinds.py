@@ -1,0 +1,230 @@
+"""Kinds: whole, found by their file; losses and divergences against formulas written out, one value per example."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from gradworks import metrics, tasks
+from gradworks.base.errors import InputError
+from gradworks.spec import Batch, offers
+from gradworks.tasks import TaskSpec, kinds
+from tests.kinds import classes, kind, values
+
+ROWS = {  # one of each kind
+    "classification": TaskSpec("t", "classification", ("a", "b"), ("no", "yes"), ("accuracy",)),
+    "regression": TaskSpec("t", "regression", ("a", "b"), None, ("pearson",)),
+    "similarity": TaskSpec("t", "similarity", ("a", "b"), None, ("pearson",)),
+}
+MADE = {
+    "classes": (kind("nli"), 3),
+    "two": (classes(2), 2),
+    "logit": (classes(2, one_logit=True), 1),
+    "value": (values(), 1),
+    "cosine": (values("similarity", ("a", "b")), 1),
+}
+
+
+def batch(labels):
+    labels = torch.as_tensor(labels)
+    return Batch("t", [str(i) for i in range(len(labels))], {}, labels, torch.ones(len(labels)))
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def softmax(z):
+    e = [math.exp(v) for v in z]
+    return [v / sum(e) for v in e]
+
+
+# every kind, found by listing the folder
+
+
+def test_a_row_of_every_kind_is_tried_here():
+    assert sorted(ROWS) == kinds.names(), "a kind needs a row in ROWS"
+
+
+@pytest.mark.parametrize("name", kinds.names())
+def test_a_kind_forgets_nothing(name):
+    made = tasks.kind(ROWS[name])
+    assert kinds.forgotten(made) == [], f"gradworks/tasks/kinds/{name}.py"
+    assert all(offers(made, part) for part in ("embed", "divergence"))
+    assert set(made.METRICS) <= set(metrics.NAMES) and made.name == "t"
+
+
+def test_what_a_kind_forgot_is_named():
+    class Half:
+        METRICS = ()
+
+        def outputs(self, model, batch, embedded=None): ...
+
+        def loss(self, outputs, batch): ...
+
+    lacks = kinds.forgotten(Half())
+    assert {"size", "encode", "answers", "score", "constants", "best"} <= set(lacks)
+    assert not {"METRICS", "outputs", "loss"} & set(lacks)
+
+
+def table(labels, texts=("x y", "x z", "x", "y")):
+    return pa.table({"id": list("pqrs"), "a": list(texts), "b": ["x"] * 4, "label": labels})
+
+
+class Words:
+    """A model that encodes words as their numbers."""
+
+    def encode(self, texts, max_length):
+        return [{f"t{k}": [ord(c) for c in text.split()][:max_length] for k, text in enumerate(one)} for one in texts]
+
+
+@pytest.mark.parametrize("name", kinds.names())
+def test_predictions_are_read_as_they_were_written(name):
+    made = tasks.kind(ROWS[name])
+    raw = torch.randn(4, made.size or 1, generator=torch.Generator().manual_seed(0))
+    answers = made.answers((raw,))
+    assert len(answers) == 4 and answers.dtype == np.float64
+    columns = made.predictions(answers)
+    assert tuple(columns) == made.columns and all(len(one) == 4 for one in columns.values())
+    assert np.array_equal(made.read(pa.table(columns)), answers)
+    empty = made.predictions(None)
+    assert [one.type for one in empty.values()] == [one.type for one in columns.values()]
+    assert all(len(one) == 0 for one in empty.values())
+
+
+@pytest.mark.parametrize("name", kinds.names())
+def test_a_kind_encodes_scores_and_compares(name):
+    made = tasks.kind(ROWS[name])
+    labels = ["no", "yes", "no", "no"] if made.calibrated else [0.0, 5.0, 1.0, 2.0]
+    assert all(made.accepts(one) for one in labels) and made.expected()
+    encodings, found = made.encode(table(labels), Words(), 8, "f")
+    assert len(encodings) == len(found) == 4
+    assert [float(m) for m in made.collate(found)[1]] == [1.0] * 4
+    constants = made.constants(np.asarray(labels, dtype=object))
+    for constant in (*constants, *made.constants(found.numpy())):
+        assert len(constant) == 4
+        for metric in made.reported:
+            assert made.score(metric, np.asarray(labels), constant).n == 4
+    good, bad = (constants[i] for i in (0, -1)) if made.calibrated else (np.array(labels), constants[0])
+    members = np.stack([bad, good])
+    assert made.mean(members).shape == good.shape
+    assert (made.apart(good, good) == 0).all() and made.apart(good, bad).shape == (4,)
+    assert made.best(members, np.asarray(labels)).shape == (4,)
+    assert made.shares(made.spec.metrics[0], np.asarray(labels), good).mean() == pytest.approx(
+        made.score(made.spec.metrics[0], np.asarray(labels), good).value
+    )
+
+
+# losses and divergences
+
+
+@pytest.mark.parametrize("name", ["classes", "two", "logit", "value"])
+def test_size(name):
+    made, size = MADE[name]
+    assert made.size == size
+
+
+def test_classification():
+    z, other = [[0.5, -1.0, 2.0], [0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0], [0.0, 3.0, -1.0]]
+    made, x, y = MADE["classes"][0], torch.tensor(z, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)
+    loss = made.loss((x,), batch([2, 0]))
+    assert loss.tolist() == pytest.approx([-math.log(softmax(z[0])[2]), math.log(3)])
+    expected = [kl(softmax(a), softmax(b)) + kl(softmax(b), softmax(a)) for a, b in zip(z, other, strict=True)]
+    assert made.divergence((x,), (y,)).tolist() == pytest.approx(expected)
+    assert made.answers((x,)).tolist() == [pytest.approx(softmax(one)) for one in z]
+
+
+def test_one_logit():
+    made = MADE["logit"][0]
+    x, y = torch.tensor([[0.3], [-2.0]], dtype=torch.float64), torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+
+    def p(z):
+        return 1 / (1 + math.exp(-z))
+
+    assert made.loss((x,), batch([1, 0])).tolist() == pytest.approx([-math.log(p(0.3)), -math.log(1 - p(-2.0))])
+    pairs = [((p(0.3), 1 - p(0.3)), (p(1.0), 1 - p(1.0))), ((p(-2.0), 1 - p(-2.0)), (p(2.0), 1 - p(2.0)))]
+    expected = [kl(a, b) + kl(b, a) for a, b in pairs]
+    assert made.divergence((x,), (y,)).tolist() == pytest.approx(expected)
+    assert made.answers((x,)).tolist() == [pytest.approx([1 - p(0.3), p(0.3)]), pytest.approx([1 - p(-2), p(-2)])]
+    # two logits (0, z) are the same model
+    two = MADE["two"][0]
+    zeros = torch.zeros_like(x)
+    assert two.divergence((torch.cat([zeros, x], 1),), (torch.cat([zeros, y], 1),)).tolist() == pytest.approx(expected)
+
+
+def test_regression():
+    made = MADE["value"][0]
+    x, y = torch.tensor([[1.0], [4.0]]), torch.tensor([[1.5], [1.0]])
+    assert made.loss((x,), batch([3.0, 4.0])).tolist() == [4.0, 0.0]
+    assert made.divergence((x,), (y,)).tolist() == [0.25, 9.0]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_divergence_is_symmetric_and_zero_only_for_equal_outputs(name):
+    made, size = MADE[name]
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(50, size, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
+    both = made.divergence((x,), (y,))
+    assert both.shape == (50,) and (both > 0).all()
+    assert torch.allclose(both, made.divergence((y,), (x,)))
+    assert (made.divergence((x,), (x.clone(),)) == 0).all()
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_divergence_stays_finite_for_sure_outputs(name):
+    made, size = MADE[name]
+    x = torch.full((1, size), 0.0)
+    x[:, 0] = 1e4
+    x.requires_grad_()
+    total = made.divergence((x,), (-x.detach(),)).sum() + made.loss((x,), batch([0])).sum()
+    total.backward()
+    assert torch.isfinite(total) and torch.isfinite(x.grad).all()
+
+
+def test_outputs_and_embeddings_are_the_models():
+    class Model(torch.nn.Module):
+        def forward(self, inputs, embedded=None):
+            return inputs["x"] if embedded is None else embedded.sum(1)
+
+        def embed(self, inputs):
+            return inputs["x"][:, None]
+
+    one = Batch("t", ["a"], {"x": torch.ones(1, 3)}, torch.tensor([0]), torch.ones(1))
+    made = MADE["classes"][0]
+    assert made.outputs(Model(), one)[0].tolist() == [[1, 1, 1]]
+    assert made.outputs(Model(), one, torch.zeros(1, 2, 3))[0].tolist() == [[0, 0, 0]]
+    assert made.embed(Model(), one).shape == (1, 1, 3)
+
+
+# constants, references, ensembles
+
+
+def test_constants_are_the_best_that_read_no_input():
+    made, labels = kind("nli"), np.array([0, 0, 0, 1, 2])
+    accuracy = max(made.score("accuracy", labels, one).value for one in made.constants(labels))
+    assert accuracy == pytest.approx(0.6)
+    loss = min(made.score("log_loss", labels, one).value for one in made.constants(labels))
+    assert loss == pytest.approx(-(0.6 * math.log(0.6) + 0.4 * math.log(0.2)))  # the entropy of the labels
+    (mean,) = values().constants(np.array([1.0, 2.0, 6.0]))
+    assert mean.tolist() == [3.0] * 3
+
+
+def test_a_label_that_is_no_class_names_its_row():
+    with pytest.raises(InputError, match=r"f: row q: found label 'maybe'\nexpected one of: no, yes"):
+        tasks.kind(ROWS["classification"]).encode(table(["no", "maybe", "no", "no"]), Words(), 8, "f")
+
+
+def test_rows_that_do_not_fit_their_kind_are_refused():
+    for spec, words in [
+        (TaskSpec("t", "classification", ("a",), None, ()), "classes: found"),
+        (TaskSpec("t", "classification", ("a",), ("x", "X"), ()), "classes: found"),
+        (TaskSpec("t", "classification", ("a",), ("x", "y"), (), {"z": "w"}), "collapse: found z: w"),
+        (TaskSpec("t", "classification", ("a",), ("x", "y", "z"), (), {}, {"one_logit": True}), "one_logit: found 3"),
+        (TaskSpec("t", "regression", ("a",), ("x", "y"), ()), "classes: found"),
+        (TaskSpec("t", "similarity", ("a",), None, ()), "texts: found"),
+        (TaskSpec("t", "regresion", ("a",), None, ()), "did you mean regression"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            tasks.kind(spec)

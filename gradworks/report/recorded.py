@@ -65,8 +65,12 @@ def differences(inputs: Inputs, key: str) -> list[str]:
         was, where = data["condition"], f"corrupt.conditions.{cell['condition']}"
         found += _changed(was, given, where)
         found += [f"{where}.{kind}: {was[kind]}, now not set" for kind in was if kind not in given]
-    for split, take in (data.get("splits") or {}).items():
-        given = (corrupt.get("splits") or {}).get(split) or {}
+    taken, splits = data.get("splits") or {}, corrupt.get("splits") or {}
+    if taken and taken.get("duplicates") != splits.get("duplicates"):
+        was, given = (one.get("duplicates", "not set") for one in (taken, splits))
+        found.append(f"corrupt.splits.duplicates: {was}, now {given}")
+    for split, take in ((one, take) for one, take in taken.items() if one != "duplicates"):
+        given = splits.get(split) or {}
         found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
     file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artifacts.MANIFEST
     if "digests" in there and file.exists():

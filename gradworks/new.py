@@ -23,6 +23,7 @@ _ROLES = {  # of a folder's files
     "dev": ("dev", "validation", "valid", "val", "development"),
     "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
+_NO_NAMES = ("id", "label", "yes", "no", "on", "off", "y", "n", "true", "false", "null")  # ours, and what YAML reads
 _FEWEST = 20  # rows
 _SEEN = 60_000  # examples that a cell trains on, about: minutes for all cells
 _LARGE = 20_000  # training examples, of which no more are taken
@@ -133,7 +134,7 @@ def _text(name: str, data: Data, found: look.Label, texts: Sequence[str]) -> str
 
     first = next(iter(data.files.values()))
     short = [look.slug(text, "text") for text in texts]
-    short = [f"{one}_text" if one in ("id", "label") else one for one in short]
+    short = [f"{one}_text" if one in _NO_NAMES else one for one in short]
     if len(set(short)) < len(short):
         short = [f"{one}_{number}" for number, one in enumerate(short, 1)]
     held = "all" not in data.files and "test" in data.files
@@ -149,6 +150,7 @@ def _text(name: str, data: Data, found: look.Label, texts: Sequence[str]) -> str
         undefined=jinja2.StrictUndefined,
         **{"line_statement_prefix": "%%", "line_comment_prefix": "##", "keep_trailing_newline": True},
     )
+    environment.filters["line"] = lambda value: " ".join(str(value).split())  # of a comment
     environment.filters["q"] = lambda value: json.dumps(value, ensure_ascii=False)
     others = [n for n in first.names if n not in (found.column, *texts)]
     most = max(found.counts.values()) / sum(found.counts.values()) if found.counts else 0.0

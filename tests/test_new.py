@@ -246,6 +246,14 @@ def test_what_is_no_data_is_refused_in_words(project, make, said):
     assert not (project / "pipelines/mine").exists()
 
 
+def test_no_name_of_a_column_breaks_the_file(project):
+    header = ("No", "the\nlabel: x", 'a "quoted" # name\n- b', "label")
+    rows = [(t, y, f"other {i} words", "ab"[y]) for i, (t, y) in enumerate(sentences())]
+    new.write("mine", delimited(Path("data/odd.csv"), header, rows))
+    columns = values_of()["fetch"]["mine"]["columns"]
+    assert columns == {"no_text": "No", "a_quoted_name_b": 'a "quoted" # name\n- b', "label": "label"}
+
+
 def test_a_choice_is_taken_and_nothing_is_overwritten(project):
     rows = of(("text", "other", "label"), lambda i, t, y: (t, f"the {i} other text here", "ab"[y]))()
     new.write("mine", rows, label="label", texts=["other", "text"])

@@ -85,8 +85,8 @@ class Bench:
         self.consumed = method.batches
         self.total = loop.steps(self.plan, method)
         model = self.model()
-        self.train = self.run.split(model, *point.train_on).to(self.device)
-        self.clean = self.run.split(model, "clean").to(self.device) if method.clean else None
+        self.mixture = self.run.mixture(model, method.clean, self.device)
+        self.needs, self.clean = method.needs, method.clean
 
     def method(self) -> Any:
         args = self.run.args
@@ -98,8 +98,9 @@ class Bench:
     def tokens(self) -> float:
         """Of an example, without padding."""
         lengths = [
-            sum(len(ids) for name, ids in one.items() if name != "token_type_ids") for one in self.train.encodings
-        ]
+            sum(len(ids) for name, ids in one.items() if name != "token_type_ids")
+            for part in self.mixture.parts.values() for one in part.train.encodings
+        ]  # fmt: skip
         return sum(lengths) / len(lengths)
 
 
@@ -114,15 +115,14 @@ class Side:
         import torch
 
         from gradworks import models
-        from gradworks.data.batching import balanced, stream
 
         plan, seed = bench.plan, bench.run.args.seed
         self._bench, self.model = bench, bench.model()
         self._method = bench.method() if name == "method" else None
         groups = models.parameter_groups(self.model, plan.weight_decay)
         self._optimizer = getattr(torch.optim, plan.optimizer)(groups, lr=plan.learning_rate)
-        self._batches = stream(bench.train, plan.batch, seed)
-        self._cleans = balanced(bench.clean, plan.clean_batch, seed) if bench.clean and self._method else None
+        clean = plan.clean_batch if bench.clean and self._method else None
+        self._draws = bench.mixture.draws(bench.needs, plan.batch, clean, seed)
         self._steps = self.examples = 0
         self.passes = 0.0
 
@@ -137,8 +137,7 @@ class Side:
 
         bench, plan = self._bench, self._bench.plan
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
-        drawn = loop.draw(self._batches, bench.consumed, plan.micro)
-        clean = loop.draw(self._cleans, bench.consumed, plan.micro) if self._cleans else ()
+        drawn, clean = (loop.cut(batches, plan.micro) for batches in self._draws.step(self._steps))
         backward = self._plain if self._method is None else self._method.backward
         made = loop.step(
             self.model, backward, self._optimizer, drawn, clean,

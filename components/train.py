@@ -134,9 +134,17 @@ class Run:
         return loop.Settings(
             batches=round(s.epochs * -(-base // s.batch) * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
             clean_batch=s.clean_batch, learning_rate=_peak(self.args.params, s, kind), weight_decay=s.weight_decay,
-            warmup=s.warmup, clip=s.clip, metric=s.select.metric, better=metrics.better(s.select.metric),
-            every=s.select.every, optimizer=s.optimizer, bf16=s.precision == "bf16",
+            warmup=s.warmup, clip=s.clip, better=metrics.better(s.select.metric), every=s.select.every,
+            optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
+
+    def mixture(self, model: Any, clean: bool, device: Any) -> Any:
+        """What is trained on."""
+        from gradworks.data.mixture import Mixture, Part
+
+        names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if clean else []}
+        splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
+        return Mixture({self.task.name: Part(**splits)})
 
     def model(self, outputs: int) -> Any:
         """The model to train, frozen as the method asks."""
@@ -152,8 +160,8 @@ class Run:
             models.train_head_only(model)
         return model
 
-    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[str], float]:
-        """The best model, the trace, the training ids, the score of the best constant prediction."""
+    def fit(self, saved: Any, stop: base.Stopping, watch: Any) -> tuple[Any, Any, list[tuple[str, str]], float]:
+        """The best model, the trace, task and id of each training row, the score of the best constant prediction."""
         from gradworks import loop, models
         from gradworks.base.device import set_up
         from gradworks.predict import predict
@@ -165,21 +173,20 @@ class Run:
         if not loop.steps(plan, method):
             raise InputError(f"{args.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         model = self.model(task.size).to(device)
-        names = {"train": self.point.train_on, "selection": ["selection"], "clean": ["clean"] if method.clean else []}
-        splits = {key: self.split(model, *value).to(device) for key, value in names.items() if value}
-        selection = splits.pop("selection")
+        mixture, metric = self.mixture(model, method.clean, device), self.settings.select.metric
+        selection = mixture.parts[task.name].selection
         labels = selection.labels.cpu().numpy()
 
         def score(answers: Any) -> float | None:
-            return task.score(plan.metric, labels, answers).value
+            return task.score(metric, labels, answers).value
 
-        def look(model: Any) -> float | None:
-            return score(task.answers(predict(model, task, selection)))
+        def look(model: Any) -> dict[str, float | None]:
+            return {metric: score(task.answers(predict(model, task, selection)))}
 
-        trace = loop.fit(model, method, settings=plan, seed=args.seed, score=look, checkpoint=saved, stop=stop,
-                         name=f"train {args.method}", watch=watch, **splits)  # fmt: skip
+        trace = loop.fit(model, method, mixture, settings=plan, seed=args.seed, score=look, checkpoint=saved,
+                         stop=stop, name=f"train {args.method}", watch=watch)  # fmt: skip
         constants = [plan.better * (score(one) or 0.0) for one in task.constants(labels)]
-        return model, trace, splits["train"].ids, plan.better * max(constants)
+        return model, trace, mixture.rows(), plan.better * max(constants)
 
 
 def main() -> None:
@@ -201,13 +208,13 @@ def main() -> None:
     from gradworks.trace import Trace
 
     saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], run.parameters))
-    model, trace, ids, constant, ended = None, Trace(), [], 0.0, ("ok", "")
+    model, trace, rows, constant, ended = None, Trace(), [], 0.0, ("ok", "")
     with base.Stopping() as stop:
         try:
             if run.longer is None:
                 ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
             elif run.point.from_ is None or (args.start / models.CONFIG).exists():
-                model, trace, ids, constant = run.fit(saved, stop, told.step)
+                model, trace, rows, constant = run.fit(saved, stop, told.step)
             else:
                 ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
         except Stopped as reason:
@@ -224,7 +231,7 @@ def main() -> None:
             models.save(model, folder)
         artifacts.write_manifest(folder, "train", run.parameters)
     with artifacts.atomic_folder(args.out) as folder:
-        trace.write(folder, ids)
+        trace.write(folder, rows)
         artifacts.write_json(folder / "status.json", _status(trace, ended, constant, better))
         artifacts.write_manifest(folder, "train", run.parameters)
     saved.remove()

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from gradworks.base.progress import Progress
-from gradworks.data.batching import Examples, balanced, stream
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.spec import Batch, Drawn, StepReport
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradworks.base.checkpoint import Checkpoint
+    from gradworks.data.mixture import Mixture
     from gradworks.methods import Method
 
 Backward = Callable[["nn.Module", Sequence[Drawn], Sequence[Drawn]], StepReport]
-_CLEAN_STREAM = 1_000_003  # keeps the order of clean batches apart from that of training batches
 
 
 class Stopped(Exception):
@@ -46,7 +45,7 @@ class Settings:
         clean_batch: examples of one clean batch.
         learning_rate: peak; rises linearly for `warmup` and falls linearly to zero.
         clip: largest norm of the gradient, None = no clipping.
-        metric: what is best on the selection split; `better` is 1 where a higher value is, -1 where a lower one is.
+        better: 1 where a higher score on the selection split is, -1 where a lower one is.
         every: how often it is looked at.
         optimizer: a class of torch.optim.
     """
@@ -59,7 +58,6 @@ class Settings:
     weight_decay: float = 0.0
     warmup: float = 0.0
     clip: float | None = None
-    metric: str = "accuracy"
     better: int = 1
     every: float = 0.1
     optimizer: str = "AdamW"
@@ -137,11 +135,10 @@ def _marks(total: int, every: float) -> set[int]:
 def fit(
     model: nn.Module,
     method: Method,
-    train: Examples,
+    mixture: Mixture,
     settings: Settings,
     seed: int,
-    score: Callable[[nn.Module], float | None],
-    clean: Examples | None = None,
+    score: Callable[[nn.Module], Mapping[str, float | None]],
     checkpoint: Checkpoint | None = None,
     stop: Callable[[], bool] = lambda: False,
     name: str = "train",
@@ -152,10 +149,11 @@ def fit(
     Args:
         model: outputs of a batch's inputs.
         method: fills `.grad` from the batches of one step.
-        train, clean: examples on the model's device; `clean`, drawn in classes of equal numbers, where the method
-            needs it.
+        mixture: the examples, on the model's device; clean ones, drawn in classes of equal numbers, where the method
+            needs them.
         seed: of data order; the method has its own, equal one for masks.
-        score: the metric of the selection split, None where it is not defined; the first of equals is kept.
+        score: scores on the selection splits by name, None where one is not defined. The model with the best first one
+            is kept, the first of equals.
         checkpoint: where to resume from and to save to, at every look at the selection split.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
         watch: told of every step, also of one that is not finite: the method's report, and by name its `examples`,
@@ -167,8 +165,10 @@ def fit(
 
     Raises:
         Stopped: see `stop`.
+        InputError: the mixture's schedule cannot give the method what it needs.
     """
-    total, consumed = steps(settings, method), method.batches
+    total = steps(settings, method)
+    draws = mixture.draws(method.needs, settings.batch, settings.clean_batch if method.clean else None, seed)
     groups = parameter_groups(model, settings.weight_decay)
     optimizer = getattr(torch.optim, settings.optimizer)(groups, lr=settings.learning_rate)
     trace, best = Trace(), {}
@@ -177,26 +177,25 @@ def fit(
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         method.load_state_dict(saved["method"])
+        draws.load_state_dict(saved["mixture"])
         trace, best = Trace(**saved["trace"]), saved["best"]
         print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
 
     def save() -> None:
         if checkpoint:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "method": method.state_dict()}
-            checkpoint.save({**state, "trace": trace.state_dict(), "best": best})
+            checkpoint.save({**state, "mixture": draws.state_dict(), "trace": trace.state_dict(), "best": best})
 
     model.train()
-    rows = {key: row for row, key in enumerate(train.ids)}
-    batches = stream(train, settings.batch, seed, start=trace.step * consumed)
-    cleans = balanced(clean, settings.clean_batch, seed + _CLEAN_STREAM, start=trace.step * consumed) if clean else None
+    rows = {key: row for row, key in enumerate(mixture.rows())}
     marks, told = _marks(total, settings.every), set()
     floor = -settings.better * math.inf
     with Progress(name, total, "step", start=trace.step) as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()
-            drawn = draw(batches, consumed, settings.micro)
+            drawn, clean = (cut(batches, settings.micro) for batches in draws.step(trace.step))
             made = step(
-                model, method.backward, optimizer, drawn, draw(cleans, consumed, settings.micro) if cleans else (),
+                model, method.backward, optimizer, drawn, clean,
                 rate=settings.learning_rate * linear(trace.step, total, settings.warmup), largest=settings.clip,
                 bf16=settings.bf16,
             )  # fmt: skip
@@ -204,7 +203,7 @@ def fit(
             figures = {"loss": loss, "learning_rate": made.rate, "gradient_norm": made.norm}
             if made.finite:
                 trace.note(report, drawn, rows, **figures)
-                for one in set(trace.without_weight(len(train.ids))) - told:
+                for one in set(trace.without_weight(len(rows))) - told:
                     told.add(one)
                     print(
                         f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py", flush=True
@@ -219,8 +218,9 @@ def fit(
                 break
             bar.advance(loss=loss)
             if trace.step in marks:
-                value = score(model)
-                trace.history[-1][f"selection_{settings.metric}"] = value
+                scores = score(model)
+                trace.history[-1] |= {f"selection_{key}": one for key, one in scores.items()}
+                value = next(iter(scores.values()))
                 if value is not None and settings.better * value > settings.better * trace.best.get("score", floor):
                     trace.best = {"step": trace.step, "score": value}
                     best = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
@@ -233,9 +233,9 @@ def fit(
     return trace
 
 
-def draw(source: Iterator[Batch], count: int, micro: int | None) -> list[list[Batch]]:
-    """The next batches of a stream, each cut into micro-batches of at most `micro` examples."""
-    return [_split(next(source), micro) for _ in range(count)]
+def cut(batches: Sequence[Batch], micro: int | None) -> list[list[Batch]]:
+    """Each batch as its micro-batches of at most `micro` examples."""
+    return [_split(batch, micro) for batch in batches]
 
 
 def clip(model: nn.Module, largest: float | None) -> float:

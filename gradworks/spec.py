@@ -144,7 +144,6 @@ class Sum:
         losses: (n,) detached.
         weights: (n,) >= 0, not normalised, `batch.mass` included.
         score: (n,) the signed score before max(., 0), where the weighting has one.
-        divided: `gradient` is already divided by `weight`; only where the micro-batch is `alone`.
     """
 
     gradient: list[Tensor]
@@ -152,7 +151,6 @@ class Sum:
     losses: Tensor
     weights: Tensor
     score: Tensor | None = None
-    divided: bool = False
 
 
 class Pass(Protocol):
@@ -165,8 +163,6 @@ class Pass(Protocol):
         parameters: the trainable parameters of `model`, at this pass's point.
         masks: the micro-batch's random numbers.
         held: the weighting's; empty on the first visit of this micro-batch in a step, then carried.
-        alone: it is the whole batch, on the only rank.
-        reached: a flag per parameter, set by `backward`; what nothing reaches keeps .grad None, as in plain training.
     """
 
     batch: Batch
@@ -175,8 +171,6 @@ class Pass(Protocol):
     parameters: Sequence[nn.Parameter]
     masks: Masks
     held: dict
-    alone: bool
-    reached: list[bool]
 
     def outputs(self, at: Params | None = None) -> Outputs:
         """The objective's outputs with a graph; with `at` differentiable in `at` to any order (for exact oracles)."""
@@ -188,7 +182,23 @@ class Pass(Protocol):
         """(n,) the objective's loss."""
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
-        """The gradient of a () loss of this pass, zeros where it does not reach; the caller owns the tensors."""
+        """The gradient of a () loss of this pass, zeros where it does not reach; the caller owns the tensors.
+
+        What nothing reaches in a step keeps .grad None, as in plain training.
+        """
+
+    def weighted(
+        self, losses: Tensor, weights: Tensor, score: Tensor | None = None,
+        gradient: Callable[[Tensor], Sequence[Tensor | None]] | None = None,
+    ) -> Sum:  # fmt: skip
+        """What a weighting returns: the weighted sums of this micro-batch.
+
+        Args:
+            losses: (n,), with a graph where there is no `gradient`.
+            weights: (n,) >= 0, not normalised, constant. score: (n,) where the weighting has one.
+            gradient: (n,) factors -> the sum of factor_i * gradient_i by parameter, None where no loss reaches it. By
+                default one backward pass of the weighted losses.
+        """
 
     def count(self, thirds: float) -> float:
         """Add work to `StepReport.passes` that is no pass of the model: so many thirds of one over this micro-batch.
@@ -203,11 +213,13 @@ class Visit(Protocol):
     Attributes:
         passes: one per micro-batch of this rank.
         holds: the objective holds something that its first pass must make.
+        single: the batch is one pass, in one process.
         reduce: sums a list of tensors over ranks, in place.
     """
 
     passes: Sequence[Pass]
     holds: bool
+    single: bool
     reduce: Reduce
 
     def change(self, at: Params) -> tuple[float, float]:
@@ -296,7 +308,10 @@ class Needs:
 
 
 class Update(Stateful, Protocol):
-    """How the batches of one step make one gradient."""
+    """How the batches of one step make one gradient.
+
+    It may have `exact`, true where it differentiates through the parameters (`Passes.loss`): ranks then share no batch.
+    """
 
     needs: Needs
 

@@ -44,13 +44,15 @@ class Trace:
         joined = [torch.cat(column) for column in zip(*self.weights, strict=True)]
         return {**vars(self), "weights": [joined] if joined else []}
 
-    def note(self, report: StepReport, drawn: Sequence[Sequence[Batch]], rows: dict[str, int], **values: float) -> None:
+    def note(
+        self, report: StepReport, drawn: Sequence[Sequence[Batch]], rows: dict[tuple[str, str], int], **values: float
+    ) -> None:
         """Count one optimizer step.
 
         Args:
             report: what the method said of it.
             drawn: its batches, each a sequence of micro-batches.
-            rows: example id -> row of the training split.
+            rows: task and id of an example -> row of the training splits, one after the other.
             values: further columns of the history.
         """
         self.step += 1
@@ -66,7 +68,7 @@ class Trace:
                 continue  # every example counts the same: nothing to tell
             weights = torch.cat([part.weights for part in sums]).float().cpu()
             scores = [part.weights * torch.nan if part.score is None else part.score for part in sums]
-            index = torch.tensor([rows[key] for part in batch for key in part.ids])
+            index = torch.tensor([rows[part.task, key] for part in batch for key in part.ids])
             share = weights / weights.sum() * len(weights) if weights.sum() > 0 else weights
             self.weights.append([torch.full_like(index, self.step), index, share, torch.cat(scores).float().cpu()])
 
@@ -99,8 +101,11 @@ class Trace:
         means = {key: math.fsum(values) / len(values) for key, values in sorted(found.items())}
         return {"skipped_share": self.skipped / max(self.step, 1), **means}
 
-    def write(self, folder: Path, ids: Sequence[str]) -> None:
-        """history.parquet, statistics.parquet and weights.parquet; `ids` of the training split's rows."""
+    def write(self, folder: Path, rows: Sequence[tuple[str, str]]) -> None:
+        """history.parquet, statistics.parquet and weights.parquet; `rows`: task and id of each row, as `note` had them.
+
+        Where there are several tasks weights.parquet has the column `task`.
+        """
         import pyarrow as pa
 
         columns = dict.fromkeys(key for row in self.history for key in row) or {"step": None, "examples": None}
@@ -113,9 +118,12 @@ class Trace:
             torch.cat(column)
             for column in (zip(*self.weights, strict=True) if self.weights else [[torch.empty(0)]] * 4)
         )
+        named = [rows[row] for row in index.long()]
+        several = len({task for task, _ in rows}) > 1
         table = {
             "step": pa.array(step.numpy(), pa.int64()),
-            "id": pa.array([ids[row] for row in index.long()], pa.string()),
+            **({"task": pa.array([task for task, _ in named], pa.string())} if several else {}),
+            "id": pa.array([key for _, key in named], pa.string()),
             "weight": pa.array(weight.numpy(), pa.float32()),
             "score": pa.array(score.numpy(), pa.float32(), mask=score.isnan().numpy()),
         }

@@ -150,13 +150,17 @@ def dynamic(stage, items):
     files = [f"gradworks/models/{item['model']}.py"] if "model" in item else []
     if kind in ("train", "measure"):
         files += [f"gradworks/methods/{slot}/{item[slot[:-1]]}.py" for slot in SLOTS]
+        files.append(f"gradworks/schedules/{item.get('mixture_schedule', 'single')}.py")
     return files
 
 
 def slots_and_models(name):
     """Loaded by name: a dependency of the cells that use it, not of everything that could."""
     parent, _, file = name.rpartition("/")
-    return parent in ("gradworks/models", *(f"gradworks/methods/{s}" for s in SLOTS)) and file[:1] != "_"
+    return (
+        parent in ("gradworks/models", "gradworks/schedules", *(f"gradworks/methods/{s}" for s in SLOTS))
+        and file[:1] != "_"
+    )
 
 
 def test_dvc_knows_every_file_that_a_stage_imports():
@@ -184,7 +188,8 @@ def test_an_entry_is_a_dependency_of_its_cells_only():
     for stage in resolved():
         kind = stage.name.partition("@")[0]
         if kind in ("train", "measure"):
-            named = {d.def_path for d in stage.deps if slots_and_models(d.def_path)} - {"gradworks/models/__init__.py"}
+            named = {d.def_path for d in stage.deps if slots_and_models(d.def_path)}
+            named -= {"gradworks/models/__init__.py", "gradworks/schedules/__init__.py"}
             assert named == set(dynamic(stage, items)), stage.name
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from gradworks import loop
 from gradworks.base.checkpoint import Checkpoint
 from gradworks.data.batching import Examples
+from gradworks.data.mixture import Mixture, Part
 from gradworks.methods import Method
 from gradworks.predict import predict
 from tests.kinds import kind
@@ -43,16 +44,18 @@ def examples(n, seed):
 TRAIN, CLEAN, SELECTION = examples(60, 1), examples(20, 2), examples(40, 3)
 
 
+PLAIN = Mixture({"nli": Part(TRAIN, SELECTION, CLEAN)})
+
+
 def score(model):
     (outputs,) = predict(model, kind("nli"), SELECTION)
-    return float((outputs.argmax(1) == SELECTION.labels).float().mean())
+    return {"accuracy": float((outputs.argmax(1) == SELECTION.labels).float().mean())}
 
 
 def fit(update="erm", weighting="uniform", settings=SETTINGS, model=None, **options):
     model = model or Toy()
     method = Method("supervised", weighting, update, task=kind("nli"), seed=5)
-    clean = CLEAN if method.clean else None
-    return model, loop.fit(model, method, TRAIN, settings, 5, score, clean, **options)
+    return model, loop.fit(model, method, PLAIN, settings, 5, score, **options)
 
 
 def same(a, b):
@@ -62,8 +65,7 @@ def same(a, b):
 def test_it_learns_and_keeps_the_best_model():
     model, trace = fit()
     assert trace.best["score"] > 0.8  # chance is a third
-
-    assert score(model) == trace.best["score"]
+    assert score(model)["accuracy"] == trace.best["score"]
     marks = {r["step"]: r["selection_accuracy"] for r in trace.history if "selection_accuracy" in r}
     assert list(marks) == [6, 12, 18, 24]
     assert trace.best["step"] == min(step for step, value in marks.items() if value == max(marks.values()))
@@ -76,10 +78,10 @@ def test_the_best_model_is_kept_not_the_last(better, kept):
 
     def score(_):
         seen.append({key: tensor.clone() for key, tensor in model.state_dict().items()})
-        return next(values)
+        return {"accuracy": next(values)}
 
     method = Method(task=kind("nli"), seed=5)
-    trace = loop.fit(model, method, TRAIN, dataclasses.replace(SETTINGS, better=better), 5, score)
+    trace = loop.fit(model, method, PLAIN, dataclasses.replace(SETTINGS, better=better), 5, score)
     assert trace.best == {"step": [6, 12][kept], "score": [0.5, 0.9][kept]}  # the first of equals
     assert all(torch.equal(seen[kept][key], tensor) for key, tensor in model.state_dict().items())
 

@@ -9,8 +9,8 @@ from gradworks.base import artifacts
 from gradworks.trace import Trace
 
 
-def batch(ids):
-    return SimpleNamespace(ids=ids, mass=torch.ones(len(ids)))
+def batch(ids, task="nli"):
+    return SimpleNamespace(task=task, ids=ids, mass=torch.ones(len(ids)))
 
 
 def report(weights, scores):
@@ -19,13 +19,13 @@ def report(weights, scores):
 
 
 def test_rows_weights_and_counts(tmp_path):
-    rows = {"a": 0, "b": 1, "c": 2}
+    rows = {("nli", "a"): 0, ("nli", "b"): 1, ("nli", "c"): 2}
     trace = Trace()
     trace.note(report([2.0, 0.0], [0.5, -0.5]), [[batch(["c", "a"])]], rows, loss=1.0)
     trace.note(report([0.0, 0.0], [-1.0, -2.0]), [[batch(["b", "a"])]], rows, loss=0.5, selection_accuracy=0.7)
     trace.note(report([1.0, 1.0], None), [[batch(["b", "c"])]], rows, loss=0.25)
     assert (trace.step, trace.examples, trace.skipped, trace.passes) == (3, 6, 1, 4.5)
-    Trace(**trace.state_dict()).write(tmp_path, ["a", "b", "c"])
+    Trace(**trace.state_dict()).write(tmp_path, list(rows))
     history = artifacts.read_parquet(tmp_path / "history.parquet").to_pylist()
     assert history[1] == {"step": 2, "examples": 4, "loss": 0.5, "selection_accuracy": 0.7}
     assert history[0]["selection_accuracy"] is None
@@ -40,8 +40,20 @@ def test_rows_weights_and_counts(tmp_path):
     }  # fmt: skip
 
 
+def test_examples_of_several_tasks_may_share_an_id(tmp_path):
+    rows = {("nli", "a"): 0, ("nli", "b"): 1, ("near", "a"): 2}
+    trace = Trace()
+    trace.note(report([2.0, 0.0], None), [[batch(["b", "a"])]], rows)
+    trace.note(report([3.0], None), [[batch(["a"], "near")]], rows)
+    Trace(**trace.state_dict()).write(tmp_path, list(rows))
+    assert artifacts.read_parquet(tmp_path / "weights.parquet").select(["step", "task", "id"]).to_pylist() == [
+        {"step": 1, "task": "nli", "id": "b"}, {"step": 1, "task": "nli", "id": "a"},
+        {"step": 2, "task": "near", "id": "a"},
+    ]  # fmt: skip
+
+
 def test_figures_are_means_over_the_steps_that_have_them():
-    trace, rows = Trace(), {"a": 0}
+    trace, rows = Trace(), {("nli", "a"): 0}
     for conflict, weight in ((1.0, 1.0), (0.0, 0.0), (0.0, 1.0), (float("nan"), 1.0)):
         one = report([weight], None)
         one.log = {"conflict": conflict} | ({"inner": 0.5} if conflict else {})

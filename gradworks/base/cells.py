@@ -84,7 +84,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "parts": ", corrupt.parts" if "parts" in values["corrupt"] else "",
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
         "longer": any(cell["schedule"] != ALWAYS_PRESENT for cell in cells),
-        "mixtures": bool(mixed),
+        "schedule": "${item.mixture_schedule}" if mixed else "single",
         "flag": " --mixture ${item.mixture}" if mixed else "",
         "mixture": ', "mixtures.${item.mixture}"' if mixed else "",
         "measured": f"{several}${{item.encoder}}/${{item.method}}",

@@ -58,6 +58,10 @@ class Mixture:
         """Batches of one epoch by task."""
         return {name: steps_per_epoch(len(part.train), batch) for name, part in self.parts.items()}
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Task and id of every training example, part after part."""
+        return [(name, key) for name, part in self.parts.items() for key in part.train.ids]
+
     def draws(self, needs: Needs, batch: int, clean_batch: int | None, seed: int) -> Draws:
         """The batches of a run from its first step on; see `Draws`."""
         return Draws(self, needs, batch, clean_batch, seed)

@@ -11,6 +11,7 @@ import yaml
 from gradworks import loop
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
+from gradworks.data.batching import stream
 from tests.small import SMALL, run
 
 
@@ -97,8 +98,8 @@ def test_methods_of_a_seed_share_initialisation_order_and_masks(project, monkeyp
     """The losses of the first batch, under dropout, are the same to the bit whatever a method does with them."""
     seen = []
 
-    def fit(model, method, train, settings, seed, **_):
-        batches = loop.stream(train, settings.batch, seed)
+    def fit(model, method, mixture, settings, seed, **_):
+        batches = stream(mixture.parts["nli"].train, settings.batch, seed)
         first, second = next(batches), next(batches)
         start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         k = method.needs.batches
@@ -131,8 +132,9 @@ def test_every_split_is_used_for_what_it_is(project):
             seen["selection"] = examples.ids
             raise loop.Stopped("enough")
 
-        def fit(model, method, train, *_, score, clean=None, seen=seen, **__):
-            seen |= {"train": train.ids, "clean": clean and clean.ids}
+        def fit(model, method, mixture, *_, score, seen=seen, **__):
+            part = mixture.parts["nli"]
+            seen |= {"train": part.train.ids, "clean": part.clean and part.clean.ids}
             score(model)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):

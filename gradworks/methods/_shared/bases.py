@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradworks.spec import Batch, Masks, Outputs, Pass, Reduce, Sum, Task, Visit
@@ -68,12 +67,7 @@ class BaseWeighting(Stateless):
         losses = here.loss(outputs)
         if "weights" not in here.held:
             here.held["weights"], here.held["score"] = self.weights(here, outputs, losses)
-        weights = here.held["weights"]
-        total, weight = (weights * losses).sum(), weights.sum()
-        if here.alone:  # nothing else will be added: dividing the loss is cheaper than dividing the gradient
-            total = total / torch.where(weight == 0, 1, weight)
-        gradient = here.backward(total)
-        return Sum(gradient, weight, losses.detach(), weights, here.held["score"], divided=here.alone)
+        return here.weighted(losses, here.held["weights"], here.held["score"])
 
     def end(self, done: Sequence[Sequence[tuple[Batch, Sum]]], reduce: Reduce) -> None:
         """No state to move."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,19 +11,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from gradworks.methods._shared.buffers import Buffers
+from gradworks.methods._shared.checks import check_model, check_task
 from gradworks.methods._shared.derivatives import refusal
 from gradworks.methods._shared.entries import load
 from gradworks.methods._shared.groups import as_batch, chunks, cycled
 from gradworks.methods._shared.inside import computing_in, is_compiled
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.options import integer
-from gradworks.methods._shared.passes import Step, StepPasses, mean_by_name
+from gradworks.methods._shared.passes import Step, StepPasses
 from gradworks.methods._shared.point import cuda_devices, one_path
+from gradworks.methods._shared.ranks import Ranks
 from gradworks.methods._shared.recompute import recomputed_in_place
 from gradworks.methods._shared.replay import EVERY, Evaluation, Replay
-from gradworks.methods._shared.tensors import add_, norm, owned, precision, scale_
-from gradworks.methods._shared.watched import FLOAT16, FunctionTask, Meter
-from gradworks.spec import Batch, Drawn, Needs, Objective, Reduce, StepReport, Sum, Task, offers
+from gradworks.methods._shared.report import report
+from gradworks.methods._shared.tensors import add_, owned, scale_
+from gradworks.methods._shared.watched import FunctionTask, Meter
+from gradworks.spec import Batch, Drawn, Needs, Reduce, StepReport, Task
 
 _SLOTS = ("objective", "weighting", "update")
 
@@ -57,6 +59,10 @@ class Method:
         seed: keys dropout masks and all other random numbers of the method; the global generators are left alone.
         reduce: sums a list of tensors over ranks, in place (`dist.all_reduce` on each); None = one process.
         rank: of this process. All ranks draw equally many micro-batches; m ranks = m micro-batches, bit for bit.
+        ranks: how many there are, where each is given the whole batches; it takes the micro-batches
+            `[rank::ranks]` of them, and the report is of all. Steps that do not divide evenly, and exact forms, each
+            rank computes in full. With several micro-batches a rank sums agree up to rounding. None: each rank is given
+            its own micro-batches, and the report is of these.
         check_every: how many steps pass between two checks that a batch gives the same twice (see `_shared/replay.py`);
             only methods that evaluate a batch more than once check.
 
@@ -79,6 +85,7 @@ class Method:
         seed: int = 0,
         reduce: Reduce | None = None,
         rank: int = 0,
+        ranks: int | None = None,
         check_every: int = EVERY,
     ):
         self.objective, self.weighting, self.update = (
@@ -91,8 +98,8 @@ class Method:
         self._task = FunctionTask(outputs, loss, embed, divergence) if outputs is not None else task
         self._tasks = dict(tasks or {})
         for name, one in self._tasks.items() if self._task is None else [("", self._task)]:
-            _check_task(self.objective, one, name)
-        self._seed, self._reduce, self._rank = seed, reduce, rank
+            check_task(self.objective, one, name)
+        self._seed, self._ranks = seed, Ranks(reduce, rank, ranks)
         self._replay = Replay(integer("check_every", check_every, low=1))
         self._steps = 0
         self._drawn = 0  # batches of the data stream so far: what masks are keyed by
@@ -130,9 +137,10 @@ class Method:
             entry = type(self.weighting).__module__.rpartition(".")[2]
             raise ValueError(f"weighting {entry}: needs clean batches; give groups(loader, clean_loader)")
         clean = enumerate(cycled(clean_loader, "clean_loader")) if self.clean else ()
-        cleaned = (as_batch(b, i, self._rank) for i, b in clean)
+        rank = self._ranks.rank
+        cleaned = (as_batch(b, i, rank) for i, b in clean)
         # named as one process with all ranks' micro-batches would name them
-        drawn = (as_batch(b, i // accumulate, self._rank * accumulate + i % accumulate) for i, b in enumerate(loader))
+        drawn = (as_batch(b, i // accumulate, rank * accumulate + i % accumulate) for i, b in enumerate(loader))
         for group in chunks(chunks(drawn, accumulate), self.batches):
             yield group, [[next(cleaned)] for _ in group] if self.clean else []
 
@@ -153,29 +161,45 @@ class Method:
         """
         self._check(batches, clean)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        _check_model(model, parameters)
+        check_model(model, parameters)
         for p in parameters:
             p.grad = None  # else the peak holds one more gradient
-        once = self._once(batches)
+        ranks, clean_ranks, batches, clean = self._shared(batches, clean)
+        once = self._once(batches, ranks)
         with recomputed_in_place(), contextlib.nullcontext() if once and not self.clean else one_path():
-            return self._step(model, parameters, batches, clean, once)
+            return self._step(model, parameters, batches, clean, once, ranks, clean_ranks)
 
-    def _once(self, batches: Sequence[Drawn]) -> bool:
+    def _shared(
+        self, batches: Sequence[Drawn], clean: Sequence[Drawn]
+    ) -> tuple[Ranks, Ranks, Sequence[Drawn], Sequence[Drawn]]:
+        """Who shares the batches and the clean batches of a step, and what of them is this rank's."""
+        ranks = clean_ranks = self._ranks
+        if not ranks.together:
+            return ranks, clean_ranks, batches, clean
+        if getattr(self.update, "exact", False) or not ranks.divide(batches):
+            return Ranks(), Ranks(), batches, clean
+        if ranks.divide(clean):
+            clean = [ranks.mine(drawn) for drawn in clean]
+        else:
+            clean_ranks = Ranks()
+        return ranks, clean_ranks, [ranks.mine(drawn) for drawn in batches], clean
+
+    def _once(self, batches: Sequence[Drawn], ranks: Ranks) -> bool:
         """Whether each micro-batch is evaluated once in this step."""
-        alone = self._reduce is None and all(len(drawn) == 1 for drawn in batches)
+        alone = ranks.alone and all(len(drawn) == 1 for drawn in batches)
         entries = [getattr(self, slot) for slot in _SLOTS]
         return all(getattr(e, "once", False) or (alone and getattr(e, "once_alone", False)) for e in entries)
 
-    def _keeps_sparse(self) -> bool:
-        return self._reduce is None and not self.clean and getattr(self.update, "sparse", False)
+    def _keeps_sparse(self, ranks: Ranks) -> bool:
+        return ranks.alone and not self.clean and getattr(self.update, "sparse", False)
 
     def _step(
         self, model: nn.Module, parameters: list[nn.Parameter], batches: Sequence[Drawn], clean: Sequence[Drawn],
-        once: bool,
+        once: bool, ranks: Ranks, clean_ranks: Ranks,
     ) -> StepReport:  # fmt: skip
         devices = cuda_devices(parameters)
         # a weighting that scores examples looks twice at what is new to it
-        checked = self._examine(model, parameters, batches, devices, once) if self.clean or not once else 0
+        checked = self._examine(model, parameters, batches, devices, once, ranks) if self.clean or not once else 0
         once = once and not checked
         self.objective.begin(model)
         # what torch.compile made traces the calls that `Noise` would see
@@ -183,13 +207,14 @@ class Method:
         kept: dict[Any, Any] | None = None if draws else {}
 
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
-            return Masks(self._seed, split, self._drawn + index, self._rank * of + micro, devices, kept)
+            number = (clean_ranks if split == "clean" else ranks).number(micro, of)
+            return Masks(self._seed, split, self._drawn + index, number, devices, kept)
 
         buffers = Buffers(model, self._replay.moving, once and not self._replay.moving, self._replay.tree)
         start = buffers.copies() if clean and buffers.held else None
         step = Step(
-            model, parameters, self.objective, self.weighting, self._task_of, masks, self._reduce, Meter(),
-            [False] * len(parameters), buffers, start, self._keeps_sparse(),
+            model, parameters, self.objective, self.weighting, self._task_of, masks, ranks, clean_ranks, Meter(),
+            [False] * len(parameters), buffers, start, self._keeps_sparse(ranks),
         )  # fmt: skip
         size = len(batches) // self.needs.groups
         gradient, groups = None, []
@@ -205,31 +230,29 @@ class Method:
         if len(groups) > 1:
             scale_(gradient, 1 / len(groups))
         sums = [s for passes in groups for s in passes.sums]
-        self.weighting.end([list(zip(b, s, strict=bool(s))) for b, s in zip(batches, sums, strict=True)], step.total)
+        self.weighting.end([list(zip(b, s, strict=bool(s))) for b, s in zip(batches, sums, strict=True)], ranks)
         skipped = bool(sum(passes.weight for passes in groups) == 0)
-        reached = self._reached(step)
+        reached = _reached(step)
         gradient = owned(gradient, parameters, sparse=True)  # clipping writes it in place
         for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):
-            g = _of_rows(g, step.rows[j] if self._reduce is None else ()) if j in step.rows else g
+            g = _of_rows(g, step.rows[j] if ranks.alone else ()) if j in step.rows else g
             p.grad = g if r and not skipped else None
         self._steps += 1
         self._drawn += len(batches)
-        examples = sum(len(b.mass) for drawn in batches for b in drawn) / len(batches)
-        passes, log = step.meter.thirds / (3 * examples), _log(groups, sums, gradient)
-        return StepReport(skipped, passes, sums, log, 2 * checked / (3 * examples))
+        return report(step, groups, batches, sums, gradient, skipped, checked)
 
     def _examine(
         self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Drawn], devices: Sequence[int],
-        once: bool,
+        once: bool, ranks: Ranks,
     ) -> int:  # fmt: skip
         """Check that a batch gives the same twice, where that is due; returns how many examples it was tried on."""
 
         def twice(i: int, k: int) -> Evaluation:
-            batch, micro = batches[i][k], self._rank * len(batches[i]) + k
+            batch, micro = batches[i][k], ranks.number(k, len(batches[i]))
             masks = Masks(self._seed, "train", self._drawn + i, micro, devices)
             return Evaluation(model, self._task_of(batch), batch, lambda: masks(0), "embed" in self.objective.requires)
 
-        return self._replay.check(model, parameters, batches, self._reduce, twice, once)
+        return self._replay.check(model, parameters, batches, None if ranks.alone else ranks, twice, once)
 
     def state_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of tensors, numbers and strings: all that a resumed run needs to end bit-identical."""
@@ -285,12 +308,12 @@ class Method:
                 for batch in drawn:
                     self._task_of(batch)
 
-    def _reached(self, step: Step) -> list[bool]:
-        if self._reduce is None:
-            return step.reached
-        flags = torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)
-        self._reduce([flags])
-        return [f > 0 for f in flags.tolist()]
+
+def _reached(step: Step) -> list[bool]:
+    if step.ranks.alone:
+        return step.reached
+    step.ranks([flags := torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)])
+    return [f > 0 for f in flags.tolist()]
 
 
 def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
@@ -301,46 +324,3 @@ def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return torch.sparse_coo_tensor(
         rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
     )
-
-
-def _check_task(objective: Objective, task: Task, name: str) -> None:
-    lacks = [part for part in objective.requires if not offers(task, part)]
-    if not lacks:
-        return
-    needs = f"objective {type(objective).__module__.rpartition('.')[2]}: needs {lacks[0]}(...)"
-    if not isinstance(task, FunctionTask):
-        which = f"task {name!r}" if name else type(task).__name__
-        raise ValueError(f"{needs} of a task, and {which} does not offer it")
-    if set(lacks) <= set(FunctionTask.PARTS):
-        raise ValueError(f"{needs}; give Method(..., {', '.join(f'{part}=...' for part in lacks)})")
-    raise ValueError(f"{needs}; give Method(..., task=...): no function serves it")
-
-
-def _check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError(
-            "model: found DistributedDataParallel, expected the module in it, model.module; "
-            "the sums over ranks are those of Method(..., reduce=..., rank=...)"
-        )
-    if not parameters:
-        raise ValueError("model: no parameter requires a gradient")
-    if torch.float16 in {precision(p) for p in parameters}:
-        raise ValueError(f"model: {FLOAT16}")
-
-
-def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: Sequence[Tensor]) -> dict[str, float]:
-    """The figures of a step, read from the device at once."""
-    every = [one for some in sums for one in some]
-    weights = torch.cat([one.weights for one in every]).float()
-    figures: dict[str, Any] = {
-        "loss": torch.cat([one.losses for one in every]).float().mean(),
-        "gradient_norm": norm(gradient).float(),
-        # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
-        "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
-    }
-    figures |= mean_by_name([passes.figures() for passes in groups])
-    tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
-    log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
-    # an update that found a term out of all bounds has said 0
-    log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
-    return log

@@ -19,9 +19,10 @@ from gradworks.methods._shared.buffers import Buffers, Rest
 from gradworks.methods._shared.graph import jumps
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
+from gradworks.methods._shared.ranks import Ranks
 from gradworks.methods._shared.tensors import add_, at_least_float32, divide_, norm, owned, widened
 from gradworks.methods._shared.watched import Meter, Watched
-from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Reduce, Sum, Task, Weighting
+from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Sum, Task, Weighting
 
 
 @dataclass
@@ -34,18 +35,14 @@ class Step:
     weighting: Weighting
     task_of: Callable[[Batch], Task]
     masks: Callable[[str, int, int, int], Masks]  # (split, batch of the step, micro-batch, micro-batches of this rank)
-    reduce: Reduce | None
+    ranks: Ranks
+    clean_ranks: Ranks  # that share the clean batches; one process where each rank has all of them
     meter: Meter
     reached: list[bool]
     buffers: Buffers
     start: list[Tensor | None] | None = None  # buffers at the start of the step, for clean batches
     sparse: bool = False  # gradients of sparse embeddings stay sparse
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # of these parameters; which the batches read
-
-    def total(self, tensors: list[Tensor]) -> None:
-        """Sum over ranks, in place."""
-        if self.reduce is not None:
-            self.reduce(tensors)
 
 
 def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tensor]:
@@ -57,6 +54,14 @@ def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tens
     return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
+def _added(total: list[Tensor], weight: Tensor | None, one: Sum, divided: bool) -> tuple[list[Tensor], Tensor]:
+    """A sum of gradients and of weights with one more, in place."""
+    if weight is None:
+        return one.gradient if divided else widened(one.gradient), one.weight.clone()
+    add_(total, widened(one.gradient))
+    return total, weight + one.weight
+
+
 class MicroBatch:
     """See `gradworks.spec.Pass`."""
 
@@ -64,8 +69,9 @@ class MicroBatch:
         self, step: Step, index: int, batch: Batch, masks: Masks, objective: Objective, alone: bool, first: bool
     ):
         self.batch, self.index, self.masks = batch, index, masks
-        self.alone = alone and step.reduce is None
-        self.model, self.parameters, self.reached = step.model, step.parameters, step.reached
+        self.alone = alone  # it is the whole batch
+        self.divided = False  # the last gradient is divided by its weight
+        self.model, self.parameters, self._reached = step.model, step.parameters, step.reached
         self.held: dict = {}
         self.log: dict[str, Tensor] = {}
         self._constants: dict = {"log": self.log}  # the objective's
@@ -131,10 +137,27 @@ class MicroBatch:
         finally:
             self._meter.weights = False
         for j, g in enumerate(gradient):
-            self.reached[j] |= g is not None
+            self._reached[j] |= g is not None
             if g is not None and g.is_sparse:
                 self._rows.setdefault(j, []).extend([g._indices()[0]] if self._first else [])
         return owned(gradient, self.parameters, self._sparse)
+
+    def weighted(
+        self, losses: Tensor, weights: Tensor, score: Tensor | None = None,
+        gradient: Callable[[Tensor], Sequence[Tensor | None]] | None = None,
+    ) -> Sum:  # fmt: skip
+        weight = weights.sum()
+        self.divided = self.alone  # nothing else will be added: dividing here is cheaper than dividing the gradient
+        by = torch.where(weight == 0, 1, weight) if self.alone else None
+        if gradient is None:
+            total = (weights * losses).sum()
+            made = self.backward(total if by is None else total / by)
+        else:
+            found = gradient(weights if by is None else weights / by)
+            for j, g in enumerate(found):
+                self._reached[j] |= g is not None
+            made = owned(found, self.parameters)
+        return Sum(made, weight, losses.detach(), weights, score)
 
     def count(self, thirds: float) -> float:
         self._meter.thirds += thirds * len(self.batch.mass)
@@ -162,7 +185,8 @@ class FirstVisit:
     """See `gradworks.spec.Visit`."""
 
     def __init__(self, step: Step, passes: Sequence[MicroBatch], clean: Drawn):
-        self.passes, self.holds, self.reduce = passes, step.objective.holds, step.total
+        self.passes, self.holds, self.reduce = passes, step.objective.holds, step.ranks
+        self.single = passes[0].alone
         self._step, self._clean = step, clean
 
     def change(self, at: Params) -> tuple[float, float]:
@@ -176,19 +200,16 @@ class FirstVisit:
         return (change / count) ** 0.5, (size / count) ** 0.5
 
     def clean_gradient(self) -> list[Tensor]:
-        step, total, mass = self._step, None, None
+        step, index = self._step, self.passes[0].index
+        alone = step.clean_ranks.alone and len(self._clean) == 1
+        total, mass = [], None
         for k, batch in enumerate(self._clean):
-            masks = step.masks("clean", self.passes[0].index, k, len(self._clean))
-            alone = len(self._clean) == 1
-            here = MicroBatch(step, self.passes[0].index, batch, masks, BaseObjective(), alone, first=False)
+            masks = step.masks("clean", index, k, len(self._clean))
+            here = MicroBatch(step, index, batch, masks, BaseObjective(), alone, first=False)
             one = BaseWeighting().gradient(here)
-            if total is None:
-                total, mass = one.gradient if one.divided else widened(one.gradient), one.weight
-            else:
-                add_(total, widened(one.gradient))
-                mass = mass + one.weight
-        if not one.divided:
-            self.reduce([*total, mass])
+            total, mass = _added(total, mass, one, here.divided)
+        if not alone:
+            step.clean_ranks([*total, mass])
             divide_(total, mass)
         return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
 
@@ -214,21 +235,18 @@ class StepPasses:
             first = not self.sums[i]
             if first:
                 clean = self._clean[i] if weighting.clean else ()
-                if i == 0 and getattr(step.objective, "due", False):
+                if i == 0 and step.ranks.rank == 0 and getattr(step.objective, "due", False):
                     self._passes[0][0].log_shares()
                 weighting.prepare(FirstVisit(step, self._passes[i], clean))
-            sums, total, weight = [], None, None
+            sums, total, weight = [], [], None
             for here in self._passes[i]:
+                here.divided = False
                 one = weighting.gradient(here)
-                if total is None:
-                    total, weight = one.gradient if one.divided else widened(one.gradient), one.weight.clone()
-                else:
-                    add_(total, widened(one.gradient))
-                    weight += one.weight
+                total, weight = _added(total, weight, one, here.divided)
                 one.gradient = []
                 sums.append(one)
-        if not one.divided:
-            step.total([*total, weight])
+        if not here.divided:
+            step.ranks([*total, weight])
             divide_(total, weight)  # one division, last
         if first:
             self.sums[i] = sums
@@ -250,7 +268,7 @@ class StepPasses:
             self._passes[i] = [self._micro_batch(i, k, batch) for k, batch in enumerate(self._batches[i])]
 
     def loss(self, i: int, at: Params) -> Tensor:
-        if self._step.reduce is not None:
+        if not self._step.ranks.alone:
             raise ValueError("exact forms differentiate through the parameters and run in one process only")
         self.exact = True
         if not self.sums[i]:
@@ -270,7 +288,7 @@ class StepPasses:
             found[0] = found[0] or jumps(loss)
 
         def any_rank() -> bool:
-            self._step.total(flags := [self.theta[0].new_tensor(float(found[0]))])
+            self._step.ranks(flags := [self.theta[0].new_tensor(float(found[0]))])
             return bool(flags[0] > 0)
 
         self._step.meter.look = look
@@ -282,10 +300,21 @@ class StepPasses:
     def figures(self) -> dict[str, float | Tensor]:
         """Of update and weighting, and the objective's: each the mean over the micro-batches that have it."""
         own = self.log | getattr(self._step.weighting, "log", {})
-        return own | mean_by_name([here.log for batch in self._passes for here in batch])
+        return own | mean_by_name([log for batch in self._passes for log in self._logs(batch)])
+
+    def _logs(self, batch: Sequence[MicroBatch]) -> list[dict[str, float | Tensor]]:
+        """Of all micro-batches of a batch, on all ranks."""
+        if not self._step.ranks.together:
+            return [here.log for here in batch]
+        device = self.theta[0].device
+        rows = [{name: float(value) for name, value in here.log.items()} for here in batch]
+        return [
+            {name: torch.tensor(value, device=device) for name, value in row.items()}
+            for row in self._step.ranks.gather_values(rows, device)
+        ]
 
     def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
         index = self._first + i
         masks = self._step.masks("train", index, k, len(self._batches[i]))
-        alone = len(self._batches[i]) == 1
+        alone = self._step.ranks.alone and len(self._batches[i]) == 1
         return MicroBatch(self._step, index, batch, masks, self._step.objective, alone, first=True)

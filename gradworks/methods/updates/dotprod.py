@@ -83,6 +83,7 @@ class DotProd(Stateless):
                 "of percent in float32, noise in bf16; without alpha the step is chosen by measurement",
                 stacklevel=2,
             )
+        self.exact = self._form == "exact"
         self._steps = 0
         self._hessian = Hessian(self._alpha)
 

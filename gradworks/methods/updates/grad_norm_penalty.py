@@ -53,6 +53,7 @@ class GradNormPenalty(Stateless):
     def __init__(self, weight: float = 0.1, form: str = "one_sided"):
         self._weight = number("weight", weight)
         self._form = one_of("form", form, FORMS)
+        self.exact = self._form == "exact"
         self._steps = 0
         self._hessian = Hessian()
 

@@ -33,6 +33,8 @@ class Maml(Inner):
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 
+    exact = True
+
     def gradient(self, passes: Passes) -> list[Tensor]:
         k = self.needs.batches
         at = theta = [t.clone().requires_grad_() for t in passes.theta]

@@ -41,7 +41,7 @@ class HardMining(BaseWeighting):
 
     def prepare(self, visit: Visit) -> None:
         """Choose over all micro-batches and ranks; a batch that is one pass alone is chosen from as it is computed."""
-        if visit.passes[0].alone:
+        if visit.single:
             return
         theta = [p.detach() for p in visit.passes[0].parameters]
         losses = []

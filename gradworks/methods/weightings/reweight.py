@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -125,10 +125,7 @@ class Reweight(BaseWeighting):
         score = self._backend.scores(recorded)
         weights = self.rectified(score) * here.batch.mass.to(score)
         here.held["weights"], here.held["score"] = weights, score
-        weight = weights.sum()
-        shares = weights / torch.where(weight == 0, 1, weight) if here.alone else weights
-        gradient = self._backend.gradient(recorded, shares)
-        return Sum(gradient, weight, recorded.losses.detach(), weights, score, divided=here.alone)
+        return here.weighted(recorded.losses, weights, score, lambda shares: self._backend.gradient(recorded, shares))
 
     def _other(self, here: Pass, error: NotCovered) -> Sum:
         """A pass that ghost cannot serve though it served others: right all the same, at a backward pass an example."""
@@ -144,7 +141,7 @@ class Reweight(BaseWeighting):
             self._backend.end(reduce)
             if self.taken == "ghost":
                 self._leave(reduce)
-        self.log = class_shares(done)
+        self.log = class_shares(done, getattr(reduce, "gather", list))
         self._again = None
         self._steps += 1
 
@@ -225,16 +222,18 @@ class Reweight(BaseWeighting):
             self._backend.load_state_dict(state["backend"])
 
 
-def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tensor]:
-    """() the share of each class in the weights of a step, over the batches and micro-batches of this rank.
+def class_shares(
+    done: Sequence[Sequence[tuple[Batch, Sum]]], gather: Callable[[list[Tensor]], list[Tensor]] = list
+) -> dict[str, Tensor]:
+    """() the share of each class in the weights of a step, over the batches and micro-batches of all ranks.
 
     Of the classes that the step met, by task; nothing of tasks whose labels are no class indices.
     """
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for batch, one in (pair for pairs in done for pair in pairs):
-        labels = batch.labels
-        if isinstance(labels, Tensor) and labels.shape == one.weights.shape and not labels.is_floating_point():
-            parts.setdefault(batch.task, []).append((labels, one.weights))
+    for pairs in done:
+        if all(_are_classes(batch.labels, one.weights) for batch, one in pairs):
+            columns = gather([batch.labels for batch, _ in pairs]), gather([one.weights for _, one in pairs])
+            parts.setdefault(pairs[0][0].task, []).extend(zip(*columns, strict=True))
     found = {}
     for task, pairs in parts.items():
         labels, weights = (torch.cat(column) for column in zip(*pairs, strict=True))
@@ -246,3 +245,7 @@ def class_shares(done: Sequence[Sequence[tuple[Batch, Sum]]]) -> dict[str, Tenso
         shares = (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).unbind()
         found |= {f"class_share_{task}_{c}": shares[c] for c, met in enumerate(of.any(0).tolist()) if met}
     return found
+
+
+def _are_classes(labels: Any, weights: Tensor) -> bool:
+    return isinstance(labels, Tensor) and labels.shape == weights.shape and not labels.is_floating_point()

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradworks.methods._shared.tensors import add_, dot, norm, precision
+from gradworks.methods._shared.tensors import add_, dot, norm, owned, precision
 from gradworks.methods.weightings._shared.ghost import LAYOUTS, Ghost, Recorded
 from gradworks.methods.weightings._shared.layers import NotCovered
 from gradworks.methods.weightings._shared.logit_fd import TAU, LogitFd
@@ -150,7 +150,7 @@ def _exact(ghost: Ghost, here: Pass, besides: bool = False) -> tuple[Recorded, _
             use.small = None  # of the layout before
         try:
             with torch.no_grad():
-                made = ghost.weighted(recorded, r)
+                made = owned(ghost.weighted(recorded, r), here.parameters)
             wrong = _wrong(here, modules, plain, made, _EXACT_HALF if _half(here, recorded.outputs) else _EXACT)
             reason = "its rows are not examples, or it is used past its forward, or examples are coupled"
         except NotCovered as error:

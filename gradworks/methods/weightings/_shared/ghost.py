@@ -225,8 +225,8 @@ class Ghost:
                 yield use.name, use.rule.inner(use, x, g, v[id(use.weight)])
 
     @torch.no_grad()
-    def gradient(self, recorded: Recorded, weights: Tensor) -> list[Tensor]:
-        """The sum of weights (n,) times gradients, one tensor per trainable parameter; the caller owns them.
+    def gradient(self, recorded: Recorded, weights: Tensor) -> list[Tensor | None]:
+        """The sum of weights (n,) times gradients, by trainable parameter; None where no loss reaches it.
 
         What was recorded is used up, the last layer first: an embedding gets memory when the others' is free.
         """
@@ -236,13 +236,13 @@ class Ghost:
         memory = [t if isinstance(t, Tensor) else None for t in clean]
         return self._weighted(recorded, weights, memory, self.rows(recorded, use_up=True))
 
-    def weighted(self, recorded: Recorded, weights: Tensor) -> list[Tensor]:
+    def weighted(self, recorded: Recorded, weights: Tensor) -> list[Tensor | None]:
         """`gradient` in new memory, and what was recorded stays."""
         return self._weighted(recorded, weights, [None] * len(recorded.here.parameters), self.rows(recorded))
 
     def _weighted(
         self, recorded: Recorded, weights: Tensor, memory: list[Tensor | None], each: Iterator[tuple]
-    ) -> list[Tensor]:
+    ) -> list[Tensor | None]:
         here = recorded.here
         rows, sums = Rows(weights), Gradients(here.parameters, memory)
         reached = set()
@@ -253,9 +253,7 @@ class Ghost:
                     sums.add(parameter, weights.to(gradients.dtype) @ gradients)
                 if use.large and rows.count:
                     use.rule.add(use, x, g, rows, sums)
-        for j, p in enumerate(here.parameters):
-            here.reached[j] |= id(p) in reached
-        return sums.done()
+        return [t if id(p) in reached else None for t, p in zip(sums.done(), here.parameters, strict=True)]
 
     def rows(self, recorded: Recorded, use_up: bool = False) -> Iterator[tuple[Use, Tensor, Tensor]]:
         """Each use that the losses depend on, its input and its output gradient by example; the last use first.

@@ -1,0 +1,53 @@
+"""The report of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradworks.methods._shared.passes import Step, StepPasses, mean_by_name
+from gradworks.methods._shared.tensors import norm
+from gradworks.spec import Drawn, StepReport, Sum
+
+
+def report(
+    step: Step, groups: Sequence[StepPasses], batches: Sequence[Drawn], sums: Sequence[list[Sum]],
+    gradient: Sequence[Tensor], skipped: bool, checked: int,
+) -> StepReport:  # fmt: skip
+    """What is said of a step; of all ranks where each was given whole batches.
+
+    Args:
+        groups: the passes of the step.
+        batches: this rank's micro-batches of each batch. sums: of them.
+        gradient: of the step.
+        checked: examples that were evaluated twice.
+    """
+    ranks, device = step.ranks, step.parameters[0].device
+    every = [ranks.gather_sums(some) for some in sums]
+    examples = [sum(len(b.mass) for b in drawn) for drawn in batches]
+    work = ranks.gather_values([[step.meter.thirds, sum(examples), checked]], device)
+    thirds, count, twice = (sum(column) for column in zip(*work, strict=True))
+    of = 3 * (count / len(batches))
+    return StepReport(skipped, thirds / of, every, _log(groups, every, gradient), 2 * twice / of)
+
+
+def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: Sequence[Tensor]) -> dict[str, float]:
+    """The figures of a step, read from the device at once."""
+    every = [one for some in sums for one in some]
+    weights = torch.cat([one.weights for one in every]).float()
+    figures: dict[str, Any] = {
+        "loss": torch.cat([one.losses for one in every]).float().mean(),
+        "gradient_norm": norm(gradient).float(),
+        # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
+        "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
+    }
+    figures |= mean_by_name([passes.figures() for passes in groups])
+    tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
+    log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
+    # an update that found a term out of all bounds has said 0
+    log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
+    return log

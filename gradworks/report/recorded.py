@@ -107,13 +107,15 @@ def _same(was: Any, now: Any) -> bool:
 
 def _ensemble(inputs: Inputs, one: dict[str, Any]) -> dict[str, Any]:
     """An ensemble with the members that its result does not hold named, and with those that were scored anew since."""
+    item = inputs.ensembles[one["name"]]
     asked = {
-        f"{cell['encoder']}/{cell['seed']}": key
+        f"{cell.get('trained', cell['encoder'])}/{cell['seed']}": key
         for key, cell in inputs.cells.items()
         if (cell["condition"], cell["method"]) == (one["condition"], one["method"])
-        and cell["encoder"] in one["encoders"].split()
+        and item.get("mixture") in (None, cell.get("mixture"))
+        and cell.get("trained", cell["encoder"]) in one["encoders"].split()
     }
-    made = inputs.ensembles[one["name"]]["metrics"]
+    made = item["metrics"]
     members = made.get("members", {})
     if one["state"] == "not run" and not one["left_out"]:
         waiting = [name for name, key in asked.items() if inputs.metrics[key]["state"] == "not run"]

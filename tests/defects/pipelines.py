@@ -67,4 +67,16 @@ ROWS = (
         "if False:",
         "tests/report/test_recorded.py::test_what_differs_is_named",
     ),
+    (
+        "gradworks/report/read.py",
+        'if len({cell.get("mixture") for cell in cells.values()}) < 2:',
+        "if True:",
+        "tests/report/test_mixtures.py::test_no_table_mixes_two_mixtures",
+    ),
+    (
+        "gradworks/parameters.py",
+        "    _mixtures(params, values, sources)\n",
+        "",
+        "tests/test_parameters.py::test_a_mixture_that_does_not_fit_is_refused",
+    ),
 )

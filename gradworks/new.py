@@ -6,6 +6,7 @@ Each guess has a comment that says what was seen, and what to change where it is
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,16 +153,35 @@ def _text(name: str, data: Data, found: look.Label, texts: Sequence[str]) -> str
     )
     environment.filters["line"] = lambda value: " ".join(str(value).split())  # of a comment
     environment.filters["q"] = lambda value: json.dumps(value, ensure_ascii=False)
+    empty, allowed = _without_text(data, found, texts)
     others = [n for n in first.names if n not in (found.column, *texts)]
     most = max(found.counts.values()) / sum(found.counts.values()) if found.counts else 0.0
     taken = tasks.shipped()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        name=name, task=f"my_{name}" if name in taken else name, data=data, first=first, label=found,
-        columns=dict(zip(short, texts, strict=True)), others=others,
+        name=name, empty=empty, bad_rows=allowed, task=f"my_{name}" if name in taken else name, data=data,
+        first=first, label=found, columns=dict(zip(short, texts, strict=True)), others=others,
         train=train, large=train > _LARGE, cap=_LARGE, has_dev=dev, has_test=held, skewed=most > 0.7,
         epochs=max(2, min(20, _SEEN // max(1, seen))), batch=32 if train >= 400 else 8,
-        clean_batch=max(1, min(32, clean // 2)), max_length=limit, mean=(found.least + found.most) / 2,
+        clean_batch=max(1, min(32, clean // 2)), max_length=limit,
     ).lstrip("\n")  # fmt: skip
+
+
+def _without_text(data: Data, found: look.Label, texts: Sequence[str]) -> tuple[int, float]:
+    """Rows that `fetch` will leave out because a text is missing, and the share of bad rows that allows them.
+
+    Raises:
+        InputError: they are most of the rows.
+    """
+    empty, rows = 0, -found.missing
+    for file in data.files.values():
+        rows += file.rows
+        columns = [file.columns[name] for name in texts]
+        empty += sum(not all(isinstance(v, str) and v.strip() for v in one) for one in zip(*columns, strict=True))
+        empty += file.bad
+    if empty > 0.5 * rows:
+        raise InputError(f"{next(iter(data.files.values())).path}: {empty} rows have no text in {', '.join(texts)}\n"
+                         "`--text NAME` says which column has the texts")  # fmt: skip
+    return empty, math.ceil(1000 * empty / max(1, rows)) / 1000
 
 
 def _said(params: Path, data: Data, found: look.Label, texts: Sequence[str]) -> str:

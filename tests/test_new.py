@@ -254,6 +254,17 @@ def test_no_name_of_a_column_breaks_the_file(project):
     assert columns == {"no_text": "No", "a_quoted_name_b": 'a "quoted" # name\n- b', "label": "label"}
 
 
+def test_rows_without_a_text_are_left_out_and_said(project):
+    rows = [(t if i % 10 else " ", "ab"[i % 3 == 0]) for i, (t, _) in enumerate(sentences())]
+    new.write("mine", delimited(Path("data/holes.csv"), ("text", "label"), rows))
+    assert values_of()["fetch"]["mine"]["bad_rows"] == 0.1
+    run("fetch", "--params", "pipelines/mine/params.yaml", "--source", "mine", "--out", "out")
+    assert pq.read_table("out/all.parquet")["text"].to_pylist() == [t for t, _ in rows if t.strip()]
+    with pytest.raises(InputError, match="120 rows have no text in other"):
+        rows = [(t, "", y) for t, y in rows]
+        new.write("more", delimited(Path("data/none.csv"), ("text", "other", "label"), rows), texts=["other"])
+
+
 def test_a_choice_is_taken_and_nothing_is_overwritten(project):
     rows = of(("text", "other", "label"), lambda i, t, y: (t, f"the {i} other text here", "ab"[y]))()
     new.write("mine", rows, label="label", texts=["other", "text"])

@@ -10,6 +10,7 @@ examples:
 sources (section `fetch` of the parameter file):
   synthetic: {from: "synthetic:nli", seed: 1, rows: {train: 6000, validation: 1500, test: 3000}}
   mnli:      {from: "file:data/mnli"}                        # one file per split
+  one:       {from: "file:data/reviews.csv"}                 # one file, the split one/all
   sst:       {from: "file:data/minbert", task: sst5, files: {train: ids-sst-train.csv, dev: ids-sst-dev.csv}}
   mine:      {from: "file:data/mine", columns: {premise: text_a, hypothesis: text_b, label: class}}
   coded:     {from: "file:data/coded", labels: {0: not_entailment, 1: entailment}}   # what the file's labels stand for
@@ -54,7 +55,7 @@ class Source(base.Section):
     """A source: a key of the section `fetch`.
 
     Attributes:
-        from_: synthetic:nli | file:FOLDER | https://… | s3://BUCKET/KEY | hub:OWNER/NAME@COMMIT.
+        from_: synthetic:nli | file:FOLDER | file:FILE | https://… | s3://BUCKET/KEY | hub:OWNER/NAME@COMMIT.
         task: where it is not the project's task.
         seed, rows: of a synthetic source: its seed, and how many examples each split has.
         files: which file is which split; without it every file is the split of its name.
@@ -144,6 +145,8 @@ def _splits(source: Source, task: Kind, name: str, where: str) -> tuple[dict[str
     if source.kind == "file":
         folder = Path(rest)
         paths = files.splits_of(folder, source.files, where)
+        if folder.is_file():
+            return files.read(task, paths, name, folder.parent, str(folder.parent), source.layout, asked, True)
         return files.read(task, paths, name, folder, rest.rstrip("/"), source.layout, asked, bool(source.files))
     from gradworks.data import remote
 

@@ -12,6 +12,7 @@ _HELP = """Which gradient method helps on my data, by how much, and what does it
 examples:
   gradworks cells                       write cells.yaml after a change of params.yaml
   gradworks cells pipelines/reweighting/params.yaml
+  gradworks new mine --from FILE.csv    a benchmark on your own data, pipelines/mine
   gradworks run                         run the default benchmark, the table growing as cells finish
   gradworks report                      the report of the cells that are there, finished or not
   gradworks compare BEFORE.json         what a change did to each method, beyond chance or not
@@ -56,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "run":
             one.add_argument("--jobs", type=_jobs, default=2, help="`dvc repro` at once (default: %(default)s)")
     said = (
+        "write pipelines/NAME/params.yaml for data of your own: a CSV, TSV, JSON or Parquet file, or a folder of them"
+    )
+    new = verbs.add_parser("new", help=said, description=said)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE_OR_FOLDER")
+    new.add_argument("--label", metavar="COLUMN", help="the column of labels; guessed by default")
+    new.add_argument("--text", metavar="COLUMN", action="append", default=[], help="a column of texts; may be repeated")
+    said = (
         "what a change of the code did to each method: two results.json; exit code 1 where one is worse beyond chance"
     )
     compare = verbs.add_parser("compare", help=said, description=said)
@@ -87,6 +96,10 @@ def _run(args: argparse.Namespace) -> None:
         hardware.write(args.params)
         for missing in parameters.not_there(args.params):
             print(f"not there yet: {missing}")
+    elif args.verb == "new":
+        from gradworks import new
+
+        print(new.write(args.name, args.source, args.label, args.text))
     elif args.verb == "run":
         from gradworks import run
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gradworks import tasks
+from gradworks import schedules, tasks
 from gradworks.base import Section, cells, fresh_yaml, grid, points, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
@@ -25,11 +25,11 @@ from gradworks.report.settings import Report, Target
 from gradworks.tasks.kinds import Kind
 
 _SECTIONS = (
-    "root", "here", "threads", "device", "gpu", "task", "tasks", "fetch", "corrupt", "pretrain", "methods", "train",
-    "measure", "evaluate", "report", "cells", "ensemble",
+    "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "corrupt", "pretrain",
+    "methods", "train", "measure", "evaluate", "report", "cells", "ensemble",
 )  # fmt: skip
 _FILES = (("vectors", "file"), ("pretrain", "corpus"))  # of an encoder
-_LEFT_OUT = ("root", "here", "tasks", *cells.OPTIONAL)
+_LEFT_OUT = ("root", "here", *cells.OPTIONAL)
 
 
 class _Gpu(Section):
@@ -82,6 +82,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
     validate(_given(values, "measure"), _program("measure").Measure, f"{params}: measure")
     _figures(params, values, task, sources[drawn.splits.test.from_.split("/")[0]].kind == "synthetic")
     made = grid.expand(params, values)
+    _mixtures(params, values, sources)
     _grid(params, values, made, kinds)
     _data(params, values, top, sources, drawn, data)
 
@@ -141,27 +142,61 @@ def _splits(params: Path, values: Mapping[str, Any], task: Kind, sources: Mappin
     where = f"{params}: corrupt"
     given = values["corrupt"]
     for name in given:
-        if name not in ("splits", "conditions"):
-            raise InputError(words.unknown(where, name, ("splits", "conditions")))
-    asked = validate(given.get("splits") or {}, splits.Splits, f"{where}.splits")
-    rows = {}
-    for name in splits.NAMES:
-        source, split = getattr(asked, name).from_.split("/")
-        if source not in sources:
-            raise InputError(words.unknown(f"{where}.splits.{name}.from", source, sources))
-        there = sources[source].rows or sources[source].files
-        if there is not None and split not in there:
-            found = f"{source}/{split}"
-            raise InputError(words.unknown(f"{where}.splits.{name}.from", found, [f"{source}/{one}" for one in there]))
-        if sources[source].rows:
-            rows[f"{source}/{split}"] = sources[source].rows[split]
-            sizes.check_columns(getattr(asked, name), f"{where}.splits.{name}.where")
-    drawn = sizes.drawn(asked, rows, f"{where}.splits")
+        if name not in (known := ("splits", "parts", "conditions")):
+            raise InputError(words.unknown(where, name, known))
+    drawn = _drawn(given.get("splits") or {}, sources, f"{where}.splits")
     for name, condition in given["conditions"].items():
         at = f"{where}.conditions.{name}"
         found = validate({} if condition is None else condition, corruptions.Condition, at)
         sizes.check_condition(found, task, drawn, at)
     return drawn
+
+
+def _drawn(given: Any, sources: Mapping[str, Any], where: str) -> sizes.Sizes:
+    """The four splits of one task, taken from sources that there are."""
+    asked = validate(given, splits.Splits, where)
+    rows = {}
+    for name in splits.NAMES:
+        source, split = getattr(asked, name).from_.split("/")
+        if source not in sources:
+            raise InputError(words.unknown(f"{where}.{name}.from", source, sources))
+        there = sources[source].rows or sources[source].files
+        if there is not None and split not in there:
+            found = f"{source}/{split}"
+            raise InputError(words.unknown(f"{where}.{name}.from", found, [f"{source}/{one}" for one in there]))
+        if sources[source].rows:
+            rows[f"{source}/{split}"] = sources[source].rows[split]
+            sizes.check_columns(getattr(asked, name), f"{where}.{name}.where")
+    return sizes.drawn(asked, rows, where)
+
+
+def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Parts are tasks with splits of their own, the schedule can give each method what it needs."""
+    mixed = grid.mixtures(params, values)
+    found = {m: {part: _task(params, values, part, f"mixtures.{m}.parts") for part in mixed[m].parts} for m in mixed}
+    parts = values["corrupt"].get("parts")
+    if parts is not None and not isinstance(parts, dict):
+        raise InputError(f"{params}: corrupt.parts: found {words.shown(parts)}\nexpected splits by task")
+    for name, given in (parts or {}).items():
+        _task(params, values, name, f"corrupt.parts.{name}")
+        used = {part for one in mixed.values() for part in one.parts} - {values["task"]}
+        if name not in used:
+            raise InputError(words.unknown(f"{params}: corrupt.parts", name, sorted(used)))
+        _drawn(given or {}, sources, f"{params}: corrupt.parts.{name}")
+    trained = [(name, block) for block in values["cells"]["grid"] for name in block.get("mixture") or list(mixed)]
+    for name, one in mixed.items():
+        where = f"{params}: mixtures.{name}"
+        for part in one.parts:
+            if part not in (values["task"], *(parts or {})):
+                raise InputError(f"{where}.parts: no splits of {part!r}\nexpected corrupt.parts.{part}")
+        if one.select not in (None, "mean", *one.parts):
+            raise InputError(words.unknown(f"{where}.select", one.select, ("mean", *one.parts)))
+        methods = dict.fromkeys(m for mixture, block in trained if mixture == name for m in block["method"])
+        for method in methods:
+            point = points.method_point(params, method, values["methods"][method])
+            for task in found[name].values():
+                made = _program("train").method_of(params, method, point, task, 0)
+            schedules.check(one.chosen, made.needs, one.parts, f"{where}.schedule, for methods.{method}")
 
 
 def _encoders(params: Path, values: Mapping[str, Any]) -> dict[str, str]:
@@ -284,7 +319,7 @@ def _data(
     found: dict[str, dict[str, Path]] = {}
     for name, source in sources.items():
         folder = top / source.from_.partition(":")[2]
-        if source.kind == "file" and (needed or folder.is_dir()):
+        if source.kind == "file" and (needed or folder.exists()):
             found[name] = files.splits_of(folder, source.files, f"{params}: fetch.{name}")
     drawn.check_files(found, f"{params}: corrupt.splits")
     for path in dict.fromkeys(getattr(drawn.splits, split).from_ for split in splits.NAMES):

@@ -32,8 +32,7 @@ _LOG = Path(".gradworks/run.log")
 _CELL = ("train", "evaluate")
 _REPORT_EVERY, _REPORT_SHARE = 20.0, 0.03  # seconds between drawings at least; of the time, at most
 _NEXT = """next:
-  your data       mkdir pipelines/mine && cp pipelines/reweighting/params.yaml pipelines/mine
-                  edit the copy, then: gradworks cells pipelines/mine && gradworks run pipelines/mine
+  your data       gradworks new mine --from FILE.csv && gradworks run pipelines/mine
   your own loop   python examples/plain_loop.py
   other machines  dvc remote modify --local store url s3://BUCKET/PREFIX && dvc push --run-cache
                   (a store on this machine: gradworks storage up)"""

@@ -254,3 +254,37 @@ def test_compile_with_a_mistake_ends_before_anything_is_compiled(tmp_path):
     assert done.stderr == (
         f"error: {tmp_path / 'params.yaml'}: train.epochs: found -4\nexpected a number greater than 0\n"
     )
+
+
+def mixed(values, **given):
+    """Two tasks trained together."""
+    take = {"from": "synthetic/train"}
+    again = {"train": take, "clean": {"from": "synthetic/validation", "size": 20}, "selection": take | {"size": 20},
+             "test": {"from": "synthetic/test"}}  # fmt: skip
+    values["corrupt"]["parts"] = {"rte": again}
+    values["mixtures"] = {"both": {"parts": ["nli", "rte"], "schedule": "round_robin"} | given}
+
+
+def test_a_mixture_is_taken(tmp_path):
+    checked(tmp_path, mixed)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: mixed(v, parts=["nli", "rtee"]), "mixtures.both.parts: found 'rtee'; did you mean rte?"),
+        (lambda v: mixed(v, parts=["nli", "mrpc"]), "corrupt.parts: found 'rte'\nexpected one of: mrpc"),
+        (lambda v: mixed(v, schedule="round-robin"), "found 'round-robin'; did you mean round_robin?"),
+        (lambda v: mixed(v, select="rt"), "mixtures.both.select: found 'rt'; did you mean rte?"),
+        (lambda v: mixed(v, schedule="single"), "mixtures.both.schedule, for methods.erm: found single"),
+        (lambda v: [mixed(v), v["corrupt"].pop("parts")], "no splits of 'rte'\nexpected corrupt.parts.rte"),
+        (lambda v: [mixed(v), v["corrupt"]["parts"]["rte"].pop("test")], "corrupt.parts.rte.test: missing"),
+        (lambda v: [mixed(v), v["corrupt"]["parts"]["rte"]["test"].update({"from": "synth/test"})],
+         "corrupt.parts.rte.test.from: found 'synth'; did you mean synthetic?"),
+        (lambda v: [mixed(v), v["corrupt"].update(parts=["rte"])], "corrupt.parts: found ['rte']"),
+    ],
+)  # fmt: skip
+def test_a_mixture_that_does_not_fit_is_refused(tmp_path, change, said):
+    with pytest.raises(InputError) as error:
+        checked(tmp_path, change)
+    assert said in str(error.value) and len(str(error.value).splitlines()) <= 3

@@ -14,17 +14,24 @@ from gradworks.data import layouts, records
 if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
 
+WHOLE = "all"  # the one split of a source that is one file
 _NO_DATA = ("readme", "license", "licence", "changelog")
 
 
 def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict[str, Path]:
-    """The file of each split, by the file's name without suffix, or as `files` says.
+    """The file of each split, by the file's name without suffix, or as `files` says; one file alone is the split `all`.
 
     Raises:
-        InputError: no folder, no file, or two files for one split.
+        InputError: nothing there, no file, or two files for one split.
     """
+    if folder.is_file():
+        if files:
+            raise InputError(f"{where}.files: found it for a source of one file\nits only split is {WHOLE!r}")
+        return {WHOLE: folder}
     if not folder.is_dir():
-        raise InputError(f"{where}.from: no folder {str(folder)!r}\nexpected a folder with one file per split")
+        raise InputError(
+            f"{where}.from: no folder {str(folder)!r}\nexpected a folder with a file per split, or one file"
+        )
     if files:
         for split, name in files.items():
             if not (folder / name).is_file():

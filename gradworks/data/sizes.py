@@ -81,19 +81,20 @@ def drawn(asked: Splits, rows: Mapping[str, int], where: str) -> Sizes:
         if take.from_ in before:
             raise InputError(
                 f"{where}.{before[take.from_]}: it takes all of {take.from_}, and {name} takes from there too\n"
-                "give it a `size`"
+                "give it a `size` or `share`"
             )
+        size = take.count(rows.get(take.from_, 0)) if not take.where else take.size
         if take.from_ in left:
-            if (take.size or 1) > left[take.from_]:
+            if (size or 1) > left[take.from_]:
                 raise InputError(
-                    f"{where}.{name}.size: found {take.size}\n"
+                    f"{where}.{name}.{'size' if take.size else 'share'}: found {take.size or take.share}\n"
                     f"expected at most {left[take.from_]}, the examples that {take.from_} has for it"
                 )
-            most[name] = take.size or left[take.from_]
-            left[take.from_] -= most[name] if take.size else 0
+            most[name] = size or left[take.from_]
+            left[take.from_] -= most[name] if size else 0
         elif take.size:
             most[name] = take.size
-        if not take.size and not take.where:
+        if not take.size and not take.share and not take.where:
             before[take.from_] = name
     return Sizes(asked, most)
 

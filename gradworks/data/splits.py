@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradworks.base import Section
 from gradworks.base.errors import InputError
@@ -23,12 +23,24 @@ class Take(Section):
     Attributes:
         from_: SOURCE/SPLIT.
         where: column and the value, or values, that it must have.
-        size: how many examples; all when it is not given.
+        size: how many examples; all when neither it nor `share` is given.
+        share: as a part of the split's examples that `where` asks for, before any other takes some.
     """
 
     from_: str = Field(alias="from", pattern=r"^[^/]+/[^/]+$")
     where: dict[str, str | list[str]] = Field(default_factory=dict)
     size: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Take:
+        if self.size is not None and self.share is not None:
+            raise ValueError("found both size and share; expected one of them")
+        return self
+
+    def count(self, rows: int) -> int | None:
+        """How many of so many examples; None for all that are left."""
+        return self.size if self.share is None else max(1, round(self.share * rows))
 
     @field_validator("where", mode="before")
     @classmethod
@@ -111,22 +123,24 @@ def draw(
         table = tables[take.from_]
         ids = table["id"].to_pylist()
         before = taken.setdefault(take.from_, set())
-        there = [i for i in _matching(table, take, f"{where}.{name}") if ids[i] not in before]
+        matching = _matching(table, take, f"{where}.{name}")
+        size = take.count(len(matching))
+        there = [i for i in matching if ids[i] not in before]
         alike = _alike(table, texts) if splits.duplicates == "drop" else []
         repeated = sum(alike[i] in read for i in there) if alike else 0
         there = [i for i in there if not alike or alike[i] not in read]
         if repeated:
             dropped[name] = repeated
-        if not there or len(there) < (take.size or 0):
-            asked = f"{take.size} examples" if take.size else "any"
+        if not there or len(there) < (size or 0):
+            asked = f"{size} examples" if size else "any"
             raise InputError(
                 f"{where}.{name}: {take.from_} has {len(there)} examples for it, expected {asked}"
-                + ("\nothers take from the same split of the source: give them a `size`" if before else "")
+                + ("\nothers take from the same split of the source: give them a `size` or `share`" if before else "")
                 + (f"\n`duplicates: drop` left {repeated} out" if repeated else "")
             )
-        if take.size:
+        if size:
             key = (seed, name) if name in ("clean", "selection") else (name,)
-            chosen = choose((ids[i] for i in there), take.size, *key)
+            chosen = choose((ids[i] for i in there), size, *key)
             there = [i for i in there if ids[i] in chosen]
         before.update(ids[i] for i in there)
         read.update(alike[i] for i in there if alike)

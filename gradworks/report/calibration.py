@@ -40,7 +40,7 @@ def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
         key = cell["condition"], cell["encoder"], cell["method"]
         groups.setdefault(key, []).append(inputs.runs / "evaluate" / cell["path"])
     for name, item in inputs.ensembles.items():
-        encoders = item["encoders"].replace(" ", "+")
+        encoders = " · ".join([item["encoders"].replace(" ", "+"), *([item["mixture"]] if "mixture" in item else [])])
         groups[item["condition"], encoders, f"mean of {item['method']}"] = [inputs.runs / "ensemble" / name]
     made = []
     for (condition, encoder, method), folders in groups.items():

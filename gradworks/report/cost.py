@@ -27,8 +27,9 @@ def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], 
         InputError: a file is damaged or says "ok" and lacks a time.
     """
     found = {}
-    for encoder, method in dict.fromkeys((cell["encoder"], cell["method"]) for cell in cells.values()):
-        file = runs / "measure" / encoder / f"{method}.json"
+    folders = {(c["encoder"], c["method"]): c.get("measured", c["encoder"]) for c in cells.values()}
+    for (encoder, method), folder in folders.items():
+        file = runs / "measure" / folder / f"{method}.json"
         if not file.exists():
             continue
         made = artifacts.read_json(file)

@@ -32,15 +32,15 @@ def stages(inputs: Inputs) -> list[dict[str, Any]]:
     others), and what it reads.
     """
     cells, runs = inputs.cells.values(), inputs.runs
-    pairs = dict.fromkeys((cell["encoder"], cell["method"]) for cell in cells)
+    pairs = dict.fromkeys((cell.get("measured", cell["encoder"]), cell["method"]) for cell in cells)
     timed = [pair for pair in pairs if "as_long_as" not in (inputs.values["methods"].get(pair[1]) or {})]
     draws = dict.fromkeys((cell["condition"], cell["seed"]) for cell in cells)
     files = {
         "fetch": [None for _ in inputs.values.get("fetch") or {}],
         "corrupt": [runs / "corrupt" / condition / str(seed) for condition, seed in draws],
-        "pretrain": [None for _ in dict.fromkeys(encoder for encoder, _ in pairs)],
+        "pretrain": [None for _ in {cell.get("trained", cell["encoder"]) for cell in cells}],
         "train": [runs / "train" / cell["path"] for cell in cells],
-        "measure": [runs / "measure" / encoder / f"{method}.json" for encoder, method in timed],
+        "measure": [runs / "measure" / folder / f"{method}.json" for folder, method in timed],
         "evaluate": [runs / "metrics" / f"{cell['path']}.json" for cell in cells],
         "ensemble": [runs / "metrics" / "ensemble" / f"{name}.json" for name in inputs.ensembles],
         "report": [None],
@@ -55,5 +55,6 @@ def stages(inputs: Inputs) -> list[dict[str, Any]]:
 def provenance(inputs: Inputs) -> dict[str, Any]:
     """Digest of the parameters and releases of the libraries; digests of the data stand with the data."""
     chosen = {name: inputs.values.get(name) for name in SECTIONS}
+    chosen |= {name: inputs.values[name] for name in ("tasks", "mixtures") if name in inputs.values}
     text = json.dumps(chosen, sort_keys=True, default=str, ensure_ascii=False)
     return {"parameters": hashlib.sha256(text.encode()).hexdigest(), "versions": inputs.versions}

@@ -67,6 +67,7 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         if name not in values["methods"]:
             raise InputError(f"{params}: report.{key}: found {name!r}\nexpected one of: {', '.join(values['methods'])}")
     each = base.value(cells, "each")
+    each["train"] = by_mixture(each["train"])
     folder = runs / "metrics"
     found = {key: _metrics(folder / f"{cell['path']}.json") for key, cell in each["train"].items()}
     for key, cell in each["train"].items():
@@ -94,6 +95,24 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         cost.read(runs, each["train"]), artifacts.read_json(versions) if versions.exists() else {},
         tuple(sorted(set(folder.rglob("*.json")) - named_files)),
     )  # fmt: skip
+
+
+def by_mixture(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The cells; of several mixtures each stands beside the encoder, `gru · both`, so that no table mixes two.
+
+    `trained` is the encoder alone then, and `measured` the folder of its costs.
+    """
+    if len({cell.get("mixture") for cell in cells.values()}) < 2:
+        return cells
+    return {
+        key: cell
+        | {
+            "encoder": f"{cell['encoder']} · {cell['mixture']}",
+            "trained": cell["encoder"],
+            "measured": f"{cell['mixture']}/{cell['encoder']}",
+        }
+        for key, cell in cells.items()
+    }
 
 
 def _named(value: Any) -> Any:

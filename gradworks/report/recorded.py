@@ -65,8 +65,12 @@ def differences(inputs: Inputs, key: str) -> list[str]:
         was, where = data["condition"], f"corrupt.conditions.{cell['condition']}"
         found += _changed(was, given, where)
         found += [f"{where}.{kind}: {was[kind]}, now not set" for kind in was if kind not in given]
-    for split, take in (data.get("splits") or {}).items():
-        given = (corrupt.get("splits") or {}).get(split) or {}
+    taken, splits = data.get("splits") or {}, corrupt.get("splits") or {}
+    if taken and taken.get("duplicates") != splits.get("duplicates"):
+        was, given = (one.get("duplicates", "not set") for one in (taken, splits))
+        found.append(f"corrupt.splits.duplicates: {was}, now {given}")
+    for split, take in ((one, take) for one, take in taken.items() if one != "duplicates"):
+        given = splits.get(split) or {}
         found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
     file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artifacts.MANIFEST
     if "digests" in there and file.exists():
@@ -103,13 +107,15 @@ def _same(was: Any, now: Any) -> bool:
 
 def _ensemble(inputs: Inputs, one: dict[str, Any]) -> dict[str, Any]:
     """An ensemble with the members that its result does not hold named, and with those that were scored anew since."""
+    item = inputs.ensembles[one["name"]]
     asked = {
-        f"{cell['encoder']}/{cell['seed']}": key
+        f"{cell.get('trained', cell['encoder'])}/{cell['seed']}": key
         for key, cell in inputs.cells.items()
         if (cell["condition"], cell["method"]) == (one["condition"], one["method"])
-        and cell["encoder"] in one["encoders"].split()
+        and item.get("mixture") in (None, cell.get("mixture"))
+        and cell.get("trained", cell["encoder"]) in one["encoders"].split()
     }
-    made = inputs.ensembles[one["name"]]["metrics"]
+    made = item["metrics"]
     members = made.get("members", {})
     if one["state"] == "not run" and not one["left_out"]:
         waiting = [name for name, key in asked.items() if inputs.metrics[key]["state"] == "not run"]

@@ -115,3 +115,13 @@ def test_hans_keeps_what_it_is_sliced_by(data):
     ].records[0]
     assert one["id"] == "hans/eval-ex29878" and one["heuristic"] == "constituent"
     assert one["subcase"] == "ce_adverb" and one["template"] == "temp68"
+
+
+def test_a_source_may_be_one_file(tmp_path):
+    file = tmp_path / "rte.tsv"
+    file.write_text("sentence1\tsentence2\tlabel\na b\tc d\tentailment\n")
+    assert files.splits_of(file, None, "p: fetch.s") == {"all": file}
+    made, _ = files.read(kind("rte"), {"all": file}, "s", tmp_path, "data")
+    assert [one["id"] for one in made["all"].records] == ["s/all-2"]
+    with pytest.raises(InputError, match=r"p: fetch.s.files: found it for a source of one file"):
+        files.splits_of(file, {"train": "rte.tsv"}, "p: fetch.s")

@@ -162,3 +162,17 @@ def test_draws_are_uniform_keyed_and_nested():
     ids = [f"id{i}" for i in range(100)]
     assert choose(ids, 10, 0, "x") < choose(ids[::-1], 30, 0, "x")
     assert choose(ids, 10, 0, "x") != choose(ids, 10, 1, "x")
+
+
+def test_a_share_is_of_all_that_a_split_of_a_source_has():
+    all_four = {
+        name: {"from": "s/train", "share": share}
+        for name, share in (("clean", 0.1), ("selection", 0.25), ("test", 0.2))
+    }
+    made = draw(**all_four, train={"from": "s/train"})
+    assert {name: len(ids) for name, ids in made.items()} == {"train": 27, "clean": 6, "selection": 15, "test": 12}
+    assert draw(clean={"from": "s/dev", "share": 0.25, "where": {"kind": "x"}})["clean"].__len__() == 5  # of 20
+    with pytest.raises(InputError, match="clean: s/train has 6 examples for it, expected 30"):
+        draw(test={"from": "s/train", "share": 0.9}, clean={"from": "s/train", "share": 0.5})
+    with pytest.raises(ValueError, match="both size and share"):
+        section(clean={"from": "s/dev", "share": 0.5, "size": 3})

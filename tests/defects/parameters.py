@@ -32,7 +32,7 @@ ROWS = (
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),
     ('gradworks/parameters.py', 'drawn.at_most("clean", train.clean_batch, f"{where}.clean_batch")', 'pass',
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),
-    ('gradworks/data/sizes.py', 'left[take.from_] -= most[name] if take.size else 0', 'pass',
+    ('gradworks/data/sizes.py', 'left[take.from_] -= most[name] if size else 0', 'pass',
      'tests/test_parameters.py::test_splits_of_one_source_split_share_its_examples'),
     ('gradworks/data/sizes.py', 'if same:', 'if False:',
      'tests/test_parameters.py::test_a_test_file_that_is_the_training_file_is_refused'),

@@ -45,8 +45,11 @@ def test_counts_of_what_is_asked_and_there(tmp_path):
 def test_a_parameter_changes_the_digest(tmp_path):
     tree = runs_tree.write(tmp_path, (0,))
     first = report.build(*tree, tmp_path / "report")["provenance"]["parameters"]
-    tree[0].write_text(tree[0].read_text().replace("learning_rate: 0.001", "learning_rate: 0.002"))
-    assert report.build(*tree, tmp_path / "report")["provenance"]["parameters"] != first
+    text = tree[0].read_text()
+    own = "\ntasks: {mine: {kind: regression, texts: [text]}}\n"
+    for changed in (text.replace("learning_rate: 0.001", "learning_rate: 0.002"), text + own):
+        tree[0].write_text(changed)
+        assert report.build(*tree, tmp_path / "report")["provenance"]["parameters"] != first
 
 
 def test_what_was_done_to_the_data_in_words():

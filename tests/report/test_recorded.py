@@ -70,6 +70,8 @@ def test_nothing_is_marked_where_nothing_differs(tree):
          "corrupt.splits.clean.size: 10, now 5"),
         ("test: {from: synthetic/test}", "test: {from: synthetic/test, where: {set: challenge}}",
          "corrupt.splits.test.where.set: not set, now challenge"),
+        ("    test: {from: synthetic/test}", "    test: {from: synthetic/test}\n    duplicates: drop",
+         "corrupt.splits.duplicates: not set, now drop"),
         ("{weighting: reweight}", "{weighting: {reweight: {backend: jvp}}}",
          "methods.reweight.weighting: reweight, now {'reweight': {'backend': 'jvp'}}"),
         ("by: [set, heuristic]", "by: [set]", "evaluate.by: ['set', 'heuristic'], now ['set']"),

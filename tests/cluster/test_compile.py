@@ -134,7 +134,7 @@ def test_an_image_says_its_user_as_a_number_other_than_root(kind):
 def test_what_runs_in_the_pod(project):
     spec, _ = parsed(compile.text(project))
     container = spec["deploymentSpec"]["executors"]["exec-train-small"]["container"]
-    boot = (ROOT / "gradworks" / "kubeflow" / "boot.py").read_text()
+    boot = (ROOT / "gradworks/pod/boot.py").read_text()
     assert container["command"] == ["python3", "-c", boot]
     assert container["args"] == ["{{$}}", "dvc.yaml:train-small"]
     assert container["image"] == f"gradworks-gpu:{environment.digest(project.parent, 'gpu')}"

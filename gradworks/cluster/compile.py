@@ -1,8 +1,8 @@
 """A dvc.yaml as a Kubeflow pipeline: `gradworks compile`.
 
-Each stage is one container task that runs boot.py, gets the code of the run from S3 and reproduces its stage there (see
-pod.py). Edges between tasks only order them: a pod finds what its upstreams wrote in S3 itself. Kubeflow's own cache is
-off, as DVC's run cache is the cache, and no secret is in the pipeline: pods get them from the cluster.
+Each stage is one container task that runs pod/boot.py, gets the code of the run from S3 and reproduces its stage there
+(see gradworks/pod). Edges between tasks only order them: a pod finds what its upstreams wrote in S3 itself. Kubeflow's
+own cache is off, as DVC's run cache is the cache, and no secret is in the pipeline: pods get them from the cluster.
 
 A pipeline of many tasks becomes a workflow that etcd does not take (1.5 MiB), so past 40 tasks the stages of a matrix
 that are alike are folded into one loop over their names.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TASKS = 40  # more are folded
 PARAMETER = 10_000  # characters that Kubeflow takes in a parameter; the items of a loop are one
 SIZE = 1_000_000  # bytes of a pipeline; the workflow that it becomes holds more, and has to fit into etcd's 1.5 MiB
-_BOOT = Path(__file__).with_name("boot.py")
+_BOOT = Path(__file__).parents[1] / "pod/boot.py"
 _RUN = ("run", "code", "remote")  # the parameters of the pipeline
 _NAMED, _NONE = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
 

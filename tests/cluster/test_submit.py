@@ -324,8 +324,8 @@ def test_ctrl_c_stops_following_and_not_the_run(world, tmp_path):
         file = profile(tmp_path, api)
         api.token = TOKEN
         program = (
-            "import sys; from pathlib import Path; from gradworks import stage; from gradworks.cluster import submit\n"
-            "stage.run(lambda: submit.submit(Path('dvc.yaml'), Path(sys.argv[1]), wait=True))"
+            "import sys; from pathlib import Path; from gradworks import base; from gradworks.cluster import submit\n"
+            "base.run(lambda: submit.submit(Path('dvc.yaml'), Path(sys.argv[1]), wait=True))"
         )
         env = {**os.environ, "PYTHONPATH": str(toy.ROOT)}
         process = subprocess.Popen(

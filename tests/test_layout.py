@@ -128,6 +128,23 @@ def test_the_library_alone_needs_torch_only(name):
             ), f"{name}:{node.lineno} imports {module}"
 
 
+def foreign(name, *packages):
+    """Lines of a file that import one of these packages or something in it."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+        if any(module.split(".")[0] in packages for module in modules):
+            yield f"{name}:{node.lineno}"
+
+
+def test_one_file_knows_dvc_and_one_folder_kfp():
+    shipped = [name for name in PYTHON if name.startswith(("gradworks/", "components/"))]
+    dvc = [line for name in shipped for line in foreign(name, "dvc", "dvc_data", "dvc_objects")]
+    assert dvc and all(line.startswith("gradworks/dvc_compat.py:") for line in dvc), dvc
+    kfp = [line for name in shipped for line in foreign(name, "kfp", "kubernetes", "kfp_server_api")]
+    assert kfp and all(line.startswith("gradworks/cluster/") for line in kfp), kfp
+
+
 @functools.cache
 def resolved():
     from dvc.repo import Repo

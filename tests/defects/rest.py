@@ -6,7 +6,7 @@ ROWS = (
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/dvc_compat.py', 'if before is not stage:', 'if not text:',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
-    ('gradworks/dvc_compat.py', '_yaml.parse_yaml_for_update, _yaml._dump = parse_for_update, dump', 'pass',
+    ('gradworks/dvc_compat.py', '    _yaml.parse_yaml_for_update, _yaml._dump = _fast_lock(_yaml)\n', '',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/base/device.py', 'torch.set_deterministic_debug_mode("warn")', 'torch.use_deterministic_algorithms(True, warn_only=True)',
      'tests/base/test_device.py::test_the_compiler_is_not_imported'),

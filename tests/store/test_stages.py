@@ -132,7 +132,8 @@ def test_no_file_and_no_project(project):
 
 def test_pods_need_neither_kubeflow_nor_an_index(project):
     program = (
-        "import sys, pathlib; from gradworks.cluster import stages, environment\n"
+        "import sys, pathlib; from gradworks.pod import environment\n"
+        "from gradworks.store import stages\n"
         f"stages.load(pathlib.Path({str(project)!r}))\n"
         "print([m for m in ('kfp', 'kubernetes', 'boto3', 'dvc.repo', 'torch') if m in sys.modules])"
     )

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import subprocess
 from pathlib import Path
 
@@ -68,10 +69,10 @@ def type_only(tree):
 
 
 @functools.cache
-def imports(name):
-    """Files of the project that a file imports when it runs, inside functions too."""
+def imports(name, types=False):
+    """Files of the project that a file imports when it runs, inside functions too; with `types`, or names in types."""
     tree = ast.parse((ROOT / name).read_text())
-    skip, found = type_only(tree), set()
+    skip, found = set() if types else type_only(tree), set()
     package = Path(name).parent.as_posix().replace("/", ".")
     for node in ast.walk(tree):
         if id(node) in skip:
@@ -109,6 +110,40 @@ def test_imports_point_one_way(name):
         (mine, entry), (its, other_entry) = layer(name), layer(other)
         same = entry == other_entry or {entry, other_entry} == {"gradworks/cli", "gradworks/run"}
         assert same or mine < its, f"{name} imports {other}: {entry} must not know {other_entry}"
+
+
+def longest(edges):
+    """The longest path of a graph {node: nodes}; fails where it has a circle."""
+    order = list(graphlib.TopologicalSorter(edges).static_order())  # what is imported comes first
+    chains = {}
+    for node in order:
+        chains[node] = max(([node, *chains[one]] for one in edges.get(node, ())), key=len, default=[node])
+    return max(chains.values(), key=len)
+
+
+HOPS = 6
+# the class of what is explained, in the types of what explains it
+BACK = {("gradworks/methods/_shared/cause.py", "gradworks/methods/_shared/replay.py")}
+FOLDERS = sorted({e for line in LAYERS for e in line if (ROOT / e).is_dir() and e not in ("benchmarks", "tests")})
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_chain_of_imports_in_a_folder_is_longer_than_six(folder):
+    """Types count too: a reader follows them."""
+    files = {n for n in PYTHON if (layer(n) or (0, ""))[1] == folder and not n.endswith("__init__.py")}
+    chain = longest({n: {m for m in imports(n, types=True) & files - {n} if (n, m) not in BACK} for n in files})
+    assert len(chain) - 1 <= HOPS, " -> ".join(chain)
+
+
+def test_no_chain_of_layers_is_longer_than_six():
+    edges = {}
+    for name in PYTHON:
+        mine = layer(name)
+        for its in map(layer, imports(name) - NO_RESULT) if mine else ():
+            if its and its != mine and {its[1], mine[1]} != {"gradworks/cli", "gradworks/run"}:
+                edges.setdefault(mine[1], set()).add(its[1])
+    chain = longest(edges)
+    assert len(chain) - 1 <= HOPS, " -> ".join(chain)
 
 
 @pytest.mark.parametrize("name", [n for n in PYTHON if n.startswith(TORCH_ONLY)])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import follow, waiting
+from gradworks.cluster import follow, kube, waiting
+from gradworks.cluster.client import connect
+from gradworks.cluster.profile import Profile
 from gradworks.store import runs
 from gradworks.store.artifacts.words import columns, plain
 from gradworks.store.places import Damaged, Places, encoded
@@ -87,6 +90,29 @@ def reasons(
     except InputError as error:
         note = f"why a stage waits is not known: {str(error).splitlines()[0]}"
     return waiting.explained(told, fared, known), note
+
+
+def ask(told: Mapping[str, Any], profile: Profile | None, file: Path | None) -> dict[str, str]:
+    """What Kubeflow, where there is a profile, and Kubernetes, where there is a kubeconfig, say of a run's stages.
+
+    Args:
+        told: the run's record.
+        profile: of the cluster; file: where it was read from.
+
+    Raises:
+        InputError: one of them does not answer, or this login may not ask.
+    """
+    run_id = told.get("run_id")
+    if run_id is None:  # in containers on this machine
+        return {}
+    said: dict[str, str] = {}
+    if profile and file:
+        said |= {name: why for name, why in waiting.messages(connect(profile, file).get_run(run_id)).items() if why}
+    context = profile.auth.kube_context if profile else told.get("kube_context")
+    cluster = kube.connect(context, told.get("namespace"))
+    if cluster:
+        said |= waiting.look(cluster, run_id, told.get("tasks", {}), told.get("begun", 0.0)).reasons
+    return said
 
 
 def failed(found: Places, run: str) -> list[str]:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from gradworks.base.errors import InputError
 from gradworks.cluster import follow
-from gradworks.cluster import submit as submission
+from gradworks.cluster.plan import Plan, parameters, plan
 from gradworks.store import code
 from gradworks.store.places import Places
 from gradworks.telemetry import push
@@ -41,9 +41,9 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
         dirty: take the work tree as it is.
 
     Raises:
-        InputError: as `submission.plan` and `run_ir`; or a stage failed, which is named.
+        InputError: as `plan` and `run_ir`; or a stage failed, which is named.
     """
-    made = submission.plan(pipeline, None, given, dirty)
+    made = plan(pipeline, None, given, dirty)
     _images_are_there(engine(), made.ir)
     places = Places(made.remote)
     uri = code.upload(made.code, places)
@@ -54,7 +54,7 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
     ended = "stopped"
     places.put_record(made.run, "run", {**record, "state": "submitted"})
     try:
-        good = _watched(made, submission.parameters(made, uri), log, seen)
+        good = _watched(made, parameters(made, uri), log, seen)
         ended = "succeeded" if good else "failed"
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from what is in S3 (run {made.run})", flush=True)
@@ -69,7 +69,7 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
     return made.run
 
 
-def _watched(made: submission.Plan, parameters: dict[str, str], log: Path, seen: follow.Seen) -> bool:
+def _watched(made: Plan, parameters: dict[str, str], log: Path, seen: follow.Seen) -> bool:
     """`run_ir` in a process of its own, whose output is the log; a line here for each stage meanwhile."""
     process = multiprocessing.get_context("spawn").Process(target=_apart, args=(made.ir, parameters, log))
     process.start()

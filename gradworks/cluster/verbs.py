@@ -124,11 +124,11 @@ def _submit(args: argparse.Namespace) -> None:
 
 
 def _runs(args: argparse.Namespace, of_cluster: Any) -> None:
-    from gradworks.cluster import history, waiting
+    from gradworks.cluster import history
     from gradworks.store import runs
 
     def asked(told: dict[str, Any]) -> dict[str, str]:
-        return waiting.ask(told, of_cluster, args.cluster)
+        return history.ask(told, of_cluster, args.cluster)
 
     places = runs.places()
     if args.act is None:

@@ -8,14 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gradworks.cluster import kube
 from gradworks.cluster.kube import Kube
-
-if TYPE_CHECKING:
-    from gradworks.cluster.profile import Profile
 
 _LONG = 300  # characters of a reason
 _STARTING = ("ContainerCreating", "PodInitializing")
@@ -59,31 +54,6 @@ def look(cluster: Kube, run_id: str, tasks: Mapping[str, list[str]], begun: floa
     for name, why in _refused(events, pods, tasks, begun):
         reasons.setdefault(name, why)
     return Found({name: " ".join(why.split())[:_LONG] for name, why in reasons.items()}, moving)
-
-
-def ask(told: Mapping[str, Any], profile: Profile | None, file: Path | None) -> dict[str, str]:
-    """What Kubeflow, where there is a profile, and Kubernetes, where there is a kubeconfig, say of a run's stages.
-
-    Args:
-        told: the run's record.
-        profile: of the cluster; file: where it was read from.
-
-    Raises:
-        InputError: one of them does not answer, or this login may not ask.
-    """
-    run_id = told.get("run_id")
-    if run_id is None:  # in containers on this machine
-        return {}
-    said: dict[str, str] = {}
-    if profile and file:
-        from gradworks.cluster.client import connect
-
-        said |= {name: why for name, why in messages(connect(profile, file).get_run(run_id)).items() if why}
-    context = profile.auth.kube_context if profile else told.get("kube_context")
-    cluster = kube.connect(context, told.get("namespace"))
-    if cluster:
-        said |= look(cluster, run_id, told.get("tasks", {}), told.get("begun", 0.0)).reasons
-    return said
 
 
 def messages(run: Any) -> dict[str, str]:

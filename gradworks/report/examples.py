@@ -15,8 +15,7 @@ from gradworks.data import predictions
 if TYPE_CHECKING:
     import numpy as np
 
-    from gradworks.report.read import Inputs
-    from gradworks.report.settings import Target
+    from gradworks.report.settings import Inputs, Target
 
 
 def spread(

@@ -190,7 +190,7 @@ def test_a_run_that_cannot_go_on_is_left_with_the_reason(world, api, cluster, tm
     assert printed.count(f"make: waits: Unschedulable: {NO_GPU}   [0 of 4]") == 1
     # `runs show` asks itself, and says what was last seen where it cannot
     places = Places(toy.REMOTE)
-    for asked in (lambda told: waiting.ask(told, None, None), lambda _: {}):
+    for asked in (lambda told: history.ask(told, None, None), lambda _: {}):
         shown = history.shown(places, run, asked=asked)
         assert re.search(rf"^make +waiting +Unschedulable: {re.escape(NO_GPU)}$", shown, re.MULTILINE)
         assert re.search(r"^join +waiting +after double@a and 1 more$", shown, re.MULTILINE)
@@ -252,4 +252,4 @@ def test_the_profile_names_the_context(world, cluster, tmp_path, api, monkeypatc
 
     api.runs["id"] = {"run_id": "id", "display_name": "r", "state": "RUNNING"}
     with pytest.raises(InputError, match=r"kubeconfig: .*nowhere"):
-        waiting.ask({"run_id": "id"}, load(read), read)
+        history.ask({"run_id": "id"}, load(read), read)

@@ -1,4 +1,4 @@
-"""A run before it is submitted: the code of one commit, the stages of exactly that state, and their pipeline."""
+"""Plan a run: the code of one commit, and the pipeline of its stages."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from gradworks.store.stages import checkout
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run consists of, before anything of it is anywhere else.
+    """A run before it is submitted.
 
     Attributes:
         run: its name; pipeline: path of the dvc.yaml in the checkout; remote: URL of the DVC remote.
-        code: of the state that it runs; record: what is written down of it.
+        code: the archive that it runs; record: what is stored about it.
         stages: their names, upstream first; ir: the Kubeflow pipeline.
     """
 
@@ -41,7 +41,7 @@ class Plan:
 
 
 def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dirty: bool = False) -> Plan:
-    """Make a run of a dvc.yaml ready.
+    """Plan a run of a dvc.yaml.
 
     Args:
         pipeline: the path of a dvc.yaml.
@@ -74,13 +74,13 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
 
 
 def parameters(made: Plan, uri: str) -> dict[str, str]:
-    """Of the pipeline, for one run. `uri`: where its code lies."""
+    """The pipeline's parameters for one run. `uri`: of its code."""
     return {"run": made.run, "code": uri, "remote": made.remote}
 
 
 @contextlib.contextmanager
 def _unpacked(commit: code.Code) -> Iterator[None]:
-    """The tree of a commit in a folder, which is the current one meanwhile; its files count as tracked by git."""
+    """Unpack a commit into a temporary git checkout and make it the current folder."""
     safe: Mapping[str, str] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(commit.body)) as tar:

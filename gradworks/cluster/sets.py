@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: parameters that one run has instead of the checkout's."""
+"""`--set KEY=VALUE`: override parameters for one run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gradworks.base.errors import InputError
 
 
 def replaced(root: Path, pipeline: Path, sets: Sequence[str]) -> dict[str, bytes]:
-    """The files of the checkout that change: params.yaml beside the dvc.yaml and, where there is one, cells.yaml.
+    """The files that overrides change: params.yaml beside the dvc.yaml and, if there is one, cells.yaml.
 
     Args:
         root: of the checkout.
         pipeline: the path of the dvc.yaml.
-        sets: KEY=VALUE each; a key with dots, down to an item of a list by its number; a value as YAML.
+        sets: KEY=VALUE each; a dotted key, with indices for list items; a YAML value.
 
     Returns:
-        Contents by path from the root; comments stay.
+        Contents by path from the root; comments are kept.
 
     Raises:
         InputError: a key is not in params.yaml, a value is no YAML, or the cells that follow are impossible.
@@ -41,7 +41,7 @@ def changed(params: Path, sets: Sequence[str]) -> str:
     from ruamel.yaml import YAML, YAMLError
 
     yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096  # "yes" is another value without its quotes
+    yaml.preserve_quotes, yaml.width = True, 4096  # "yes" without quotes is another value
     try:
         values = yaml.load(params.read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
@@ -62,7 +62,7 @@ def changed(params: Path, sets: Sequence[str]) -> str:
 
 
 def _place(values: Any, key: str, one: str, params: Path) -> tuple[Any, Any]:
-    """The mapping or list that has the key's last part, and that part."""
+    """The mapping or list that holds the key's last part, and that part."""
     parts, holder, last = key.split("."), None, None
     for number, part in enumerate(parts):
         there = range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()
@@ -77,7 +77,7 @@ def _place(values: Any, key: str, one: str, params: Path) -> tuple[Any, Any]:
 
 
 def _cells(params: Path, text: str) -> str:
-    """What `gradworks cells` would write for a changed params.yaml. Raises InputError."""
+    """The cells.yaml of a changed params.yaml. Raises InputError."""
     values = parse_yaml(text, f"{params} with what is set")
     try:
         return cells.text(params, values)

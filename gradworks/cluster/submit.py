@@ -1,7 +1,7 @@
-"""A run on a cluster: `gradworks submit`.
+"""Submit a run to a cluster: `gradworks submit`.
 
-The code of one commit goes to S3, the stages of exactly that state become a pipeline, and the cluster gets that with
-the addresses of both. What was submitted is written down beside it, for `gradworks runs` and `gradworks collect`.
+The code of one commit is uploaded to S3, its stages are compiled to a pipeline, and the pipeline is submitted with the
+addresses of the code and the DVC remote. `gradworks runs` and `gradworks collect` read the record written beside them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def submit(
         given: KEY=VALUE each: parameters that this run has instead of the checkout's.
         dirty: take the work tree as it is.
         wait: follow the run to its end.
-        patience: seconds that a run may be followed in which no pod of it can start.
+        patience: with `wait`, seconds without a pod that can start after which it gives up.
 
     Raises:
-        InputError: as `plan`; the cluster or S3 did not take it; with `wait`, the run failed or cannot go on.
+        InputError: as `plan`; the cluster or S3 refused it; with `wait`, the run failed or cannot go on.
     """
     profile = read(profile_path)
     made = plan(pipeline, profile, given, dirty)
@@ -66,19 +66,19 @@ def submit(
         if wait:
             _wait(client, places, record, patience)
         else:
-            print(f"how it fares: gradworks runs show {made.run}", flush=True)
+            print(f"status: gradworks runs show {made.run}", flush=True)
     print(f"its results, when it has ended: gradworks collect {made.run}", flush=True)
     return made.run
 
 
 def _experiment(client: Any, profile: Profile, file: Path) -> str:
-    """Kubeflow's id of the experiment, which is made where there is none. Raises InputError."""
+    """Kubeflow's id of the experiment, created if missing. Raises InputError."""
     try:
         with quiet():
             return client.create_experiment(profile.experiment, namespace=profile.namespace).experiment_id
     except InputError:
         raise
-    except ValueError as error:  # kfp's, of two that are called so
+    except ValueError as error:  # of kfp: two experiments have this name
         raise InputError(f"{file}: experiment: found {profile.experiment!r}: {error}") from None
 
 

@@ -143,7 +143,7 @@ def test_the_pipeline_is_that_of_the_code_that_is_sent(world, api, tmp_path, cap
     assert set(spec["root"]["dag"]["tasks"]) == {"make", "double-c", "join", "last"}
     assert api.bodies[-1]["runtime_config"]["parameters"] == {"run": run, "code": told["code"], "remote": toy.REMOTE}
     assert capsys.readouterr().out.splitlines()[2:] == [
-        f"how it fares: gradworks runs show {run}", f"its results, when it has ended: gradworks collect {run}"
+        f"status: gradworks runs show {run}", f"its results, when it has ended: gradworks collect {run}"
     ]  # fmt: skip
 
 

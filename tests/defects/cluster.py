@@ -274,7 +274,7 @@ ROWS = (
      'tests/cluster/test_waiting.py::test_every_stage_that_has_not_begun_has_a_reason'),
     ('gradworks/cluster/follow.py', '        if not reasons or found.moving or last:', '        if not reasons or last:',
      'tests/cluster/test_waiting.py::test_a_run_that_goes_on_is_not_left'),
-    ('gradworks/cluster/follow.py', '            self._kube = None  # said once\n', '            pass\n',
+    ('gradworks/cluster/follow.py', '            self._kube = None  # reported once\n', '            pass\n',
      'tests/cluster/test_waiting.py::test_a_kubeconfig_that_may_not_ask_is_said_once'),
     ('gradworks/cluster/follow.py', '            never.setdefault(name, message)', '            never[name] = message',
      'tests/cluster/test_waiting.py::test_a_stage_that_never_began_has_kubernetes_reason_at_the_end'),

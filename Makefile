@@ -21,11 +21,11 @@ mutants: setup ## plant known defects in a copy of the tree: each must turn its 
 	@$(HERE) $(BIN)/python -m tests.mutants $(ARGS)
 
 YAML = git ls-files -z -- '*.yaml' '*.yml' | xargs -0
-check: setup ## lint Python, YAML, the Dockerfiles, the workflow and the citation
+check: setup ## lint Python, YAML, the Dockerfile, the workflow and the citation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(YAML) $(BIN)/yamllint --strict
-	$(BIN)/hadolint images/*/Dockerfile
+	$(BIN)/hadolint images/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
@@ -40,12 +40,12 @@ images: ## build the images of the stages (KIND=cpu|gpu, PLATFORM=linux/amd64, R
 	@case '$(PUSH):$(REGISTRY)' in ?*:) echo 'images: PUSH=1 needs a REGISTRY=host/name to push to' >&2; exit 1;; esac
 	@set -e; case "$${PIP_FIND_LINKS-}" in http*) ;; *) unset PIP_FIND_LINKS;; esac; \
 	for kind in $(or $(KIND),cpu gpu); do \
-	  digest=$$(cat constraints.txt images/$$kind/Dockerfile | git hash-object --stdin | cut -c1-12); \
+	  digest=$$( (echo $$kind; cat constraints.txt images/Dockerfile) | git hash-object --stdin | cut -c1-12); \
 	  tag=$(PREFIX)gradworks-$$kind:$$digest; echo "images: $$tag"; \
-	  tar -cf - pyproject.toml constraints.txt images/$$kind/Dockerfile | \
+	  tar -cf - pyproject.toml constraints.txt images/Dockerfile | \
 	  docker build $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(TORCH),--build-arg TORCH=$(TORCH)) $(DOCKER_ARGS) \
-	    --build-arg PIP_INDEX_URL --build-arg PIP_FIND_LINKS --build-arg DIGEST=$$digest \
-	    -f images/$$kind/Dockerfile -t $$tag -; \
+	    --build-arg PIP_INDEX_URL --build-arg PIP_FIND_LINKS --build-arg KIND=$$kind --build-arg DIGEST=$$digest \
+	    -f images/Dockerfile -t $$tag -; \
 	  $(if $(PUSH),docker push $$tag;) done
 
 # without this machine's wheels and pip.conf, so that the pins hold everywhere

@@ -67,7 +67,7 @@ def _pipeline(cells: int) -> str:
 
 
 def _checkout(folder: Path) -> None:
-    for name in (".dvc/config", "constraints.txt", "images/cpu/Dockerfile", "images/gpu/Dockerfile"):
+    for name in (".dvc/config", "constraints.txt", "images/Dockerfile"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     for place, cells in ((folder, 99), *((folder / "pipelines" / str(n), 74) for n in range(4))):

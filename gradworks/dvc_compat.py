@@ -1,25 +1,199 @@
-"""`dvc`, which updates dvc.lock many times faster: `python -m gradworks.dvc_compat repro ...`.
+"""The only file that imports DVC, whose Python names are not a public interface: what changes with DVC changes here.
 
-For each stage that it has run DVC reads the whole dvc.lock with a parser that keeps comments and writes all of it anew,
-which takes seconds where the file has a hundred stages, and the project is locked meanwhile
-(https://github.com/treeverse/dvc/issues/10629). A dvc.lock has no comments, so that DVC's plain parser gives the same
-data; and the text of a stage that did not change stays. What is written is the same to the byte.
+Tried on the releases in TRIED, to which pyproject.toml bounds DVC. Imports are lazy, so that each
+program loads only what it uses: `gradworks run` starts this file many times.
+
+`python -m gradworks.dvc_compat repro ...` is `dvc` with a faster dvc.lock: after each stage DVC reads the whole file
+with a parser that keeps comments and writes all of it again, which takes seconds at a hundred stages, with the project
+locked (https://github.com/treeverse/dvc/issues/10629). A dvc.lock has no comments, so the plain parser gives the same
+data, and the text of an unchanged stage is kept. The result is the same to the byte.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
-from dvc.cli import main
-from dvc.utils.serialize import _yaml
+TRIED = ("3.67",)  # minor releases
 
 _STAGES = "stages:\n"
 _ANCHOR = re.compile(r" [&*]id\d")
-_plain_dump = _yaml._dump
+
+
+def config(root: Path) -> dict[str, Any]:
+    """The settings of a checkout's .dvc/config and config.local. Raises InputError where they cannot be parsed."""
+    from dvc.config import Config, ConfigError
+
+    from gradworks.base.errors import InputError
+
+    try:
+        return Config(str(root / ".dvc"), validate=False)
+    except ConfigError as error:
+        said = " ".join(str(error).split()).partition("config file error: ")[2] or str(error)
+        raise InputError(
+            f"{root / '.dvc/config'}: {said[:150]}\nexpected DVC's settings: are there marks of a merge conflict in it?"
+        ) from None
+
+
+def resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
+    """The stages of a dvc.yaml, name -> entry, with `foreach`, `matrix` and `${...}` expanded.
+
+    Raises:
+        InputError: no such file, it is not valid, or a parameter is missing.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.fs import LocalFileSystem
+    from dvc.parsing import DataResolver
+    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
+    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError, load
+
+    from gradworks.base.errors import InputError
+
+    if not pipeline.is_file():
+        raise InputError(f"{pipeline}: no such file\nexpected a dvc.yaml")
+    try:
+        content, _ = load(str(pipeline), COMPILED_MULTI_STAGE_SCHEMA)
+        # all that the resolver uses of a Repo, which would read every dvc.yaml
+        repo = SimpleNamespace(fs=LocalFileSystem(), config={})
+        resolver = DataResolver(repo, str(pipeline.absolute().parent), content)
+        return {name: resolver.resolve_one(name)[name] for name in resolver.get_keys()}
+    except YAMLValidationError as error:
+        first = error.exc.errors[0]
+        raise InputError(f"{pipeline}: {'.'.join(map(str, first.path))}: {first.error_message}") from None
+    except YAMLSyntaxError as error:
+        mark, problem = (getattr(error.__cause__, name, None) for name in ("problem_mark", "problem"))
+        raise InputError(f"{pipeline}: line {mark.line + 1 if mark else '?'}: {problem or error}") from None
+    except (DvcException, OSError) as error:
+        said = re.sub(r" in '[^']*dvc\.yaml'", "", str(error))  # the file, which is named already
+        raise InputError("\n".join(f"{pipeline}: {said}".splitlines()[:3])) from None
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """YAML as DVC reads it. Raises ValueError where it is none."""
+    from dvc.utils.serialize import ParseError, parse_yaml
+
+    try:
+        return parse_yaml(text, source)
+    except ParseError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_lock(lock: Path) -> dict[str, Any]:
+    """The stages of a dvc.lock."""
+    from dvc.utils.serialize import load_yaml
+
+    return load_yaml(str(lock))["stages"]
+
+
+def write_lock(lock: Path, stages: dict[str, Any]) -> None:
+    """Write a dvc.lock as DVC does."""
+    from dvc.utils.serialize import dump_yaml
+
+    dump_yaml(str(lock), {"schema": "2.0", "stages": stages})
+
+
+class Failed(Exception):
+    """DVC could not reproduce a stage; the text is the first line of the error at its root."""
+
+
+class Project:
+    """A checkout through DVC's Repo: `with Project(root) as project`."""
+
+    def __init__(self, root: Path) -> None:
+        from dvc.repo import Repo
+
+        self._repo = Repo(str(root))
+        self._cache, self._run_cache = self._repo.cache.local, self._repo.stage_cache
+        self._run_cache.pull = lambda *_, **__: []  # DVC would fetch the whole run cache; `pod` fetches one entry
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._repo.close()
+
+    def outs(self, file: Path, stage: str | None = None) -> list[tuple[str, Any]]:
+        """(path from the root, DVC's output) of a stage of a dvc.yaml, or of a .dvc file."""
+        outs = self._repo.stage.load_one(str(file), stage).outs
+        return [(Path(out.fs_path).relative_to(self._repo.root_dir).as_posix(), out) for out in outs]
+
+    def objects(self, out: Any) -> set[Any]:
+        """DVC's hash infos of an output: its file, or its folder's list and every file in it."""
+        return {info for infos in out.get_used_objs().values() for info in infos}
+
+    def has(self, oid: str) -> bool:
+        """Whether the cache holds an object."""
+        return self._cache.exists(oid)
+
+    def path(self, oid: str) -> Path:
+        """Where the cache holds an object."""
+        return Path(self._cache.oid_to_path(oid))
+
+    def pull(self, infos: Iterable[Any]) -> None:
+        """Fetch objects from the default remote into the cache."""
+        self._repo.cloud.pull(infos)
+
+    def run_cache_key(self, pipeline: Path, stage: str) -> str | None:
+        """The key of a stage with its present inputs in the run cache; None for one that is never cached."""
+        from dvc.stage.cache import _can_hash, _get_stage_hash
+
+        loaded = self._repo.stage.load_one(str(pipeline), stage)
+        loaded.save_deps(allow_missing=True)
+        return _get_stage_hash(loaded) if _can_hash(loaded) else None
+
+    def run_cache_folder(self, key: str) -> Path:
+        """Where the run cache holds the entries of a key."""
+        return Path(self._run_cache.cache_dir, key[:2], key)
+
+    def push_run_cache(self) -> None:
+        """Push the run cache of this checkout to the default remote."""
+        self._run_cache.push(None)
+
+    def reproduce(self, address: str, unrestorable: Callable[[str], None]) -> bool:
+        """Run one stage, or restore it from the run cache.
+
+        Args:
+            address: PIPELINE:STAGE.
+            unrestorable: called with the reason where an entry of the run cache cannot be restored; the stage then
+                runs.
+
+        Returns:
+            Whether the stage ran.
+
+        Raises:
+            Failed: it did not succeed.
+        """
+        from dvc.exceptions import DvcException
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        restored, real = [], self._run_cache.restore
+
+        def restore(*args: Any, **more: Any) -> None:
+            try:
+                real(*args, **more)
+            except RunCacheNotFoundError:
+                raise
+            except Exception as error:  # what was run before has been damaged or removed since
+                unrestorable(str(error).splitlines()[0])
+                raise RunCacheNotFoundError(args[0]) from error
+            restored.append(True)
+
+        self._run_cache.restore = restore
+        try:
+            self._repo.reproduce(address, single_item=True, pull=True)
+        except DvcException as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise Failed(str(cause).splitlines()[0]) from error
+        finally:
+            self._run_cache.restore = real
+        return not restored
 
 
 class _Lock(dict[str, Any]):
@@ -27,52 +201,64 @@ class _Lock(dict[str, Any]):
 
     Attributes:
         head: the text before the first stage.
-        texts: stage -> its data as it was read, and its text.
+        texts: stage -> its data as read, and its text.
     """
 
     head: str
     texts: dict[str, tuple[Any, str]]
 
 
-def parse_for_update(text: Any, path: Any) -> dict[str, Any]:
-    """What DVC updates: dvc.lock with the plain parser, any other file (a dvc.yaml) with its comments."""
-    if Path(path).name != "dvc.lock":
-        return _yaml.parse_yaml(text, path, typ="rt")
-    lock = _Lock(_yaml.parse_yaml(text, path))
-    stages = lock.get("stages") or {}
-    head, begin, rest = text.partition(_STAGES)
-    texts = re.split(r"^(?=  \S)", rest, flags=re.M)[1:]  # a stage begins at two spaces
-    lock.head, lock.texts = head + begin, {}
-    if list(lock) == ["schema", "stages"] and len(texts) == len(stages):
-        lock.texts = {name: (stage, one) for (name, stage), one in zip(stages.items(), texts, strict=True)}
-    return lock
+def _fast_lock(yaml: Any) -> tuple[Callable[[Any, Any], Any], Callable[[Any, TextIO], None]]:
+    """`parse_yaml_for_update` and `_dump` of DVC's module of YAML, faster for a dvc.lock."""
+    plain_dump = yaml._dump
+
+    def parse_for_update(text: Any, path: Any) -> dict[str, Any]:
+        """dvc.lock with the plain parser, any other file (a dvc.yaml) with its comments."""
+        if Path(path).name != "dvc.lock":
+            return yaml.parse_yaml(text, path, typ="rt")
+        lock = _Lock(yaml.parse_yaml(text, path))
+        stages = lock.get("stages") or {}
+        head, begin, rest = text.partition(_STAGES)
+        texts = re.split(r"^(?=  \S)", rest, flags=re.M)[1:]  # a stage begins at two spaces
+        lock.head, lock.texts = head + begin, {}
+        if list(lock) == ["schema", "stages"] and len(texts) == len(stages):
+            lock.texts = {name: (stage, one) for (name, stage), one in zip(stages.items(), texts, strict=True)}
+        return lock
+
+    def dump(data: dict[str, Any], stream: TextIO) -> None:
+        """Write as DVC does; a stage whose data is still the object that was read keeps its text."""
+        texts = parts(data) if isinstance(data, _Lock) and data.texts else None
+        if texts is None:
+            plain_dump(dict(data) if isinstance(data, _Lock) else data, stream)
+        else:
+            stream.writelines(texts)
+
+    def parts(lock: _Lock) -> list[str] | None:
+        """The parts of the file; None where a changed stage has or had anchors, which are numbered over the file."""
+        made = [lock.head]
+        for name, stage in lock["stages"].items():
+            before, text = lock.texts.get(name, (None, ""))
+            if before is not stage:
+                alone = StringIO()
+                plain_dump({"stages": {name: stage}}, alone)
+                new = alone.getvalue().removeprefix(_STAGES)
+                if _ANCHOR.search(text + new):
+                    return None
+                text = new
+            made.append(text)
+        return made
+
+    return parse_for_update, dump
 
 
-def dump(data: dict[str, Any], stream: TextIO) -> None:
-    """Write as DVC does; a stage whose data is still the object that was read keeps its text."""
-    texts = _texts(data) if isinstance(data, _Lock) and data.texts else None
-    if texts is None:
-        _plain_dump(dict(data) if isinstance(data, _Lock) else data, stream)
-    else:
-        stream.writelines(texts)
+def main() -> int:
+    """`dvc` with the faster dvc.lock; returns its exit code."""
+    from dvc.cli import main
+    from dvc.utils.serialize import _yaml
 
-
-def _texts(lock: _Lock) -> list[str] | None:
-    """The parts of the file; None where a stage that changed has or had anchors, which are numbered over the file."""
-    made = [lock.head]
-    for name, stage in lock["stages"].items():
-        before, text = lock.texts.get(name, (None, ""))
-        if before is not stage:
-            alone = StringIO()
-            _plain_dump({"stages": {name: stage}}, alone)
-            new = alone.getvalue().removeprefix(_STAGES)
-            if _ANCHOR.search(text + new):
-                return None
-            text = new
-        made.append(text)
-    return made
+    _yaml.parse_yaml_for_update, _yaml._dump = _fast_lock(_yaml)
+    return main()
 
 
 if __name__ == "__main__":
-    _yaml.parse_yaml_for_update, _yaml._dump = parse_for_update, dump
     sys.exit(main())

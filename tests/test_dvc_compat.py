@@ -1,9 +1,17 @@
 """`python -m gradworks.dvc_compat` writes what `dvc` writes, without its slow parser and only what changed."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+
+from gradworks import dvc_compat
+
+ROOT = Path(__file__).parent.parent
 
 PIPELINE = """\
 # a comment
@@ -74,3 +82,16 @@ def test_the_same_lock_file_without_the_slow_parser(repro):
     assert ours == plain
     assert b"&id002" in plain and b"&id003" not in plain
     assert slow == {"rt"} and fast == {"safe"}
+
+
+def test_dvc_and_kfp_are_bounded_to_what_was_tried():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pins = dict(line.split(" ;")[0].split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+    for line in (*extras["stage"], *extras["kubeflow"]):
+        if name := re.match(r"(dvc|kfp|kfp-kubernetes)>=([\d.]+),<([\d.]+)$", line):
+            pin, low, high = ([int(n) for n in version.split(".")] for version in (pins[name[1]], name[2], name[3]))
+            assert low <= pin < high and high[:2] <= [pin[0], pin[1] + 1], line
+            extras.setdefault("bounded", []).append(name[1])
+    assert extras["bounded"] == ["dvc", "kfp", "kfp-kubernetes"]
+    assert metadata.version("dvc").startswith(tuple(f"{release}." for release in dvc_compat.TRIED))
+    assert f"dvc>={dvc_compat.TRIED[0]},<" in "".join(extras["stage"])

@@ -35,13 +35,18 @@ def python(code: str) -> str:
     return docker(*RUN, *STRICT, image(), "python", "-c", code)
 
 
-def test_two_builds_of_one_text():
-    def text(kind: str) -> str:
-        lines = (ROOT / f"images/{kind}/Dockerfile").read_text().splitlines()
-        return "\n".join(lines[next(n for n, line in enumerate(lines) if line.startswith("# Context")) :])
-
-    cpu, gpu = map(text, KINDS)
-    assert cpu.replace("ARG TORCH=cpu\n", "ARG TORCH=cu130\n").replace("gradworks cpu", "gradworks gpu") == gpu != cpu
+@pytest.mark.parametrize(
+    ("kind", "torch", "backend"),
+    [("cpu", "", "cpu"), ("gpu", "", "cu130"), ("cpu", "pypi", ""), ("gpu", "pypi", ""), ("gpu", "cu128", "cu128")],
+)
+def test_the_kind_decides_the_build_of_torch(kind, torch, backend):
+    """The lines of the Dockerfile that choose it, as its shell runs them."""
+    text = (ROOT / "images/Dockerfile").read_text()
+    lines = [line.strip("& \\") for line in text.splitlines() if "torch" in line and line.startswith(" && if ")]
+    script = "; ".join([*lines, 'echo "${UV_TORCH_BACKEND-}"'])
+    env = {"KIND": kind, "TORCH": torch, "PATH": os.environ["PATH"]}
+    done = subprocess.run(["sh", "-euc", script], env=env, capture_output=True, text=True, check=True)
+    assert len(lines) == 2 and done.stdout.strip() == backend
 
 
 class Build:
@@ -81,9 +86,9 @@ def test_the_tag_is_the_digest_and_an_image_of_each_kind_is_built(build):
     assert code == 0, said
     assert len(asked) == 2
     for kind, line in zip(KINDS, asked, strict=True):
-        assert f"--build-arg DIGEST={digest(ROOT, kind)} -f images/{kind}/Dockerfile -t gradworks-{kind}:" in line
+        assert f"--build-arg KIND={kind} --build-arg DIGEST={digest(ROOT, kind)} -f images/Dockerfile -t " in line
         assert f"-t gradworks-{kind}:{digest(ROOT, kind)} - " in line
-        assert line.endswith(f"pyproject.toml constraints.txt images/{kind}/Dockerfile ")
+        assert line.endswith("pyproject.toml constraints.txt images/Dockerfile ")
         assert "--platform" not in line
         assert "TORCH" not in line
 

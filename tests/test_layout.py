@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import subprocess
 from pathlib import Path
 
@@ -74,10 +75,10 @@ def type_only(tree):
 
 
 @functools.cache
-def imports(name):
-    """Files of the project that a file imports when it runs, inside functions too."""
+def imports(name, types=False):
+    """Files of the project that a file imports when it runs, inside functions too; with `types`, or names in types."""
     tree = ast.parse((ROOT / name).read_text())
-    skip, found = type_only(tree), set()
+    skip, found = set() if types else type_only(tree), set()
     package = Path(name).parent.as_posix().replace("/", ".")
     for node in ast.walk(tree):
         if id(node) in skip:
@@ -117,6 +118,40 @@ def test_imports_point_one_way(name):
         assert same or mine < its, f"{name} imports {other}: {entry} must not know {other_entry}"
 
 
+def longest(edges):
+    """The longest path of a graph {node: nodes}; fails where it has a circle."""
+    order = list(graphlib.TopologicalSorter(edges).static_order())  # what is imported comes first
+    chains = {}
+    for node in order:
+        chains[node] = max(([node, *chains[one]] for one in edges.get(node, ())), key=len, default=[node])
+    return max(chains.values(), key=len)
+
+
+HOPS = 6
+# the class of what is explained, in the types of what explains it
+BACK = {("gradworks/methods/_shared/cause.py", "gradworks/methods/_shared/replay.py")}
+FOLDERS = sorted({e for line in LAYERS for e in line if (ROOT / e).is_dir() and e not in ("benchmarks", "tests")})
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_chain_of_imports_in_a_folder_is_longer_than_six(folder):
+    """Types count too: a reader follows them."""
+    files = {n for n in PYTHON if (layer(n) or (0, ""))[1] == folder and not n.endswith("__init__.py")}
+    chain = longest({n: {m for m in imports(n, types=True) & files - {n} if (n, m) not in BACK} for n in files})
+    assert len(chain) - 1 <= HOPS, " -> ".join(chain)
+
+
+def test_no_chain_of_layers_is_longer_than_six():
+    edges = {}
+    for name in PYTHON:
+        mine = layer(name)
+        for its in map(layer, imports(name) - NO_RESULT) if mine else ():
+            if its and its != mine and {its[1], mine[1]} != {"gradworks/cli", "gradworks/run"}:
+                edges.setdefault(mine[1], set()).add(its[1])
+    chain = longest(edges)
+    assert len(chain) - 1 <= HOPS, " -> ".join(chain)
+
+
 @pytest.mark.parametrize("name", [n for n in PYTHON if n.startswith(TORCH_ONLY)])
 def test_the_library_alone_needs_torch_only(name):
     import sys
@@ -132,6 +167,23 @@ def test_the_library_alone_needs_torch_only(name):
             assert top in {"torch", "__future__"} | sys.stdlib_module_names or module.startswith(
                 ("gradworks.spec", "gradworks.methods")
             ), f"{name}:{node.lineno} imports {module}"
+
+
+def foreign(name, *packages):
+    """Lines of a file that import one of these packages or something in it."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+        if any(module.split(".")[0] in packages for module in modules):
+            yield f"{name}:{node.lineno}"
+
+
+def test_one_file_knows_dvc_and_one_folder_kfp():
+    shipped = [name for name in PYTHON if name.startswith(("gradworks/", "components/"))]
+    dvc = [line for name in shipped for line in foreign(name, "dvc", "dvc_data", "dvc_objects")]
+    assert dvc and all(line.startswith("gradworks/dvc_compat.py:") for line in dvc), dvc
+    kfp = [line for name in shipped for line in foreign(name, "kfp", "kubernetes", "kfp_server_api")]
+    assert kfp and all(line.startswith("gradworks/cluster/") for line in kfp), kfp
 
 
 @functools.cache

@@ -193,13 +193,3 @@ def test_no_tracked_file_names_this_machine(tracked: list[str]):
             continue
         found += [f"{name}:{number}: {line[:100]}" for number, line in enumerate(lines, 1) if re.search(MACHINE, line)]
     assert not found, "\n".join(found)
-
-
-def test_the_images_are_one_text():
-    texts = []
-    for kind, build in (("cpu", "cpu"), ("gpu", "cu130")):
-        text = (ROOT / "images" / kind / "Dockerfile").read_text()
-        body = text[text.index("ARG BASE") :]  # the head says what it is for
-        assert f"ARG TORCH={build}\n" in body
-        texts.append(body.replace(f"ARG TORCH={build}\n", "").replace(f'"gradworks {kind}"', ""))
-    assert texts[0] == texts[1]

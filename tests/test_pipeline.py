@@ -201,7 +201,7 @@ def kill_in(project, stage, kill):
     else:
         raise AssertionError(f"{stage} did not run")
     end = time.monotonic() + 120
-    while not list((project.folder / ".gradworks/checkpoints").glob("*/state.safetensors")):
+    while not list((project.folder / ".gradworks/checkpoints").glob("*/state.pt")):
         assert time.monotonic() < end, "no checkpoint"
         time.sleep(0.005)
     kill(process.pid, signal.SIGKILL)

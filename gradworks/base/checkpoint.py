@@ -10,18 +10,15 @@ import hashlib
 import json
 import shutil
 import sys
-import zlib
+import zipfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradworks.base.artifacts import MANIFEST, atomic_file, digest
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_FILE = "state.safetensors"
+_FILE = "state.pt"
 _LIBRARIES = ("torch", "transformers", "tokenizers")  # another version may compute other numbers
 
 
@@ -51,8 +48,8 @@ def key(stage: str, folders: Sequence[Path], parameters: Any) -> str:
 class Checkpoint:
     """The one checkpoint of a run: a tree of dicts, lists and tuples of tensors, numbers, strings and None.
 
-    It is one safetensors file whose metadata holds the tree, written beside the old one and put in its place, so that a
-    kill at any moment leaves a whole one.
+    One file of `torch.save`, written beside the old one and moved to its place, so that a kill at any moment leaves a
+    whole one. It is read with `weights_only`: nothing is unpickled but tensors and plain types.
 
     Args:
         key: of `key`.
@@ -64,31 +61,29 @@ class Checkpoint:
 
     def save(self, tree: Any) -> None:
         """Replace the checkpoint. Raises TypeError that names the place of a value of another type."""
-        from safetensors.torch import save_file
+        import torch
 
-        tensors: dict[str, Tensor] = {}
-        plain = json.dumps(_flatten(tree, tensors, "tree"))
-        about = {"tree": plain, "checksum": _checksum(plain, tensors)}
+        plain = _plain(tree, "tree")
         with atomic_file(self.path) as temporary:
-            save_file(tensors, temporary, about)
+            torch.save(plain, temporary)
 
     def load(self) -> Any | None:
         """What was saved last, its tensors on the CPU; None when there is nothing, or when it is damaged."""
-        from safetensors import SafetensorError, safe_open
+        import torch
 
         for left in self.path.parent.glob(".*"):  # of a kill in the middle of save
             left.unlink(missing_ok=True)
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, "pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-            if about.get("checksum") != _checksum(about["tree"], tensors):
-                raise ValueError("wrong checksum")
-            return _restore(json.loads(about["tree"]), tensors)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            print(f"{self.path}: damaged ({str(error).splitlines()[0]}); ignored, starting anew", file=sys.stderr)
+            with zipfile.ZipFile(self.path) as file:
+                damaged = file.testzip()  # torch.load does not look at the checksums
+            if damaged is not None:
+                raise ValueError(f"wrong checksum of {damaged}")
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # any bytes may be in the file, so any error may come of them
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            print(f"{self.path}: damaged ({why}); ignored, starting over", file=sys.stderr)
             return None
 
     def remove(self) -> None:
@@ -108,45 +103,27 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _flatten(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
-    """JSON of a tree, its tensors put into `tensors`. Dicts become pairs, for optimizers have numbers as keys."""
+def _plain(value: Any, where: str) -> Any:
+    """The tree in plain types, which `torch.load` reads with `weights_only`. Raises TypeError where that cannot be."""
     import torch
 
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, torch.Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"tensor": name}
+        value = value.detach()
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        return value if whole else value.clone()  # torch.save writes all of the memory that a view is a part of
     if isinstance(value, dict):
         for k in value:
             if not isinstance(k, str | int):
                 raise TypeError(f"{where}: key {k!r}: expected text or a whole number")
-        return {"dict": [[k, _flatten(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()]}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_flatten(v, tensors, f"{where}[{i}]") for i, v in enumerate(value)]}
+        return {k: _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+    for kind in (list, tuple):
+        if isinstance(value, kind):
+            return kind(_plain(v, f"{where}[{i}]") for i, v in enumerate(value))
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # of NumPy's too
+    if value is None:
+        return None
     raise TypeError(
         f"{where}: found {type(value).__name__}, expected tensors, numbers, text, None, dict, list or tuple"
     )
-
-
-def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, held),) = value.items()
-    if kind == "tensor":
-        return tensors[held]
-    if kind == "dict":
-        return {k: _restore(v, tensors) for k, v in held}
-    return (list if kind == "list" else tuple)(_restore(v, tensors) for v in held)
-
-
-def _checksum(tree: str, tensors: dict[str, Tensor]) -> str:
-    """CRC-32 over the tree and the bytes of every tensor: what a bad disk changes is seen, at memory speed."""
-    import torch
-
-    crc = zlib.crc32(tree.encode())
-    for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc)
-    return f"{crc:08x}"

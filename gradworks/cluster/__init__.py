@@ -1,1 +1,1 @@
-"""One dvc.yaml on a cluster: what its stages become in Kubeflow Pipelines, and what comes back."""
+"""Run a dvc.yaml on Kubeflow Pipelines: compile, submit, follow."""

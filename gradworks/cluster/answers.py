@@ -1,8 +1,8 @@
-"""What a cluster answers in place of the Kubeflow Pipelines API, in words.
+"""Clear errors for answers that do not come from the Kubeflow Pipelines API.
 
-Every request of the client passes through here. It gets timeouts and follows no redirect; a login page, a refusal, a
-certificate that nobody knows become an error that names the endpoint, what was found there, and the key of the profile
-to change. No token or cookie stands in it.
+Every request of the client passes through here, with timeouts and without redirects. A login page, a refusal or an
+unknown certificate becomes an error that names the endpoint, what was found there, and the profile key to change. It
+never shows a token or cookie.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _API = "/apis/v2beta1"
 
 
 class ApiError(InputError):
-    """The API gave no answer that can be used.
+    """The API gave no usable answer.
 
     Attributes:
-        about: what is wrong: endpoint, login, namespace, or the request itself.
+        about: what is wrong: the endpoint, login, namespace, or the request itself.
         passing: whether asking again later may help.
     """
 
@@ -33,7 +33,7 @@ class ApiError(InputError):
 
 
 class Answers:
-    """As the `request` of a pool of urllib3, and raises an ApiError where the answer is not one of the API.
+    """Wraps the `request` of a urllib3 pool; raises an ApiError where the answer is not from the API.
 
     Args:
         login: of the profile.
@@ -76,7 +76,7 @@ class Answers:
     def _redirected(self, answer: Any) -> ApiError:
         ours, to = urlsplit(self._host), urlsplit(answer.headers.get("Location") or "")
         found = f"{self._host}: found a redirect to"
-        if _API in to.path:  # the same question, elsewhere
+        if _API in to.path:  # the same request, elsewhere
             moved = f"{to.scheme or ours.scheme}://{to.netloc or ours.netloc}{to.path.partition(_API)[0]}"
             return ApiError(f"{found} {_shown(moved)}\nset endpoint in {self._login.file} to it", "endpoint")
         return ApiError(f"{found} a login page at {to.hostname or ours.hostname}\n{self._login.advice()}", "login")
@@ -120,14 +120,14 @@ class Answers:
         if isinstance(error, exceptions.NameResolutionError):
             return f"no such host\n{endpoint}, or auth.proxy where a proxy alone knows the host"
         if isinstance(error, exceptions.NewConnectionError):
-            return f"cannot be reached: {text.rpartition('] ')[2]}\n{endpoint}, or auth.proxy where one stands between"
+            return f"cannot be reached: {text.rpartition('] ')[2]}\n{endpoint}, or auth.proxy if there is a proxy"
         if isinstance(error, exceptions.TimeoutError):
-            return f"no answer in time\n{endpoint}, or auth.proxy where one stands between"
+            return f"no answer in time\n{endpoint}, or auth.proxy if there is a proxy"
         return f"no answer: {text[:120]}\n{endpoint}: https:// where it has TLS"
 
 
 def _message(answer: Any, body: Any) -> str:
-    """What the server says of its refusal."""
+    """The reason that the server gives for its refusal."""
     said = (body.get("message") or body.get("error")) if isinstance(body, dict) else None
     if said is None and b"<" not in answer.data[:200]:
         said = answer.data.decode(errors="replace").strip()
@@ -135,6 +135,6 @@ def _message(answer: Any, body: Any) -> str:
 
 
 def _shown(url: str) -> str:
-    """An address without the user and password that it may hold."""
+    """A URL without user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

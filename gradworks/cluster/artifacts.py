@@ -1,4 +1,4 @@
-"""`gradworks artifacts ...`: its arguments, and what each act prints."""
+"""The command line of `gradworks artifacts`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LINES = 40
 
 
 def add(verbs: Any) -> None:
-    """Add `artifacts` to the parser's verbs."""
+    """Add `artifacts` to the subcommands."""
     verb = verbs.add_parser(
         "artifacts", help=_SAID, description=_SAID, epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,7 +78,7 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the arguments say. Raises InputError; exits with 1 where `verify` finds something wrong."""
+    """Run the subcommand. Raises InputError; exits with 1 where `verify` finds something wrong."""
     from gradworks.store import runs, stages
     from gradworks.store.artifacts.store import Store
 
@@ -108,7 +108,7 @@ def _address(cluster: Path | None) -> AbstractContextManager[None]:
 
 
 def _one(args: argparse.Namespace, store: Any) -> None:
-    """The acts that look at one lock."""
+    """The subcommands that read one lock."""
     from gradworks.store.artifacts import listing, named, show, words
 
     lock, _ = _lock(args, store)

@@ -1,4 +1,4 @@
-"""What is refused before anything runs: stages whose inputs a pod could not get, or whose outputs it would lose."""
+"""Checks before anything runs: every input must be available to a pod, and no output may be lost."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gradworks.store.stages import Stage
 
 
 def outputs(stages: Iterable[Stage], pipeline: Path) -> None:
-    """Raises InputError when DVC would not push an output, with the command that mends it."""
+    """Raises InputError when DVC would not push an output; names the command that fixes it."""
     for stage in stages:
         for out in stage.outs:
             if out.cache and out.push:
                 continue
             found = "push: false" if out.cache else "cache: false"
-            mend = f"dvc commit -f {pipeline}:{stage.name}"
+            fix = f"dvc commit -f {pipeline}:{stage.name}"
             if not out.cache:
-                mend = f"git rm -q --cached --ignore-unmatch {out.path} && {mend}"
+                fix = f"git rm -q --cached --ignore-unmatch {out.path} && {fix}"
             raise InputError(
                 f"{pipeline}: stage {stage.name}: {out.path}: found {found}\n"
                 "it would stay in the pod, as DVC pushes what is in its cache and nothing else\n"
-                f"remove `{found}` there, then: {mend}"
+                f"remove `{found}` there, then: {fix}"
             )
 
 
@@ -35,7 +35,7 @@ def inputs(stages: Mapping[str, Stage], pipeline: Path, root: Path) -> None:
 
     Args:
         stages: of one dvc.yaml.
-        pipeline: its path, as it is to be named.
+        pipeline: its path, for error messages.
         root: of the checkout.
     """
     there = _tracked(root)
@@ -89,7 +89,7 @@ def _with_parents(paths: Iterable[str]) -> set[str]:
 
 
 def _tracked(root: Path) -> set[str]:
-    """Files in git, and the folders that they lie in."""
+    """Files in git and their parent folders."""
     listed = _git(root, "ls-files", "-z")
     if listed.returncode:
         raise InputError(
@@ -99,7 +99,7 @@ def _tracked(root: Path) -> set[str]:
 
 
 def _in_dvc_files(root: Path, tracked: Iterable[str]) -> set[str]:
-    """What the .dvc files in git stand for."""
+    """Paths tracked by .dvc files in git."""
     found = set()
     for name in tracked:
         if name.endswith(".dvc") and (root / name).is_file():
@@ -113,8 +113,8 @@ def _mended(path: str, root: Path) -> str:
     if path.startswith(("/", "../")):
         return f"expected a path in the checkout: cp -RL {path} . && dvc add {PurePosixPath(path).name}"
     name = PurePosixPath(path).name
-    if _git(root, "check-ignore", "-q", f"{path}.dvc").returncode == 0:  # where DVC would not write it either
+    if _git(root, "check-ignore", "-q", f"{path}.dvc").returncode == 0:  # DVC would not write it there either
         return f"git ignores {path}.dvc, so: cp -RL {path} {name} && dvc add {name}, and name {name} in params.yaml"
     if _git(root, "check-ignore", "-q", path).returncode == 0:
-        return f"mend it: dvc add {path} && git add {path}.dvc"
-    return f"mend it: dvc add {path} && git add {path}.dvc (data), or git add {path} (code)"
+        return f"fix: dvc add {path} && git add {path}.dvc"
+    return f"fix: dvc add {path} && git add {path}.dvc (data), or git add {path} (code)"

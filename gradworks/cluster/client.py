@@ -1,6 +1,6 @@
-"""A client of the Kubeflow Pipelines API, made as a cluster's profile says.
+"""A Kubeflow Pipelines client configured by a cluster profile.
 
-kfp.Client makes the requests; what is no answer of the API becomes an error in words, see answers.py.
+kfp.Client makes the requests; answers.py turns unusable answers into clear errors.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gradworks.cluster.profile import Profile
 if TYPE_CHECKING:
     from kfp import Client
 
-_INSTALLATION = "kubeflow"  # the namespace of Kubeflow itself: where a kubeconfig's cluster is asked for its service
+_INSTALLATION = "kubeflow"  # Kubeflow's own namespace, where its service is
 
 
 def connect(profile: Profile, file: Path) -> Client:
-    """A client of the cluster's API; asks it nothing yet.
+    """A client of the cluster's API; makes no request yet.
 
     Args:
         profile: of the cluster.
@@ -42,7 +42,7 @@ def connect(profile: Profile, file: Path) -> Client:
 
     class Client(kfp.Client):
         def _load_context_setting_or_default(self) -> None:
-            # not what another tool left in the home folder; without a namespace it would ask the server already
+            # ignore the context that kfp keeps in the home folder; with a namespace set, kfp makes no request here
             self._context_setting = {"namespace": "none"}
 
     login = Login(profile, file)
@@ -51,7 +51,7 @@ def connect(profile: Profile, file: Path) -> Client:
     if "Failed to load kube config" in printed.getvalue():
         raise InputError(f"{file}: auth.kubeContext: {profile.auth.kube_context!r} could not be loaded")
     client._context_setting["namespace"] = profile.namespace or ""
-    api = client._run_api.api_client  # the same of every service
+    api = client._run_api.api_client  # shared by all services
     if not profile.endpoint:
         _keep_host(api.configuration)
     pool = api.rest_client.pool_manager
@@ -60,7 +60,7 @@ def connect(profile: Profile, file: Path) -> Client:
 
 
 def _keep_host(config: Any) -> None:
-    """Keep the way to Kubeflow's service, which the kubeconfig's own renewal of a token would cut short each time."""
+    """Keep the host's path to Kubeflow's service, which the kubeconfig's token refresh would reset."""
     host, renew = config.host.rstrip("/"), config.refresh_api_key_hook
 
     def refresh(config: Any) -> None:
@@ -73,7 +73,7 @@ def _keep_host(config: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
-    """Keep back what kfp prints and warns of on its own; yields what it printed."""
+    """Suppress kfp's own output and warnings; yields what it printed."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as printed:
         warnings.simplefilter("ignore")
         yield printed
@@ -89,7 +89,7 @@ def _options(profile: Profile, file: Path, login: Login) -> dict[str, Any]:
             def refresh(config: Any) -> None:
                 config.api_key["authorization"] = login.token()
 
-            # a token may be replaced while a run is followed
+            # the token may be replaced while a run is followed
             given["credentials"] = SimpleNamespace(refresh_api_key_hook=refresh)
         return given
     if not profile.auth.kube_context:

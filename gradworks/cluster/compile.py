@@ -1,11 +1,11 @@
 """A dvc.yaml as a Kubeflow pipeline: `gradworks compile`.
 
-Each stage is one container task that runs boot.py, gets the code of the run from S3 and reproduces its stage there (see
-pod.py). Edges between tasks only order them: a pod finds what its upstreams wrote in S3 itself. Kubeflow's own cache is
-off, as DVC's run cache is the cache, and no secret is in the pipeline: pods get them from the cluster.
+Each stage is one container task that runs pod/boot.py, gets the code of the run from S3 and reproduces its stage there
+(see gradworks/pod). Edges between tasks only order them: a pod finds what its upstreams wrote in S3 itself. Kubeflow's
+own cache is off because DVC's run cache is used. The pipeline holds no secrets: pods get them from the cluster.
 
-A pipeline of many tasks becomes a workflow that etcd does not take (1.5 MiB), so past 40 tasks the stages of a matrix
-that are alike are folded into one loop over their names.
+A workflow of many tasks exceeds etcd's limit (1.5 MiB), so above 40 tasks similar stages of a matrix are folded into a
+loop over their names.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from gradworks.store.stages import Stage, checkout, load
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
 
-TASKS = 40  # more are folded
-PARAMETER = 10_000  # characters that Kubeflow takes in a parameter; the items of a loop are one
-SIZE = 1_000_000  # bytes of a pipeline; the workflow that it becomes holds more, and has to fit into etcd's 1.5 MiB
-_BOOT = Path(__file__).with_name("boot.py")
+TASKS = 40  # above this, stages are folded into loops
+PARAMETER = 10_000  # Kubeflow's limit in characters; the items of a loop are one parameter
+SIZE = 1_000_000  # bytes of a pipeline; its workflow is larger and must fit into etcd's 1.5 MiB
+_BOOT = Path(__file__).parents[1] / "pod/boot.py"
 _RUN = ("run", "code", "remote")  # the parameters of the pipeline
 _NAMED, _NONE = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the pipeline: one stage, or a loop over several that are alike.
+    """A task of the pipeline: one stage, or a loop over similar stages.
 
     Attributes:
         name: of its component, one per pipeline.
@@ -57,7 +57,7 @@ def text(pipeline: Path, profile: Profile | None = None) -> str:
 
     Args:
         pipeline: the path of a dvc.yaml.
-        profile: of the cluster; none = what every cluster has, and images by the names that `make images` gives.
+        profile: of the cluster; none = no cluster settings, and the image names of `make images`.
 
     Raises:
         InputError: the file is not valid, a pod could not get an input or would lose an output, a GPU is unknown.
@@ -76,14 +76,14 @@ def checked(pipeline: Path) -> tuple[Path, dict[str, Stage]]:
 
 
 def tags(root: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
-    """Of the images that the stages use. Raises InputError."""
+    """Tags of the images that the stages use, by kind. Raises InputError."""
     return {kind: environment.digest(root, kind) for kind in sorted({s.meta.kind for s in stages.values()})}
 
 
 def ir(
     stages: Mapping[str, Stage], pipeline: str, name: str, profile: Profile | None, tags: Mapping[str, str]
 ) -> str:  # fmt: skip
-    """The text of the pipeline: one YAML document, and a second one with what is Kubernetes' own.
+    """The text of the pipeline: a YAML document, and a second one with the Kubernetes settings.
 
     Args:
         stages: upstream first.
@@ -152,7 +152,7 @@ def write_components(pipeline: Path, folder: Path, profile: Profile | None = Non
 
 
 def plan(stages: Mapping[str, Stage]) -> list[Task]:
-    """The tasks of a pipeline, upstream first: one per stage, or where those are too many, loops over what is alike."""
+    """The tasks of a pipeline, upstream first: one per stage, or loops over similar stages where there are too many."""
     depth: dict[str, int] = {}
     for stage in stages.values():
         depth[stage.name] = 1 + max((depth[up] for up in stage.ups), default=0)
@@ -167,7 +167,7 @@ def plan(stages: Mapping[str, Stage]) -> list[Task]:
 
 
 def _chunks(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
-    """So many at a time as the items of one loop may be."""
+    """Chunks that fit into the items of one loop."""
     chunk: list[Stage] = []
     for stage in stages:
         if chunk and len(json.dumps([one.name for one in (*chunk, stage)])) > PARAMETER:
@@ -178,7 +178,7 @@ def _chunks(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
 
 
 def _named(groups: Sequence[tuple[Stage, ...]]) -> list[Task]:
-    """Tasks with names that Kubernetes takes: of the stage, or of the group where they are several."""
+    """Tasks with valid Kubernetes names: that of the stage, or of the group for a loop."""
     seen: Counter[str] = Counter()
     tasks = []
     for group in groups:
@@ -190,7 +190,7 @@ def _named(groups: Sequence[tuple[Stage, ...]]) -> list[Task]:
 
 
 def _small(full: str) -> str:
-    """A name as Kubernetes takes it, with room for what Kubeflow appends; a long one ends in its digest."""
+    """A valid Kubernetes name, with room for Kubeflow's suffixes; a long one ends in its digest."""
     name = re.sub(r"[^a-z0-9]+", "-", full.lower()).strip("-")
     return name if len(name) <= 56 else f"{name[:49]}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
 
@@ -205,8 +205,8 @@ def _component(task: Task, pipeline: str, image: str) -> Any:
     outputs = {"lock": dsl.OutputPath(str), **{out.name: dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}}
 
     def program(*_: Any) -> Any:
-        # "{{$}}" becomes all that Kubeflow tells a task, with the places where it looks for outputs. The other argument
-        # is there to differ: components of equal containers all get the inputs and outputs of the first of them
+        # "{{$}}" becomes the executor input, with the output locations. The other argument makes containers differ:
+        # Kubeflow gives components with equal containers the inputs and outputs of the first of them
         args = ["{{$}}", f"{pipeline}:{task.name}"]
         return dsl.ContainerSpec(image=image, command=["python3", "-c", _BOOT.read_text()], args=args)
 
@@ -222,7 +222,7 @@ def _component(task: Task, pipeline: str, image: str) -> Any:
 def _compiled(made: Any) -> str:
     from kfp.compiler import Compiler
 
-    with tempfile.TemporaryDirectory() as folder:  # it writes to files alone
+    with tempfile.TemporaryDirectory() as folder:  # the compiler only writes files
         path = Path(folder) / "pipeline.yaml"
         Compiler().compile(made, str(path))
         return path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Is a cluster ready for a run: `gradworks doctor --cluster PROFILE`. A line for each thing that a run needs.
+"""Check that a cluster is ready for a run: `gradworks doctor --cluster PROFILE` prints a line per requirement.
 
 It writes one small object under gradworks/doctor/ in the DVC remote and removes it, and changes nothing else.
 """
@@ -25,7 +25,7 @@ _BODY = b"written by gradworks doctor; may be removed\n"
 
 
 def check(profile_path: Path, pipeline: Path = Path("dvc.yaml")) -> bool:
-    """Print a line for each thing that a run of a dvc.yaml on a cluster needs; whether all of them are there.
+    """Print a line per requirement of a run on a cluster; returns whether all are met.
 
     Args:
         profile_path: the cluster's profile.
@@ -46,17 +46,17 @@ def check(profile_path: Path, pipeline: Path = Path("dvc.yaml")) -> bool:
 
 
 class _Lines:
-    """The lines, as they are printed.
+    """Prints the lines and counts failures.
 
     Attributes:
-        failed: how many of them say so.
+        failed: the number of failures.
     """
 
     def __init__(self) -> None:
         self.failed = 0
 
     def tell(self, name: str, look: Callable[[], Any], said: Callable[[Any], str]) -> Any:
-        """Look, and print what was found, or why not; returns it, or None."""
+        """Run a check and print its result or the reason why it failed; returns the result, or None."""
         try:
             found = look()
         except InputError as error:
@@ -78,7 +78,7 @@ class _Lines:
 
 
 def _api(lines: _Lines, profile: Profile, file: Path) -> None:
-    """Endpoint, login and namespace: which of them it is that a refusal speaks of."""
+    """Check endpoint, login and namespace; a refusal is reported on the line that it concerns."""
     address = profile.endpoint or f"by auth.kubeContext {profile.auth.kube_context}"
     try:
         client = connect(profile, file)
@@ -152,7 +152,7 @@ def _clean(pipeline: Path) -> str:
 
 
 def _images(lines: _Lines, profile: Profile, pipeline: Path) -> None:
-    """The images that the stages of the checkout use."""
+    """Check the images that the checkout's stages use."""
     try:
         stages = load(pipeline)
         refusals.images(stages.values(), str(pipeline), profile)
@@ -168,13 +168,13 @@ def _images(lines: _Lines, profile: Profile, pipeline: Path) -> None:
             lines.skip(f"{name}: {said}", f"image {kind}")
         else:
             own = name.endswith(f":{tag}")
-            mend = f"build it: make images KIND={kind} REGISTRY=... PUSH=1" if own else "it has a tag of its own there"
-            lines.fail(f"image {kind}", f"{name}: {said}\n{mend}; or set images.{kind}")
+            fix = f"build it: make images KIND={kind} REGISTRY=... PUSH=1" if own else "the profile sets its tag"
+            lines.fail(f"image {kind}", f"{name}: {said}\n{fix}; or set images.{kind}")
     return None
 
 
 def _gpus(lines: _Lines, profile: Profile, pipeline: Path) -> None:
-    """The kinds of GPU that the profile has: does any node offer them, and as many as stages ask for?"""
+    """Check that a node offers each kind of GPU of the profile, and as many as the stages request."""
     if not profile.gpus:
         return None
     try:

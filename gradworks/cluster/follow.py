@@ -1,7 +1,7 @@
-"""Follow a run that was submitted: a line for each stage that begins or ends, with rate and time left.
+"""Follow a submitted run: a line for each stage that starts or ends, with rate and time left.
 
-What the pods write about their stages in S3 says more than the API does, so the API is asked for the run's state, and
-for tasks that failed before their pod's program began. Why a pod does not start Kubernetes alone knows.
+Stage records that pods write to S3 are more detailed than the API. The API gives the run's state and the tasks that
+failed before their program started; Kubernetes gives the reason why a pod does not start.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from gradworks.cluster import kube, waiting
 from gradworks.cluster.answers import ApiError
 from gradworks.store.places import Damaged, Places, encoded
 
-BROKEN = ("failed", "retrying")  # the latter: and its pod is begun again, where the run goes on
-PATIENCE = 600.0  # seconds in which no pod of a run can start
-_LOOK = 5.0  # seconds between two looks
-_ASK = 15.0  # seconds between two questions to Kubernetes
-_AWAY = 600.0  # seconds that the API or S3 may be away
+BROKEN = ("failed", "retrying")  # retrying: its pod is started again if the run continues
+PATIENCE = 600.0  # seconds without a pod that can start
+_LOOK = 5.0  # seconds between two polls
+_ASK = 15.0  # seconds between two requests to Kubernetes
+_AWAY = 600.0  # seconds that the API or S3 may be unreachable
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 
 def follow(client: Any, places: Places, record: Mapping[str, Any], patience: float = PATIENCE) -> None:
-    """Print how a run fares until it ends.
+    """Print the progress of a run until it ends.
 
     Args:
         client: of the cluster.
         places: where the pods write to.
         record: of the run, as it was submitted.
-        patience: seconds in which nothing of the run can go on, after which it is left.
+        patience: seconds without progress after which the run is given up.
 
     Raises:
-        InputError: the run failed, was cancelled or cannot go on; names the stages. Or nothing answers any more.
+        InputError: the run failed, was cancelled or cannot go on; names the stages. Or the services stopped answering.
     """
     seen, away = Seen(places, record["run"], record["stages"]), 0.0
     waits = _Waits(places, record, patience)
     while True:
         try:
             found = client.get_run(record["run_id"])
-            seen.look()  # after the API: what pods of a run that has ended wrote is all there
+            seen.look()  # after the API: once the run has ended, its records are complete
         except InputError as error:
             if isinstance(error, ApiError) and not error.passing:
                 raise
@@ -62,7 +62,7 @@ def follow(client: Any, places: Places, record: Mapping[str, Any], patience: flo
 
 
 class Seen:
-    """What was told of each stage so far."""
+    """The stage records seen so far."""
 
     def __init__(self, places: Places, run: str, stages: Sequence[str]) -> None:
         self._places, self.run, self.stages = places, run, stages
@@ -72,7 +72,7 @@ class Seen:
         self._begun = time.monotonic()
 
     def look(self) -> None:
-        """Print a line for each stage whose record is new. Raises InputError."""
+        """Print a line for each changed stage record. Raises InputError."""
         for one in sorted(self._places.list(self._prefix), key=lambda one: one["LastModified"]):
             if self._tags.get(one["Key"]) == one["ETag"]:
                 continue
@@ -88,7 +88,7 @@ class Seen:
                 print(f"{name}: {_told(record)}   [{self.progress()}]", flush=True)
 
     def progress(self) -> str:
-        """How many stages have succeeded, and how long the others will take at this rate."""
+        """The number of stages done, and the time left at this rate."""
         done = sum(record["state"] == "succeeded" for record in self.records.values())
         left, seconds = len(self.stages) - done, time.monotonic() - self._begun
         said = f"{done} of {len(self.stages)}"
@@ -100,7 +100,7 @@ class Seen:
 
 
 class _Waits:
-    """Why stages wait, as Kubernetes has said so far.
+    """Why stages wait, according to Kubernetes.
 
     Attributes:
         reasons: by stage.
@@ -120,7 +120,7 @@ class _Waits:
         print(f"why a stage waits is not known: {str(error).splitlines()[0]}", flush=True)
 
     def look(self, seen: Seen, last: bool = False) -> None:
-        """Print what is new. Raises InputError where nothing has been able to go on for too long."""
+        """Print new reasons. Raises InputError after too long without progress."""
         now = time.monotonic()
         if self._kube is None or (now - self._asked < _ASK and not last):
             return
@@ -129,7 +129,7 @@ class _Waits:
             found = waiting.look(self._kube, self._record["run_id"], self._record["tasks"], self._record["begun"])
         except InputError as error:
             self._unknown(error)
-            self._kube = None  # said once
+            self._kube = None  # reported once
             return
         ended = {name for name, one in seen.records.items() if one["state"] in ("succeeded", "failed")}
         reasons = {name: why for name, why in found.reasons.items() if name not in ended}
@@ -138,7 +138,7 @@ class _Waits:
                 print(f"{name}: waits: {why}   [{seen.progress()}]", flush=True)
         if reasons != self.reasons:
             self.reasons = reasons
-            with contextlib.suppress(InputError):  # `runs show` has it then too
+            with contextlib.suppress(InputError):  # so that `runs show` has it too
                 self._places.put_record(self._record["run"], "reasons", reasons)
         if not reasons or found.moving or last:
             self._since = None
@@ -150,7 +150,7 @@ class _Waits:
             raise InputError(
                 f"run {seen.run}: {name} cannot start: {why}\n"
                 f"no pod of the run has moved for {timedelta(seconds=round(self._patience))} (--patience){more}\n"
-                f"it still waits in the cluster: end it there, or see how it fares: gradworks runs show {seen.run}"
+                f"it still waits in the cluster: end it there, or see status: gradworks runs show {seen.run}"
             )
 
 
@@ -166,12 +166,12 @@ def _told(record: Mapping[str, Any]) -> str:
 
 
 def _ended(found: Any, seen: Seen, record: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
-    """Say that the run went well, or raise an InputError that names what failed."""
+    """Print that the run succeeded, or raise an InputError that names what failed."""
     if found.state == "SUCCEEDED":
         restored = sum(not record.get("ran", True) for record in seen.records.values())
         print(f"run {seen.run} succeeded: {len(seen.records)} stages, {restored} of them restored", flush=True)
         return
-    # nothing is tried again in a run that has ended
+    # no retries after the run has ended
     failed = {n: one.get("error") or "" for n, one in seen.records.items() if one["state"] in BROKEN}
     never = {name: why for name, why in reasons.items() if name not in failed}
     for name, message in waiting.messages(found).items():
@@ -191,12 +191,12 @@ def failure(
     word: str = "failed",
     namespace: str | None = None,
 ) -> str:
-    """Three lines on a run that ended badly: what is wrong, in up to two lines, and where to read more.
+    """Three lines on a failed run: the error in up to two lines, and where to read more.
 
     Args:
         run: its name; word: how it ended.
-        failed: by stage, what the stage said; never: of stages that never began, what Kubernetes or Kubeflow said. The
-            first of all is told.
+        failed: the errors by stage; never: for stages that never started, the reasons of Kubernetes or Kubeflow. The
+            first one is shown.
         namespace: of its pods.
     """
     events = f"kubectl get events -n {namespace or 'kubeflow'}"
@@ -210,9 +210,9 @@ def failure(
     others = list(both)[1:]
     more = f"   (failed too: {', '.join(others[:3])}{', ...' if len(others) > 3 else ''})" if others else ""
     log = f"its log: gradworks runs show {run} --stage {name} --log"
-    return "\n".join([*lines, f"{log if name in failed else f'how it fares: gradworks runs show {run}'}{more}"])
+    return "\n".join([*lines, f"{log if name in failed else f'status: gradworks runs show {run}'}{more}"])
 
 
 def _lines(said: str | None) -> list[str]:
-    """The first two lines of what was said."""
+    """The first two lines of an error."""
     return [line for line in (said or "").splitlines() if line.strip()][:2]

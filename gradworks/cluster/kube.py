@@ -1,4 +1,4 @@
-"""The API of Kubernetes itself, by this machine's kubeconfig: it alone knows why a pod waits, and what nodes offer."""
+"""The Kubernetes API, through this machine's kubeconfig: why a pod waits, and what nodes offer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _TIMEOUT = (3.0, 15.0)  # seconds to connect, to read
 
 
 class Kube:
-    """What is asked of Kubernetes: lists, nothing else.
+    """Read-only queries to Kubernetes.
 
     Args:
-        core: a kubernetes.client.CoreV1Api; namespace: that runs belong to.
+        core: a kubernetes.client.CoreV1Api; namespace: of the runs.
     """
 
     def __init__(self, core: Any, namespace: str) -> None:
         self._core, self.namespace = core, namespace
 
     def pods(self, run_id: str) -> list[Any]:
-        """The pods of a run, by Kubeflow's label, the oldest first. Raises InputError."""
+        """The pods of a run, by Kubeflow's label, oldest first. Raises InputError."""
         with _in_words("pods"):
             found = self._core.list_namespaced_pod(
                 self.namespace, label_selector=f"pipeline/runid={run_id}", _request_timeout=_TIMEOUT
@@ -32,7 +32,7 @@ class Kube:
         return sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp)
 
     def warnings(self) -> list[Any]:
-        """The namespace's events that warn, the oldest first. Raises InputError."""
+        """Warning events of the namespace, oldest first. Raises InputError."""
         with _in_words("events"):
             found = self._core.list_namespaced_event(
                 self.namespace, field_selector="type=Warning", _request_timeout=_TIMEOUT
@@ -40,17 +40,17 @@ class Kube:
         return sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time or ""))
 
     def nodes(self) -> list[Any]:
-        """Raises InputError."""
+        """The nodes. Raises InputError."""
         with _in_words("nodes"):
             return self._core.list_node(_request_timeout=_TIMEOUT).items
 
 
 def connect(context: str | None, namespace: str | None) -> Kube | None:
-    """By the kubeconfig; None where this machine has none. Asks the cluster nothing yet.
+    """Connect by the kubeconfig; None where this machine has none. Makes no request yet.
 
     Args:
         context: of the kubeconfig; none = its current one.
-        namespace: none = that of Kubeflow itself, where an installation for one user has its runs.
+        namespace: none = Kubeflow's own, which holds the runs of a single-user installation.
 
     Raises:
         InputError: the kubeconfig is not valid, or has no such context.
@@ -62,9 +62,9 @@ def connect(context: str | None, namespace: str | None) -> Kube | None:
     settings = type.__call__(client.Configuration)
     settings.retries = 0
     try:
-        files = os.pathsep.join(_files())  # the library has what the variable was when it was imported
+        files = os.pathsep.join(_files())  # the library reads the variable at import only
         config.load_kube_config(files, context, client_configuration=settings, persist_config=False)
-    except Exception as error:  # a file of any program; the library has no one class for it
+    except Exception as error:  # any content is possible, and the library has no common error class
         said = " ".join(str(error).split())[:150]
         raise InputError(f"kubeconfig: {said}\nexpected a context that works: kubectl config get-contexts") from None
     return Kube(client.CoreV1Api(client.ApiClient(settings)), namespace or "kubeflow")

@@ -1,7 +1,7 @@
-"""A compiled pipeline in containers on this machine, through kfp's own DockerRunner.
+"""Run a compiled pipeline in containers on this machine, through kfp's DockerRunner.
 
-Credentials and the endpoint reach the containers as the files that boto3 looks for in the home folder, so they stand
-neither in the pipeline nor in what `docker inspect` shows. The Pushgateway of PROMETHEUS_PUSHGATEWAY is theirs too.
+Credentials and the endpoint are mounted as the files that boto3 reads in the home folder, so neither the pipeline nor
+`docker inspect` shows them. PROMETHEUS_PUSHGATEWAY is passed on.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from urllib.parse import urlsplit
 
 from gradworks.base.errors import InputError
 from gradworks.cluster import follow
-from gradworks.cluster import submit as submission
+from gradworks.cluster.plan import Plan, parameters, plan
 from gradworks.store import code
 from gradworks.store.places import Places
 from gradworks.telemetry import push
 
 _HOME = "/tmp"  # HOME of the image
 _LABEL = "gradworks.run"
-_LOOK = 2.0  # seconds between two looks at how the stages fare
-_USER = 10001  # of the image; for a user who is root
+_LOOK = 2.0  # seconds between two polls of the stages
+_USER = 10001  # the image's user, in place of root
 
 
 def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> str:
@@ -41,9 +41,9 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
         dirty: take the work tree as it is.
 
     Raises:
-        InputError: as `submission.plan` and `run_ir`; or a stage failed, which is named.
+        InputError: as `plan` and `run_ir`; or a stage failed, which is named.
     """
-    made = submission.plan(pipeline, None, given, dirty)
+    made = plan(pipeline, None, given, dirty)
     _images_are_there(engine(), made.ir)
     places = Places(made.remote)
     uri = code.upload(made.code, places)
@@ -54,7 +54,7 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
     ended = "stopped"
     places.put_record(made.run, "run", {**record, "state": "submitted"})
     try:
-        good = _watched(made, submission.parameters(made, uri), log, seen)
+        good = _watched(made, parameters(made, uri), log, seen)
         ended = "succeeded" if good else "failed"
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from what is in S3 (run {made.run})", flush=True)
@@ -62,15 +62,15 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> st
     finally:
         places.put_record(made.run, "run", {**record, "state": ended})
     if not good:
-        failed = {n: told.get("error", "") for n, told in seen.records.items() if told["state"] in follow.BROKEN}
+        failed = {n: one.get("error", "") for n, one in seen.records.items() if one["state"] in follow.BROKEN}
         never = {} if failed else {"a stage": f"failed before its program began: {log}"}
         raise InputError(follow.failure(made.run, failed, never))
     print(f"its results: gradworks collect {made.run}", flush=True)
     return made.run
 
 
-def _watched(made: submission.Plan, parameters: dict[str, str], log: Path, seen: follow.Seen) -> bool:
-    """`run_ir` in a process of its own, whose output is the log; a line here for each stage meanwhile."""
+def _watched(made: Plan, parameters: dict[str, str], log: Path, seen: follow.Seen) -> bool:
+    """Run `run_ir` in a process of its own with its output in the log, and print a line per stage."""
     process = multiprocessing.get_context("spawn").Process(target=_apart, args=(made.ir, parameters, log))
     process.start()
     try:
@@ -80,14 +80,14 @@ def _watched(made: submission.Plan, parameters: dict[str, str], log: Path, seen:
     except BaseException:  # Ctrl-C too
         process.terminate()
         for container in engine().containers.list(filters={"label": f"{_LABEL}={parameters['run']}"}):
-            container.stop(timeout=20)  # its stage saves a checkpoint
+            container.stop(timeout=20)  # time for the stage to save a checkpoint
         process.join()
         raise
     return process.exitcode == 0
 
 
 def _apart(ir: str, parameters: dict[str, str], log: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process above decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     sys.exit(0 if run_ir(ir, parameters, log) else 1)
 
 
@@ -97,7 +97,7 @@ def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
     Args:
         ir: what `compile.ir` returns.
         parameters: the pipeline's.
-        log: gets all that kfp and the containers print.
+        log: for the output of kfp and the containers.
 
     Raises:
         InputError: no Docker engine answers, an image is missing, or there are no credentials.
@@ -108,7 +108,7 @@ def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
 
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, log.open("a", buffering=1) as kept:
-        # the temporary folder itself is open to its owner alone
+        # the temporary folder itself is readable by its owner only
         file, outputs, home = Path(folder, "ir.yaml"), Path(folder, "outputs"), Path(folder, "aws")
         file.write_text(ir)
         outputs.mkdir()
@@ -119,17 +119,17 @@ def run_ir(ir: str, parameters: Mapping[str, str], log: Path) -> bool:
         local.init(runner, pipeline_root=str(outputs), raise_on_error=True)
         pipeline = components.load_component_from_file(str(file))
         with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what only a cluster does: resources, names
+            warnings.simplefilter("ignore")  # about features of clusters: resources, names
             plain = builtins.print
             try:
                 pipeline(**parameters)
-            except RuntimeError as error:  # kfp's word for a task that failed
+            except RuntimeError as error:  # how kfp reports a failed task
                 print(error)
                 return False
             except DockerException as error:
                 raise InputError(f"the Docker engine: {str(error).splitlines()[0]}") from error
             finally:
-                builtins.print = plain  # kfp indents what tasks print; its loops, which are threads, leave it so
+                builtins.print = plain  # kfp replaces print to indent output, and its loop threads leave it replaced
     return True
 
 
@@ -147,7 +147,7 @@ def engine() -> Any:
 
 
 def _images_are_there(client: Any, ir: str) -> None:
-    """kfp would try to pull a missing one, from a registry that has none of ours."""
+    """Check for the images first: kfp would try to pull a missing one from a public registry."""
     import docker
     import yaml
 
@@ -163,19 +163,19 @@ def _options(home: Path) -> dict[str, Any]:
     """Arguments of every container."""
     from docker.types import Mount
 
-    user = f"{os.getuid() or _USER}:0"  # what the image lets be written belongs to group 0
+    user = f"{os.getuid() or _USER}:0"  # writable paths of the image belong to group 0
     mounts = [Mount(f"{_HOME}/.aws", str(home), type="bind", read_only=True)]
     options = {"user": user, "mounts": mounts, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
     gateway = push.configured()
-    if gateway and gateway.user is None:  # a password would stand in what `docker inspect` shows
+    if gateway and gateway.user is None:  # `docker inspect` would show a password
         options["environment"] = {push.VARIABLE: seen_from_container(gateway.url)}
     if sys.platform == "linux":
-        options["network_mode"] = "host"  # a store on this machine's loopback is reached as it is
+        options["network_mode"] = "host"  # so that a store on the loopback interface is reachable
     return options
 
 
 def _aws(home: Path) -> None:
-    """The files credentials and config of this process's own S3 settings, for a container."""
+    """Write the AWS files credentials and config for a container, from this process's S3 settings."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -199,12 +199,12 @@ def _aws(home: Path) -> None:
         lines += [f"endpoint_url = {seen_from_container(endpoint)}", "s3 =", "  addressing_style = path"]
     (home / "config").write_text("\n".join(lines) + "\n")
     for file in home.iterdir():
-        file.chmod(0o644)  # the container's user is another one
+        file.chmod(0o644)  # the container runs as another user
     home.chmod(0o755)
 
 
 def seen_from_container(endpoint: str, platform: str = sys.platform) -> str:
-    """An endpoint on this machine's loopback, as a container calls it: Docker Desktop has a name for the host."""
+    """A loopback endpoint as seen from a container: Docker Desktop has a name for the host."""
     parts = urlsplit(endpoint)
     if platform == "linux" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         return endpoint

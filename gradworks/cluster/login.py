@@ -1,4 +1,4 @@
-"""How this machine logs in to a cluster: what the files of a profile's `auth` hold, and what to do where it fails."""
+"""Log in to a cluster: read the files of a profile's `auth`, and give advice where that fails."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ class Login:
     """The login of one profile.
 
     Attributes:
-        profile: of the cluster; file: where it was read from.
+        profile: of the cluster; file: its path.
     """
 
     def __init__(self, profile: Profile, file: Path) -> None:
         self.profile, self.file, self._auth = profile, file, profile.auth
 
     def token(self) -> str | None:
-        """What stands in auth.tokenFile now. Raises InputError."""
+        """The current content of auth.tokenFile. Raises InputError."""
         return self._line("tokenFile", self._auth.token_file)
 
     def cookie(self) -> str | None:
-        """What stands in auth.cookieFile now. Raises InputError."""
+        """The current content of auth.cookieFile. Raises InputError."""
         return self._line("cookieFile", self._auth.cookie_file)
 
     def certificates(self) -> str | None:
-        """The path of auth.ca. Raises InputError where it holds no certificates."""
+        """The path of auth.ca. Raises InputError if it holds no certificates."""
         if not self._auth.ca:
             return None
         path = self._path(self._auth.ca)
         try:
             ssl.create_default_context(cafile=str(path))
-        except OSError as error:  # of ssl too: no PEM
+        except OSError as error:  # includes SSLError: not PEM
             said = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise InputError(f"{self.file}: auth.ca: {path}: {said}\nexpected certificates (PEM)") from None
         return str(path)
 
     def known_context(self) -> None:
-        """Raises InputError where the kubeconfig has no auth.kubeContext."""
+        """Raises InputError if the kubeconfig lacks auth.kubeContext."""
         from kubernetes.config import ConfigException, list_kube_config_contexts
 
         try:
@@ -54,7 +54,7 @@ class Login:
             )
 
     def advice(self) -> str:
-        """What to do where the server wants another login."""
+        """What to do when the server rejects the login."""
         auth = self._auth
         if not self.profile.endpoint:
             return f"auth.kubeContext in {self.file}: kubectl --context {auth.kube_context} get pods has to work"
@@ -65,7 +65,7 @@ class Login:
         return f"set auth.tokenFile or auth.cookieFile in {self.file}"
 
     def without_secrets(self, text: str) -> str:
-        """A text of the server, which may repeat what it was sent."""
+        """Server text with secrets masked: it may echo the request."""
         secrets = [self.token() or "", self.cookie() or ""]
         secrets += [part.partition("=")[2].strip() for part in secrets[1].split(";")]
         for secret in secrets:

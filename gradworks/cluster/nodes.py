@@ -1,4 +1,4 @@
-"""Which nodes a pod may run on, by Kubernetes' own rules: what its API would refuse at every pod is refused here.
+"""Which nodes a pod may run on. Validated by Kubernetes' rules, so that errors show before any pod is created.
 
 The rules are those of k8s.io/apimachinery/pkg/util/validation and k8s.io/kubernetes/pkg/apis/core/validation.
 """

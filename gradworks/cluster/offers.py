@@ -1,4 +1,4 @@
-"""Which of a profile's kinds of GPU the nodes of a cluster offer: what the scheduler would find for a pod that asks."""
+"""Which of a profile's kinds of GPU a cluster offers, by the scheduler's rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradworks.cluster.profile import Profile
 
 
 def most(kind: str, profile: Profile, nodes: Iterable[Any]) -> int:
-    """How many GPUs of a kind one node has at most, among those that its pods may run on; 0 where none has any."""
+    """The most GPUs of a kind on any node that its pods may run on."""
     gpu = profile.gpus[kind]
     selector = {**profile.node_selector, **gpu.node_selector}
     tolerations = [*profile.tolerations, *gpu.tolerations]
@@ -26,13 +26,13 @@ def most(kind: str, profile: Profile, nodes: Iterable[Any]) -> int:
 
 
 def _count(value: Any) -> int:
-    """A quantity of whole things, as Kubernetes writes it: 8, or 1k."""
+    """A whole Kubernetes quantity: 8, or 1k."""
     text = str(value or 0)
     return int(text) if text.isdigit() else int(text[:-1]) * 1000 if text[:-1].isdigit() and text[-1] == "k" else 0
 
 
 def _labelled(labels: Mapping[str, str], selector: Mapping[str, str], required: Iterable[Affinity]) -> bool:
-    terms = list(required)  # of which one must hold
+    terms = list(required)  # one of them must hold
     return selector.items() <= labels.items() and (
         not terms or any(all(_holds(one, labels) for one in term.match_expressions) for term in terms)
     )

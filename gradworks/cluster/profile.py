@@ -1,7 +1,7 @@
-"""What one cluster is called and what it offers: the file given as `--cluster`, see pipelines/cluster.example.yaml.
+"""The profile of a cluster: the file given as `--cluster`, see pipelines/cluster.example.yaml.
 
-Stages say in dvc.yaml what they need (meta.py); the profile says what that is on a cluster. It holds the names of
-secrets, never their values, and needs none where pods get their credentials from the service account.
+Stages declare what they need in dvc.yaml (store/meta.py); the profile maps that to a cluster. It holds the names of
+secrets, never their values, and needs none where pods get credentials from their service account.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _Root = text(r"[a-z0-9]+://\S+", "the address of a folder, as s3://BUCKET/PREFIX
 
 
 class Gpu(CamelSection):
-    """One kind of GPU: what the device plugin calls it, and where it is.
+    """One kind of GPU: the resource name of its device plugin, and its nodes.
 
     resource: nvidia.com/gpu, or a slice such as nvidia.com/mig-1g.10gb.
     """
@@ -49,9 +49,9 @@ class Gpu(CamelSection):
 
 
 class Images(CamelSection):
-    """Where the images lie: a repository each, whose tag is the commit's digest; or with a tag of one's own.
+    """Image repositories; the tag is the digest of the environment unless one is given.
 
-    A run needs those that its stages ask for.
+    A run needs the images that its stages use.
     """
 
     cpu: _Image | None = None
@@ -65,21 +65,21 @@ class Images(CamelSection):
 
 
 class SecretKey(CamelSection):
-    """A key of a Kubernetes secret of the namespace."""
+    """A key of a Kubernetes secret in the namespace."""
 
     secret: _Name
     key: _Key
 
 
 class ConfigMapKey(CamelSection):
-    """A key of a Kubernetes config map of the namespace."""
+    """A key of a Kubernetes config map in the namespace."""
 
     config_map: _Name
     key: _Key
 
 
 class S3(CamelSection):
-    """The object store as pods see it; credentials come by the standard chain.
+    """The object store as seen from pods; credentials come from the standard AWS chain.
 
     endpoint: none = AWS. path_style: bucket in the path, not in the host's name. ca: certificates to trust (PEM).
     """
@@ -99,7 +99,7 @@ class S3(CamelSection):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a pod's environment says of it; no secret is in it."""
+        """Environment variables of pods, without secrets."""
         found = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_DEFAULT_REGION": self.region,
@@ -112,7 +112,7 @@ class S3(CamelSection):
 
 
 class Auth(CamelSection):
-    """How this machine logs in; files that it reads itself, none of which goes to the cluster.
+    """How this machine logs in; the files are read here and never sent to the cluster.
 
     token_file: a bearer token; cookie_file: a session's cookie; kube_context: of the kubeconfig, for a port-forward;
     ca: certificates to trust (PEM); proxy: URL of an HTTP proxy.
@@ -164,10 +164,10 @@ def read(path: Path) -> Profile:
     values = read_yaml(path)
     secrets = values.get("secretEnv")
     for name, given in (secrets if isinstance(secrets, dict) else {}).items():
-        if not isinstance(given, dict):  # said here, as `validated` would print what it found
+        if not isinstance(given, dict):  # checked here, since `validated` would print the content
             raise InputError(
                 f"{path}: secretEnv.{name}: found a value\n"
-                "expected {secret: NAME, key: KEY}: what a Kubernetes secret is called; its value stands in the cluster"
+                "expected {secret: NAME, key: KEY}: what a Kubernetes secret is called; the cluster holds its value"
             )
     try:
         return validated(values, Profile, "")
@@ -177,7 +177,7 @@ def read(path: Path) -> Profile:
 
 @contextlib.contextmanager
 def store(profile: Profile) -> Iterator[None]:
-    """The object store as the profile has it, where this machine's own environment does not say otherwise."""
+    """Set the profile's object store in the environment; variables that are set take precedence."""
     own = {name: value for name, value in profile.s3.environment.items() if name not in os.environ}
     own.pop("AWS_CA_BUNDLE", None)  # a path in a pod
     os.environ.update(own)

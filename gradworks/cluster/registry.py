@@ -1,4 +1,4 @@
-"""Whether a registry has an image, asked over its own HTTP interface; no Docker is needed."""
+"""Check that a registry has an image, over its HTTP API; needs no Docker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOCAL = ("localhost", "127.")
 
 
 def has(image: str) -> tuple[bool | None, str]:
-    """Whether an image is there, and what was found; None where the registry does not say.
+    """Whether an image exists, and details; None where the registry does not tell.
 
     Args:
         image: REGISTRY/REPOSITORY:TAG, or with @DIGEST.
@@ -25,7 +25,7 @@ def has(image: str) -> tuple[bool | None, str]:
     import requests
 
     host, repository, reference = parts(image)
-    base = f"{'http' if host.startswith(_LOCAL) else 'https'}://{host}"  # where Docker itself asks without TLS
+    base = f"{'http' if host.startswith(_LOCAL) else 'https'}://{host}"  # Docker uses no TLS here either
     url, headers = f"{base}/v2/{repository}/manifests/{reference}", {"Accept": _KINDS}
     try:
         with requests.Session() as session:
@@ -45,7 +45,7 @@ def has(image: str) -> tuple[bool | None, str]:
 
 
 def parts(image: str) -> tuple[str, str, str]:
-    """Host, repository and tag or digest of an image, as Docker reads its name."""
+    """Host, repository and tag or digest of an image, by Docker's rules."""
     name, at, digest = image.partition("@")
     head, _, last = name.rpartition("/")
     last, _, tag = last.partition(":")
@@ -59,7 +59,7 @@ def parts(image: str) -> tuple[str, str, str]:
 
 
 def _with_token(session: Any, refused: Any, repository: str) -> Any:
-    """The answer to a user without a name, where the registry gives such a user a token."""
+    """Retry with an anonymous token, where the registry offers one."""
     challenge = refused.headers.get("WWW-Authenticate", "")
     asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     if not challenge.lower().startswith("bearer ") or "realm" not in asked:
@@ -68,6 +68,6 @@ def _with_token(session: Any, refused: Any, repository: str) -> Any:
     given = session.get(asked["realm"], params=scope, timeout=_PATIENCE)
     if given.status_code != 200:
         return None
-    told = given.json()
-    session.headers["Authorization"] = f"Bearer {told.get('token') or told.get('access_token')}"
+    answer = given.json()
+    session.headers["Authorization"] = f"Bearer {answer.get('token') or answer.get('access_token')}"
     return session.head(refused.url, timeout=_PATIENCE, allow_redirects=True)

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """File name -> what must stand in it."""
+    """File name -> expected schema."""
     return {
         "meta.schema.json": Meta.model_json_schema(),
         "profile.schema.json": Profile.model_json_schema(by_alias=True),

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: parameters that one run has instead of the checkout's."""
+"""`--set KEY=VALUE`: override parameters for one run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gradworks.base.errors import InputError
 
 
 def replaced(root: Path, pipeline: Path, sets: Sequence[str]) -> dict[str, bytes]:
-    """The files of the checkout that change: params.yaml beside the dvc.yaml and, where there is a
-    cells.yaml, what is written from it.
+    """The files that overrides change: params.yaml beside the dvc.yaml and, if there
+    is a cells.yaml, what is written from it.
 
     Args:
         root: of the checkout.
         pipeline: the path of the dvc.yaml.
-        sets: KEY=VALUE each; a key with dots, down to an item of a list by its number; a value as YAML.
+        sets: KEY=VALUE each; a dotted key, with indices for list items; a YAML value.
 
     Returns:
-        Contents by path from the root; comments stay.
+        Contents by path from the root; comments are kept.
 
     Raises:
         InputError: a key is not in params.yaml, a value is no YAML, or the cells that follow are impossible.
@@ -42,7 +42,7 @@ def changed(params: Path, sets: Sequence[str]) -> str:
     from ruamel.yaml import YAML, YAMLError
 
     yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096  # "yes" is another value without its quotes
+    yaml.preserve_quotes, yaml.width = True, 4096  # "yes" without quotes is another value
     try:
         values = yaml.load(params.read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
@@ -63,7 +63,7 @@ def changed(params: Path, sets: Sequence[str]) -> str:
 
 
 def _place(values: Any, key: str, one: str, params: Path) -> tuple[Any, Any]:
-    """The mapping or list that has the key's last part, and that part."""
+    """The mapping or list that holds the key's last part, and that part."""
     parts, holder, last = key.split("."), None, None
     for number, part in enumerate(parts):
         there = range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()

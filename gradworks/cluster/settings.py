@@ -1,4 +1,4 @@
-"""What a stage's `meta` and the cluster's profile make of a Kubeflow task: resources, nodes, secrets, object store."""
+"""Configure a Kubeflow task from a stage's `meta` and the cluster profile: resources, nodes, secrets, object store."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gradworks.store.meta import Meta
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
 
-_GPU = "nvidia.com/gpu"  # where no profile says what a kind is called
+_GPU = "nvidia.com/gpu"  # the default without a profile
 
 
 def image(kind: str, tag: str, profile: Profile | None) -> str:
-    """The name of the image of a kind (cpu, gpu); `tag` where the profile's has none of its own."""
+    """The image of a kind (cpu, gpu); `tag` is used where the profile gives none."""
     if profile is None:
         return f"gradworks-{kind}:{tag}"
     given = str(getattr(profile.images, kind))
@@ -24,11 +24,11 @@ def image(kind: str, tag: str, profile: Profile | None) -> str:
 
 
 def apply(task: PipelineTask, meta: Meta, profile: Profile | None) -> None:
-    """Set everything on a task but its name."""
+    """Configure a task, except for its name."""
     from kfp import kubernetes
 
     task.set_caching_options(False)  # DVC's run cache is the cache
-    kubernetes.set_security_context(task, run_as_non_root=True)  # as Pod Security "restricted" wants each pod to say
+    kubernetes.set_security_context(task, run_as_non_root=True)  # required by Pod Security "restricted"
     resources = meta.resources
     if resources.cpu is not None:
         task.set_cpu_request(str(resources.cpu)).set_cpu_limit(str(resources.cpu))
@@ -62,7 +62,7 @@ def _nodes(task: PipelineTask, meta: Meta, profile: Profile) -> None:
         kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
     if profile.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(profile.image_pull_secrets))
-    if profile.shm:  # loaders of several processes hand batches over there; 64 MB are too few
+    if profile.shm:  # data loader processes pass batches through it; the default of 64 MB is too small
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=profile.shm)
 
 

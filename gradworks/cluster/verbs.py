@@ -1,4 +1,4 @@
-"""The verbs of the `gradworks` command that have to do with a cluster."""
+"""The `gradworks` subcommands for clusters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STORE = "take the object store's address from it, where the environment names n
 
 
 def add(verbs: Any) -> None:
-    """Add them to the parser's verbs."""
+    """Add the subcommands."""
 
     def verb(name: str, said: str, pipeline: bool = True) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=said, description=said)
@@ -45,7 +45,7 @@ def add(verbs: Any) -> None:
     one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_STORE)
     one.add_argument("--force", action="store_true", help="replace entries of dvc.lock that are not committed")
 
-    one = verb("runs", "what was submitted, and how it fares", pipeline=False)
+    one = verb("runs", "show submitted runs and their state", pipeline=False)
     one.add_argument("act", nargs="?", choices=("show",), help="show one run")
     one.add_argument("run", metavar="RUN", nargs="?")
     one.add_argument("--stage", metavar="S", help="one stage of it")
@@ -59,7 +59,7 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what one of them says."""
+    """Run one of the subcommands."""
     if args.verb == "compile":
         _compile(args)
     elif args.verb == "doctor":
@@ -124,11 +124,11 @@ def _submit(args: argparse.Namespace) -> None:
 
 
 def _runs(args: argparse.Namespace, of_cluster: Any) -> None:
-    from gradworks.cluster import history, waiting
+    from gradworks.cluster import history
     from gradworks.store import runs
 
     def asked(told: dict[str, Any]) -> dict[str, str]:
-        return waiting.ask(told, of_cluster, args.cluster)
+        return history.ask(told, of_cluster, args.cluster)
 
     places = runs.places()
     if args.act is None:

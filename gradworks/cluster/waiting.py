@@ -1,6 +1,4 @@
-"""Why stages of a run have not begun, in the words of Kubernetes: a pod that no node takes, an image that is not there,
-a pod that admission refused.
-"""
+"""Why stages have not started, from Kubernetes: an unschedulable pod, a missing image, a pod refused by admission."""
 
 from __future__ import annotations
 
@@ -8,14 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gradworks.cluster import kube
 from gradworks.cluster.kube import Kube
-
-if TYPE_CHECKING:
-    from gradworks.cluster.profile import Profile
 
 _LONG = 300  # characters of a reason
 _STARTING = ("ContainerCreating", "PodInitializing")
@@ -23,10 +16,10 @@ _STARTING = ("ContainerCreating", "PodInitializing")
 
 @dataclass(frozen=True)
 class Found:
-    """What Kubernetes says of a run.
+    """The state of a run's pods.
 
     Attributes:
-        reasons: by stage, why its pod does not run; by the name of a pod of Kubeflow's own where that is what waits.
+        reasons: by stage, why its pod does not run; by pod name for one of Kubeflow's own.
         moving: whether a pod runs or starts, so that waiting makes sense.
     """
 
@@ -43,17 +36,17 @@ def look(cluster: Kube, run_id: str, tasks: Mapping[str, list[str]], begun: floa
         begun: when the run was submitted (seconds since 1970).
 
     Raises:
-        InputError: it does not answer, or this login may not ask.
+        InputError: it does not answer or refuses this login.
     """
     pods, events = cluster.pods(run_id), cluster.warnings()
     latest = {str(event.involved_object.name): _said(event) for event in events}
     reasons, moving = {}, False
-    for pod in pods:  # the oldest first: what a later try says holds
+    for pod in pods:  # oldest first, so that the latest attempt wins
         name, why = stage_of(pod), _problem(pod, latest.get(pod.metadata.name, ""))
         moving = moving or (not why and pod.status.phase in ("Pending", "Running"))
         if name:
             reasons.pop(name, None)
-        if why:  # of a pod of Kubeflow's own, which comes before those of its stages
+        if why:  # a pod of Kubeflow's own runs before those of its stages
             names = [name] if name else _stages(_node(pod.metadata.annotations), tasks)
             reasons |= dict.fromkeys(names or [f"pod {pod.metadata.name}"], why)
     for name, why in _refused(events, pods, tasks, begun):
@@ -61,33 +54,8 @@ def look(cluster: Kube, run_id: str, tasks: Mapping[str, list[str]], begun: floa
     return Found({name: " ".join(why.split())[:_LONG] for name, why in reasons.items()}, moving)
 
 
-def ask(told: Mapping[str, Any], profile: Profile | None, file: Path | None) -> dict[str, str]:
-    """What Kubeflow, where there is a profile, and Kubernetes, where there is a kubeconfig, say of a run's stages.
-
-    Args:
-        told: the run's record.
-        profile: of the cluster; file: where it was read from.
-
-    Raises:
-        InputError: one of them does not answer, or this login may not ask.
-    """
-    run_id = told.get("run_id")
-    if run_id is None:  # in containers on this machine
-        return {}
-    said: dict[str, str] = {}
-    if profile and file:
-        from gradworks.cluster.client import connect
-
-        said |= {name: why for name, why in messages(connect(profile, file).get_run(run_id)).items() if why}
-    context = profile.auth.kube_context if profile else told.get("kube_context")
-    cluster = kube.connect(context, told.get("namespace"))
-    if cluster:
-        said |= look(cluster, run_id, told.get("tasks", {}), told.get("begun", 0.0)).reasons
-    return said
-
-
 def messages(run: Any) -> dict[str, str]:
-    """What Kubeflow says of the tasks of a run that failed, by the name that its page shows."""
+    """Kubeflow's messages on failed tasks, by display name."""
     tasks = (run.run_details.task_details if run.run_details else None) or []
     return {
         task.display_name: (task.error.message if task.error else "") or ""
@@ -97,22 +65,22 @@ def messages(run: Any) -> dict[str, str]:
 
 
 def explained(
-    told: Mapping[str, Any], fared: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str]
+    record: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str]
 ) -> dict[str, str]:  # fmt: skip
-    """Why each stage that has not begun, or is tried again, does not run.
+    """Why each stage that waits or is retried does not run.
 
     Args:
-        told: the run's record; fared: the record of each stage, upstream first; reasons: what Kubernetes says.
+        record: the run's record; states: the record of each stage, upstream first; reasons: from Kubernetes.
     """
-    ups, found, blocked = told.get("ups", {}), {}, {}
-    for name, state in fared.items():
+    ups, found, blocked = record.get("ups", {}), {}, {}
+    for name, state in states.items():
         if state["state"] in ("running", "retrying") and name in reasons:
             found[name] = reasons[name]
         if state["state"] == "failed":
             blocked[name] = name
         if state["state"] != "waiting":
             continue
-        before = [one for one in ups.get(name, []) if fared.get(one, {}).get("state") != "succeeded"]
+        before = [one for one in ups.get(name, []) if states.get(one, {}).get("state") != "succeeded"]
         causes = [blocked[one] for one in before if one in blocked]
         if causes:
             blocked[name] = causes[0]
@@ -122,13 +90,13 @@ def explained(
         elif before:
             found[name] = f"after {before[0]}" + (f" and {len(before) - 1} more" if len(before) > 1 else "")
         else:
-            where = told.get("namespace") or "kubeflow"
-            found[name] = "" if "where" in told else f"its pod has not begun; why: kubectl get events -n {where}"
+            where = record.get("namespace") or "kubeflow"
+            found[name] = "" if "where" in record else f"its pod has not started; see: kubectl get events -n {where}"
     return found
 
 
 def stage_of(pod: Any) -> str | None:
-    """The stage that a pod is for, from the executor input that Kubeflow's launcher is given."""
+    """The stage of a pod, from its executor input."""
     for container in pod.spec.containers or []:
         for text in (*(container.command or []), *(container.args or [])):
             if text.startswith("{") and '"stage"' in text:
@@ -140,7 +108,7 @@ def stage_of(pod: Any) -> str | None:
 
 
 def _problem(pod: Any, event: str) -> str:
-    """Why a pod does not run, or ""; `event`: the latest warning about it."""
+    """Why a pod does not run, or ""; `event`: its latest warning."""
     status = pod.status
     containers = [*(status.init_container_statuses or []), *(status.container_statuses or [])]
     if status.phase == "Failed":
@@ -157,7 +125,7 @@ def _problem(pod: Any, event: str) -> str:
         waits = one.state and one.state.waiting
         if waits and waits.reason and waits.reason not in _STARTING:
             return f"{waits.reason}: {waits.message or event or one.image}"
-    return "" if event.startswith("FailedScheduling") else event  # a volume that cannot be mounted, say
+    return "" if event.startswith("FailedScheduling") else event  # for example a volume that cannot be mounted
 
 
 def _said(event: Any) -> str:
@@ -165,12 +133,12 @@ def _said(event: Any) -> str:
 
 
 def _node(annotations: Mapping[str, str] | None) -> str:
-    """The name of the node of Argo's graph that a pod or an event is about."""
+    """The Argo node of a pod or event."""
     return (annotations or {}).get("workflows.argoproj.io/node-name", "")
 
 
 def _stages(node: str, tasks: Mapping[str, list[str]]) -> list[str]:
-    """The stages that a node is for: WORKFLOW.root.TASK, or TASK-driver, and what is below it."""
+    """The stages of an Argo node: WORKFLOW.root.TASK or TASK-driver, and below."""
     for part in re.split(r"[.()]", node)[1:]:
         for name in (part, part.removesuffix("-driver")):
             if name in tasks:
@@ -181,7 +149,7 @@ def _stages(node: str, tasks: Mapping[str, list[str]]) -> list[str]:
 def _refused(
     events: Iterable[Any], pods: Iterable[Any], tasks: Mapping[str, list[str]], begun: float
 ) -> Iterable[tuple[str, str]]:  # fmt: skip
-    """Pods that could not be made, of which only the workflow's events tell: stage, and why."""
+    """Pods that could not be created, which only workflow events report: (stage, reason)."""
     workflows = {(pod.metadata.labels or {}).get("workflows.argoproj.io/workflow") for pod in pods}
     for event in events:
         about, text = event.involved_object, str(event.message)
@@ -190,7 +158,7 @@ def _refused(
             continue
         if not workflows and (at is None or at.timestamp() < begun or not str(about.name).startswith("gradworks")):
             continue
-        # what Kubernetes said of making it; that a stage's own program failed its record says better
+        # why Kubernetes refused the pod; a failure of the stage's program is in its record
         said = re.search(r'(pods? "[^"]*" is forbidden: .*|admission webhook .*|.*exceeded quota.*)', text, re.DOTALL)
         if not said:
             continue

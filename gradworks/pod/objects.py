@@ -7,19 +7,19 @@ a folder for minutes when the store has gone: here each object is looked at, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
+from gradworks.dvc_compat import Project
 from gradworks.store.places import Places
 from gradworks.store.stages import Stage
 
 _AT_ONCE = 8  # uploads
 
 
-def fetch(repo: Any, places: Places, pipeline: Path, stage: Stage, ups: dict[str, Stage]) -> int:
+def fetch(project: Project, places: Places, pipeline: Path, stage: Stage, ups: dict[str, Stage]) -> int:
     """Get what a stage reads from its upstreams' outputs; returns how many objects that were.
 
     Raises:
@@ -29,19 +29,17 @@ def fetch(repo: Any, places: Places, pipeline: Path, stage: Stage, ups: dict[str
     outs: list[tuple[str, Any]] = []
     for name in stage.ups:
         needed = {out.path for out in ups[name].outs if any(_overlap(out.path, dep) for dep in _read(stage))}
-        for out in repo.stage.load_one(str(pipeline), name).outs:
-            if Path(out.fs_path).relative_to(repo.root_dir).as_posix() in needed:
-                outs.append((name, out))
+        outs += [(name, out) for path, out in project.outs(pipeline, name) if path in needed]
     for dep in stage.deps:
         for file in (Path(dep), *Path(dep).parents):
             tracked = Path(f"{file}.dvc")
             if tracked.is_file():
-                outs += [(str(tracked), out) for out in repo.stage.load_one(str(tracked), None).outs]
+                outs += [(str(tracked), out) for _, out in project.outs(tracked)]
     # a folder is a list of files, which is an object itself and comes first
     makers = {out.hash_info: name for name, out in outs}
-    _pull(repo, places, makers)
-    makers |= {info: name for name, out in outs for info in _used(out)}
-    _pull(repo, places, makers)
+    _pull(project, places, makers)
+    makers |= {info: name for name, out in outs for info in project.objects(out)}
+    _pull(project, places, makers)
     for _, out in outs:
         if not out.exists:
             out.checkout()
@@ -56,23 +54,18 @@ def _overlap(a: str, b: str) -> bool:
     return a == b or a.startswith(f"{b}/") or b.startswith(f"{a}/")
 
 
-def _used(out: Any) -> Iterable[Any]:
-    return {info for infos in out.get_used_objs().values() for info in infos}
-
-
-def _pull(repo: Any, places: Places, makers: dict[Any, str]) -> None:
+def _pull(project: Project, places: Places, makers: dict[Any, str]) -> None:
     """Get objects that are not here yet; `makers` says which stage made each."""
-    cache = repo.cache.local
-    missing = [info for info in makers if not cache.exists(info.value)]
+    missing = [info for info in makers if not project.has(info.value)]
     if not missing:
         return
     failed: Exception | None = None
     try:
-        repo.cloud.pull(missing)
+        project.pull(missing)
     except Exception as error:  # DVC tells of the first file that it has not got, not of the object's name or maker
         failed = error
     for info in missing:
-        if cache.exists(info.value):
+        if project.has(info.value):
             continue
         key, maker = places.data_key(info.value), makers[info]
         if places.head(key) is None:
@@ -92,42 +85,35 @@ def set_aside(places: Places, key: str) -> None:
     places.delete([key])
 
 
-def fetch_run_cache(repo: Any, places: Places, pipeline: Path, stage: Stage) -> None:
-    """Get what the run cache has for a stage with these inputs, and make DVC's own fetch of all of it do nothing."""
-    from dvc.stage.cache import _can_hash, _get_stage_hash
-
-    repo.stage_cache.pull = lambda *_, **__: []
-    loaded = repo.stage.load_one(str(pipeline), stage.name)
-    loaded.save_deps(allow_missing=True)
-    if not _can_hash(loaded):
+def fetch_run_cache(project: Project, places: Places, pipeline: Path, stage: Stage) -> None:
+    """Get what the run cache has for a stage with these inputs."""
+    key = project.run_cache_key(pipeline, stage.name)
+    if key is None:
         return
-    key = _get_stage_hash(loaded)
     prefix = places.run_cache_key(key)
     for one in places.list(f"{prefix}/"):
-        file = Path(repo.stage_cache.cache_dir, key[:2], key, one["Key"].rpartition("/")[2])
+        file = Path(project.run_cache_folder(key), one["Key"].rpartition("/")[2])
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(places.get(one["Key"]) or b"")
 
 
-def push(repo: Any, places: Places, pipeline: Path, stage: Stage) -> int:
+def push(project: Project, places: Places, pipeline: Path, stage: Stage) -> int:
     """Put a stage's outputs and its run cache entry into the remote; returns how many objects it has.
 
     Raises:
         InputError: an object could not be pushed; names it. The others are given up at once.
     """
-    loaded = repo.stage.load_one(str(pipeline), stage.name)
-    infos = {info for out in loaded.outs for info in _used(out)}
-    cache = repo.cache.local
+    infos = {info for _, out in project.outs(pipeline, stage.name) for info in project.objects(out)}
     for folders in (False, True):  # DVC takes the files of a folder for pushed when its list is: that comes last
         some = [info.value for info in infos if info.isdir == folders]
         pool = ThreadPoolExecutor(_AT_ONCE)
         try:
-            for _ in pool.map(lambda oid: _send(places, oid, Path(cache.oid_to_path(oid))), some):
+            for _ in pool.map(lambda oid: _send(places, oid, project.path(oid)), some):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
     try:
-        repo.stage_cache.push(None)
+        project.push_run_cache()
     except Exception as error:
         raise InputError(f"{stage.name}: push of the run cache failed: {_first(error)}") from error
     return len(infos)

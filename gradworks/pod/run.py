@@ -24,6 +24,7 @@ from typing import Any
 from gradworks.base import device
 from gradworks.base.errors import InputError
 from gradworks.cost import hardware
+from gradworks.dvc_compat import Failed, Project, read_lock, write_lock
 from gradworks.pod import environment, objects, outputs
 from gradworks.pod.watch import Checkpoints, Log, Watch
 from gradworks.store import stages
@@ -145,17 +146,15 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
     checkpoints = Checkpoints(places, places.key("checkpoints", encoded(task.pipeline), encoded(task.stage)),
                               root / _CHECKPOINTS)  # fmt: skip
     resumed = checkpoints.fetch()
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        record["objects_read"] = objects.fetch(repo, places, pipeline, stage, found)
-        objects.fetch_run_cache(repo, places, pipeline, stage)
+    with Project(root) as project:
+        record["objects_read"] = objects.fetch(project, places, pipeline, stage, found)
+        objects.fetch_run_cache(project, places, pipeline, stage)
         clock("pull")
         with Watch(places, checkpoints, log, _log_key(places, task)), _terminable():
-            record["ran"] = _reproduce(repo, pipeline, stage, resumed, log)
+            record["ran"] = _reproduce(project, pipeline, stage, resumed, log)
         clock("run")
-        record["objects_written"] = objects.push(repo, places, pipeline, stage)
-        lock = _entries(pipeline)[stage.name]
+        record["objects_written"] = objects.push(project, places, pipeline, stage)
+        lock = read_lock(pipeline.with_name("dvc.lock"))[stage.name]
         clock("push")
     own = places.put_entry(task.run, stage.name, lock)
     if given is not None:
@@ -184,7 +183,7 @@ def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stag
         if entry is None:
             raise InputError(f"{stage.name}: run {task.run} has no lock entry of {name}, which it reads from")
         entries[name] = entry
-    _write_lock(pipeline, entries)
+    write_lock(pipeline.with_name("dvc.lock"), entries)
     for path in stage.deps:
         if Path(path).name == hardware.NAME:  # of this node: what was measured on another kind is not restored
             hardware.write(Path(path))
@@ -222,38 +221,22 @@ def _configure(places: Places, root: Path) -> None:
     file.write()
 
 
-def _reproduce(repo: Any, pipeline: Path, stage: stages.Stage, resumed: int, log: Log) -> bool:
+def _reproduce(project: Project, pipeline: Path, stage: stages.Stage, resumed: int, log: Log) -> bool:
     """Whether the stage ran; False where it was restored."""
-    from dvc.exceptions import DvcException
-    from dvc.stage.cache import RunCacheNotFoundError
 
-    restored, real = [], repo.stage_cache.restore
+    def unrestorable(why: str) -> None:
+        print(f"{stage.name}: cannot be restored, so it runs: {why}", flush=True)
 
-    def restore(*args: Any, **more: Any) -> None:
-        try:
-            real(*args, **more)
-        except RunCacheNotFoundError:
-            raise
-        except Exception as error:  # what was run before has been damaged or removed since
-            print(f"{stage.name}: cannot be restored, so it runs: {str(error).splitlines()[0]}", flush=True)
-            raise RunCacheNotFoundError(args[0]) from error
-        restored.append(True)
-
-    repo.stage_cache.restore = restore
     if resumed:
         print(f"{stage.name}: has the checkpoint of an earlier try", flush=True)
     before = log.size()
     try:
-        repo.reproduce(f"{pipeline.as_posix()}:{stage.name}", single_item=True, pull=True)
-    except DvcException as error:
+        return project.reproduce(f"{pipeline.as_posix()}:{stage.name}", unrestorable)
+    except Failed as error:
         if _terminated:
             raise _Stopped from None
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = _last_words(log.since(before)) or [str(cause).splitlines()[0]]
+        said = _last_words(log.since(before)) or [str(error)]
         raise InputError("\n".join([f"{stage.name}: {said[0]}", *said[1:]])) from error
-    return not restored
 
 
 def _last_words(printed: str) -> list[str]:
@@ -299,15 +282,3 @@ class _Clock:
     def __call__(self, phase: str) -> None:
         now = time.time()
         self._seconds[phase], self._last = round(now - self._last, 3), now
-
-
-def _entries(pipeline: Path) -> dict[str, Any]:
-    from dvc.utils.serialize import load_yaml
-
-    return load_yaml(str(pipeline.with_name("dvc.lock")))["stages"]
-
-
-def _write_lock(pipeline: Path, entries: dict[str, Any]) -> None:
-    from dvc.utils.serialize import dump_yaml
-
-    dump_yaml(str(pipeline.with_name("dvc.lock")), {"schema": "2.0", "stages": entries})

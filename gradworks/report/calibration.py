@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 BINS = 15  # of equal width, as in Guo et al.
 LARGEST = 20.0  # temperature, and its inverse the smallest

@@ -9,7 +9,7 @@ from gradworks.base import artifacts
 from gradworks.report import form
 
 if TYPE_CHECKING:
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 _INACCURATE = "_inaccurate_share"  # of the figures in status.json, see gradworks/trace.py
 _OF = {"train": "a training example", "clean": "a clean example", "selection": "a selection example"}

@@ -6,41 +6,13 @@ A ratio means something on its own machine only, so hardware is part of every ro
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gradworks.base import artifacts
-from gradworks.base.errors import InputError
-
-if TYPE_CHECKING:
-    from gradworks.report.read import Inputs
+from gradworks.report.settings import Inputs
 
 PARTS = ("time", "memory", "operations", "energy", "throughput")
 _MILLION, _HOUR = 1e6, 3600  # examples, seconds
 _MISSING = {"state": "not measured", "reason": "", "hardware": {}}
-
-
-def read(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(encoder, method) -> what `measure` wrote, of the cells' encoders and methods that have been measured.
-
-    Raises:
-        InputError: a file is damaged or says "ok" and lacks a time.
-    """
-    found = {}
-    folders = {(c["encoder"], c["method"]): c.get("measured", c["encoder"]) for c in cells.values()}
-    for (encoder, method), folder in folders.items():
-        file = runs / "measure" / folder / f"{method}.json"
-        if not file.exists():
-            continue
-        made = artifacts.read_json(file)
-        if made.get("state") == "ok":
-            for name in ("ratio", "method_seconds"):
-                if not isinstance((made.get("time") or {}).get(name), int | float):
-                    raise InputError(f"{file}: time.{name} is missing\nexpected: what the stage `measure` writes")
-            if not isinstance((made.get("run") or {}).get("ratio"), int | float):
-                raise InputError(f"{file}: run.ratio is missing\nexpected: what the stage `measure` writes now")
-        found[encoder, method] = made
-    return found
 
 
 def costs(inputs: Inputs) -> dict[str, Any]:
@@ -49,14 +21,6 @@ def costs(inputs: Inputs) -> dict[str, Any]:
     rows = [_row(inputs, encoder, method) for encoder, method in pairs]
     named = dict.fromkeys(row["hardware"] for row in rows if row["hardware"])
     return {"rows": rows, "hardware": list(named), "measured": bool(named), "of": inputs.settings.baseline}
-
-
-def of(results: dict[str, Any], encoder: str, method: str) -> dict[str, Any] | None:
-    """The row of an encoder and method that has a time."""
-    for row in results["cost"]["rows"]:
-        if (row["encoder"], row["method"]) == (encoder, method) and row["total"] is not None:
-            return row
-    return None
 
 
 def hardware(about: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from gradworks.metrics import better
 from gradworks.report.summary import USED
 
 if TYPE_CHECKING:
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
     from gradworks.tasks.kinds import Kind
 
 POINTS = 24  # of a loss curve: each the mean of as many steps

@@ -13,8 +13,7 @@ from gradworks.base import artifacts
 if TYPE_CHECKING:
     import numpy as np
 
-    from gradworks.report.read import Inputs
-    from gradworks.report.settings import Target
+    from gradworks.report.settings import Inputs, Target
 
 
 def spread(

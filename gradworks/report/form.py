@@ -178,3 +178,11 @@ def point(method: dict[str, Any]) -> str:
     import json
 
     return json.dumps(method)[1:-1].replace('"', "") or "plain training"
+
+
+def cost_of(results: dict[str, Any], encoder: str, method: str) -> dict[str, Any] | None:
+    """The row of an encoder and method that has a time."""
+    for row in results["cost"]["rows"]:
+        if (row["encoder"], row["method"]) == (encoder, method) and row["total"] is not None:
+            return row
+    return None

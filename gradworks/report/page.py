@@ -8,13 +8,13 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import cost, form, pictures, recorded, words
+from gradworks.report import form, pictures, recorded, words
 from gradworks.report.pictures import method_names
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 
 def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
@@ -64,7 +64,7 @@ def conditions(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _on(results: dict[str, Any], summary: dict[str, Any], hardware: str) -> dict[str, Any] | None:
     """The cost of a summary's method, where it was measured on this hardware."""
-    row = cost.of(results, summary["encoder"], summary["method"])
+    row = form.cost_of(results, summary["encoder"], summary["method"])
     return row if row and row["hardware"] == hardware else None
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import cost, details, figures, forest, form, plots, read, words
+from gradworks.report import details, figures, forest, form, plots, read, words
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 KINDS = {"noise": ("label changed", "label as it was"), "leak": ("leaked test example", "own training example")}
 
@@ -96,7 +96,7 @@ def _costs(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
         for hardware in results["cost"]["hardware"]:
             points = []
             for summary in family:
-                row, mean = cost.of(results, encoder, summary["method"]), summary["primary"]
+                row, mean = form.cost_of(results, encoder, summary["method"]), summary["primary"]
                 if row is None or row["hardware"] != hardware or mean["value"] is None:
                     continue
                 point = {"method": summary["method"], "x": row["total"]}

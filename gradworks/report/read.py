@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,43 +11,13 @@ from gradworks import base, metrics, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
-from gradworks.report import cost
-from gradworks.report.settings import Report, Target
+from gradworks.report.settings import Inputs, Report, Target
 
 if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
 
 _SHARE = "smoothness_share"  # of the log of the objectives smart and r3f
 NOT_RUN = {"state": "not run", "reason": "", "overall": {}, "by": {}}
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Everything that the results are made of, keyed as in cells.yaml.
-
-    Attributes:
-        cells: key -> condition, method, encoder, seed, path and entries.
-        metrics: key -> what `evaluate` wrote; the state is "not run" where it has not.
-        ensembles: key -> item of cells.yaml and what `ensemble` wrote, under `metrics`.
-        references: condition -> name -> score of the primary and of the secondary target.
-        data: condition -> what `corrupt` says of its first seed.
-        costs: (encoder, method) -> what `measure` wrote, where it has.
-        versions: library -> release, of versions.json; empty without that file.
-        stale: metrics files that no cell names.
-    """
-
-    settings: Report
-    task: Kind
-    values: dict[str, Any]
-    runs: Path
-    cells: dict[str, dict[str, Any]]
-    metrics: dict[str, dict[str, Any]]
-    ensembles: dict[str, dict[str, Any]]
-    references: dict[str, dict[str, list[metrics.Score | None]]] = field(default_factory=dict)
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    costs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    stale: tuple[Path, ...] = ()
 
 
 def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) -> Inputs:
@@ -92,7 +61,7 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
     versions = place(params, values)[0] / "versions.json"
     return Inputs(
         settings, task, values, runs, each["train"], found, ensembles, references, data,
-        cost.read(runs, each["train"]), artifacts.read_json(versions) if versions.exists() else {},
+        _costs(runs, each["train"]), artifacts.read_json(versions) if versions.exists() else {},
         tuple(sorted(set(folder.rglob("*.json")) - named_files)),
     )  # fmt: skip
 
@@ -166,6 +135,29 @@ def adversarial_share(inputs: Inputs, key: str) -> float | None:
     table = artifacts.read_parquet(file, ["name", "value"])
     found = [v for name, v in zip(*(table[c].to_pylist() for c in ("name", "value")), strict=True) if name == _SHARE]
     return sum(found) / len(found) if found else None
+
+
+def _costs(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(encoder, method) -> what `measure` wrote, of the cells' encoders and methods that have been measured.
+
+    Raises:
+        InputError: a file is damaged or says "ok" and lacks a time.
+    """
+    found = {}
+    folders = {(c["encoder"], c["method"]): c.get("measured", c["encoder"]) for c in cells.values()}
+    for (encoder, method), folder in folders.items():
+        file = runs / "measure" / folder / f"{method}.json"
+        if not file.exists():
+            continue
+        made = artifacts.read_json(file)
+        if made.get("state") == "ok":
+            for name in ("ratio", "method_seconds"):
+                if not isinstance((made.get("time") or {}).get(name), int | float):
+                    raise InputError(f"{file}: time.{name} is missing\nexpected: what the stage `measure` writes")
+            if not isinstance((made.get("run") or {}).get("ratio"), int | float):
+                raise InputError(f"{file}: run.ratio is missing\nexpected: what the stage `measure` writes now")
+        found[encoder, method] = made
+    return found
 
 
 def _metrics(file: Path) -> dict[str, Any]:

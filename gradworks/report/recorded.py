@@ -15,7 +15,7 @@ from gradworks.base.points import MethodPoint
 from gradworks.report import form
 
 if TYPE_CHECKING:
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 MARK = "§"
 

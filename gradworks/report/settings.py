@@ -1,13 +1,19 @@
-"""The section `report` of params.yaml."""
+"""The section `report` of params.yaml, and what the report reads beside it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from gradworks import metrics
 from gradworks.base import Section
+
+if TYPE_CHECKING:
+    from gradworks.metrics import Score
+    from gradworks.tasks.kinds import Kind
 
 
 class Target(Section):
@@ -52,3 +58,32 @@ class Report(Section):
     baseline: str = "erm"
     controls: dict[str, str] = Field(default_factory=dict)
     price_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the results are made of, keyed as in cells.yaml.
+
+    Attributes:
+        cells: key -> condition, method, encoder, seed, path and entries.
+        metrics: key -> what `evaluate` wrote; the state is "not run" where it has not.
+        ensembles: key -> item of cells.yaml and what `ensemble` wrote, under `metrics`.
+        references: condition -> name -> score of the primary and of the secondary target.
+        data: condition -> what `corrupt` says of its first seed.
+        costs: (encoder, method) -> what `measure` wrote, where it has.
+        versions: library -> release, of versions.json; empty without that file.
+        stale: metrics files that no cell names.
+    """
+
+    settings: Report
+    task: Kind
+    values: dict[str, Any]
+    runs: Path
+    cells: dict[str, dict[str, Any]]
+    metrics: dict[str, dict[str, Any]]
+    ensembles: dict[str, dict[str, Any]]
+    references: dict[str, dict[str, list[Score | None]]] = field(default_factory=dict)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    stale: tuple[Path, ...] = ()

@@ -8,8 +8,8 @@ from typing import Any
 from gradworks import metrics, statistics
 from gradworks.report import caveats, cost, examples, words
 from gradworks.report.differences import bounds, differences
-from gradworks.report.read import Inputs, adversarial_share, figure
-from gradworks.report.settings import Report, Target
+from gradworks.report.read import adversarial_share, figure
+from gradworks.report.settings import Inputs, Report, Target
 
 USED = ("ok", "not converged")  # states whose scores count; those of the second are marked
 INACTIVE = 1e-3  # a row whose smoothness term has less than this share of the loss's gradient is labelled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradworks.report import cost, form
+from gradworks.report import form
 from gradworks.report.words import families
 
 WIDTH = 100
@@ -59,7 +59,7 @@ def _references(results: dict[str, Any], condition: str) -> list[str]:
 
 def _time(results: dict[str, Any], summary: dict[str, Any], machine: str) -> str:
     """`×1.61` where it was measured on this machine: a column never mixes two."""
-    row = cost.of(results, summary["encoder"], summary["method"])
+    row = form.cost_of(results, summary["encoder"], summary["method"])
     return form.ratio(row["total"]).replace(" ", "") if row and row["hardware"] == machine else "–"
 
 

@@ -11,7 +11,7 @@ from gradworks.base import artifacts
 if TYPE_CHECKING:
     import numpy as np
 
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 WINDOW = 100  # batches of the moving mean, and
 OUTLIER = 10  # standard deviations beyond which a step is left out, both as in the figure of the DotProd paper

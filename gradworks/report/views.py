@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gradworks.base import artifacts
 
 if TYPE_CHECKING:
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 METRICS, CURVES = "metrics", "curves.json"
 _POINTS = 40  # of a curve

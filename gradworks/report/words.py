@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gradworks.base.points import entry_name
-from gradworks.report import cost, form
+from gradworks.report import form
 
 if TYPE_CHECKING:
-    from gradworks.report.read import Inputs
+    from gradworks.report.settings import Inputs
 
 _LINES = 4  # comparisons in the answer; the tables have the others
 
@@ -121,7 +121,7 @@ def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[st
 
 def _time(results: dict[str, Any], best: dict[str, Any]) -> str:
     """`× 1.61 the time of erm on a CPU, 1 thread`, of whole runs; empty where it was not measured."""
-    row = cost.of(results, best["encoder"], best["method"])
+    row = form.cost_of(results, best["encoder"], best["method"])
     if row is None:
         return ""
     before = f", the {row['after']} run that it starts from included," if row["after"] else ""
@@ -138,7 +138,7 @@ def headline(results: dict[str, Any]) -> list[dict[str, Any]]:
         best = max(known, key=lambda s: s["difference"]["primary"]["mean"] * better, default=None)
         sure = _surest(results, family)
         for one in filter(None, [best, sure if sure is not best else None]):
-            gap, spent = one["difference"]["primary"], cost.of(results, encoder, one["method"])
+            gap, spent = one["difference"]["primary"], form.cost_of(results, encoder, one["method"])
             row = {"condition": condition, "encoder": encoder, "method": one["method"], "highest": one is best}
             row["baseline"] = next(s["primary"]["value"] for s in family if s["method"] == gap["to"])
             row |= {"value": one["primary"]["value"], "gap": gap, "significant": significant(gap, better)}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gradworks import dvc_compat
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
 from gradworks.cost import hardware
@@ -83,22 +84,18 @@ def _nothing_lost(run: str, lock: Path, here: dict[str, Any], entries: dict[str,
 
 def _stages(body: bytes, source: str) -> dict[str, Any]:
     """Read as DVC does, since what is not this run's is written back. Raises InputError."""
-    from dvc.utils.serialize import ParseError, parse_yaml
-
     try:
-        found = (parse_yaml(body.decode(), source) or {}).get("stages") or {}
+        found = (dvc_compat.parse_yaml(body.decode(), source) or {}).get("stages") or {}
         return {name: dict(entry) for name, entry in found.items()}
-    except (ParseError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         parsed(body, source)  # says it better where it is no YAML at all
         said = " ".join(str(error).split())[:100]
         raise InputError(f"{source}: found no mapping of stages\nexpected a dvc.lock, schema 2.0: {said}") from None
 
 
 def _write(lock: Path, entries: dict[str, Any]) -> None:
-    from dvc.utils.serialize import dump_yaml
-
     with atomic_file(lock) as temporary:
-        dump_yaml(str(temporary), {"schema": "2.0", "stages": entries})
+        dvc_compat.write_lock(temporary, entries)
 
 
 def _pull(pipeline: Path, stages: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from gradworks import dvc_compat
 from gradworks.base.errors import InputError
 from gradworks.store.artifacts.words import plain
 from gradworks.store.places import Damaged, Places, encoded
@@ -14,15 +15,7 @@ from gradworks.store.places import Damaged, Places, encoded
 
 def remote(root: Path = Path()) -> str:
     """URL of the checkout's default DVC remote. Raises InputError where it is not on S3."""
-    from dvc.config import Config, ConfigError
-
-    try:
-        config = Config(str(root / ".dvc"), validate=False)
-    except ConfigError as error:
-        said = " ".join(str(error).split()).partition("config file error: ")[2] or str(error)
-        raise InputError(
-            f"{root / '.dvc/config'}: {said[:150]}\nexpected DVC's settings: are there marks of a merge conflict in it?"
-        ) from None
+    config = dvc_compat.config(root)
     name = config.get("core", {}).get("remote")
     url = config.get("remote", {}).get(name, {}).get("url", "")
     if not url.startswith("s3://"):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import graphlib
 import posixpath
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
 from typing import Any
 
+from gradworks import dvc_compat
 from gradworks.base.errors import InputError
 from gradworks.store.meta import Meta
 from gradworks.store.meta import read as read_meta
@@ -84,40 +83,13 @@ def load(pipeline: Path) -> dict[str, Stage]:
     """
     root = checkout(pipeline)
     folder = pipeline.absolute().parent.relative_to(root).as_posix()
-    found = {name: _stage(name, entry, folder, pipeline) for name, entry in _resolved(pipeline).items()}
+    found = {name: _stage(name, entry, folder, pipeline) for name, entry in dvc_compat.resolved(pipeline).items()}
     ups = _ups(found.values())
     try:
         order = list(graphlib.TopologicalSorter(ups).static_order())
     except graphlib.CycleError as error:
         raise InputError(f"{pipeline}: stages depend on each other in a circle\n{' <- '.join(error.args[1])}") from None
     return {name: replace(found[name], ups=tuple(ups[name])) for name in order}
-
-
-def _resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
-    """What DVC makes of the file: name -> entry, nothing left to interpolate."""
-    from dvc.exceptions import DvcException
-    from dvc.fs import LocalFileSystem
-    from dvc.parsing import DataResolver
-    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
-    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError, load
-
-    if not pipeline.is_file():
-        raise InputError(f"{pipeline}: no such file\nexpected a dvc.yaml")
-    try:
-        content, _ = load(str(pipeline), COMPILED_MULTI_STAGE_SCHEMA)
-        # all that the resolver asks of a Repo, which would read every dvc.yaml
-        repo = SimpleNamespace(fs=LocalFileSystem(), config={})
-        resolver = DataResolver(repo, str(pipeline.absolute().parent), content)
-        return {name: resolver.resolve_one(name)[name] for name in resolver.get_keys()}
-    except YAMLValidationError as error:
-        first = error.exc.errors[0]
-        raise InputError(f"{pipeline}: {'.'.join(map(str, first.path))}: {first.error_message}") from None
-    except YAMLSyntaxError as error:
-        mark, problem = (getattr(error.__cause__, name, None) for name in ("problem_mark", "problem"))
-        raise InputError(f"{pipeline}: line {mark.line + 1 if mark else '?'}: {problem or error}") from None
-    except (DvcException, OSError) as error:
-        said = re.sub(r" in '[^']*dvc\.yaml'", "", str(error))  # the file, which is named already
-        raise InputError("\n".join(f"{pipeline}: {said}".splitlines()[:3])) from None
 
 
 def _stage(name: str, entry: dict[str, Any], folder: str, pipeline: Path) -> Stage:

@@ -126,10 +126,10 @@ def test_without_dvc_nothing_is_recorded_and_nothing_is_held(project):
 @pytest.mark.parametrize("folder", [ROOT, *sorted(p.parent for p in (ROOT / "pipelines").glob("*/dvc.yaml"))], ids=str)
 def test_what_is_held_is_what_dvc_depends_on(folder):
     """DVC's own resolver is the oracle."""
-    from gradworks.store.stages import _resolved
+    from gradworks.dvc_compat import resolved
 
     made = Definition(folder / "params.yaml")
-    for name, entry in _resolved(folder / "dvc.yaml").items():
+    for name, entry in resolved(folder / "dvc.yaml").items():
         keys = [key for one in entry.get("params", []) for named in one.values() for key in named]
         assert made.declared(name) == (entry.get("deps", []), list(dict.fromkeys(keys))), name
 

@@ -36,7 +36,7 @@ def git(folder: Path, *args: str) -> None:
 
 def checkout(folder: Path, pipeline: dict, *, track: bool = True) -> Path:
     """A checkout with a dvc.yaml, and all that it reads, in git and DVC."""
-    for name in (".dvc/config", "code.py", "params.yaml", "images/cpu/Dockerfile", "images/gpu/Dockerfile"):
+    for name in (".dvc/config", "code.py", "params.yaml", "images/Dockerfile"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     (folder / "constraints.txt").write_text("torch==2.13.0\n")

@@ -30,7 +30,7 @@ def test_an_output_that_is_not_pushed_is_refused(tmp_path):
     ("dep", "mend"),
     [
         ("new.csv", r"dvc add new.csv && git add new.csv.dvc \(data\), or git add new.csv \(code\)"),
-        ("ignored.csv", r"mend it: dvc add ignored.csv && git add ignored.csv.dvc$"),
+        ("ignored.csv", r"fix: dvc add ignored.csv && git add ignored.csv.dvc$"),
         (
             "hidden/d.csv",
             r"git ignores hidden/d.csv.dvc, so: cp -RL hidden/d.csv d.csv && dvc add d.csv, and name d.csv",

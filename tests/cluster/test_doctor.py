@@ -243,8 +243,7 @@ def test_images(world, api, images, tmp_path, capsys):
     own = {"cpu": f"{images.host}/x:mine", "gpu": "y"}
     images.status, images.token = 0, None
     assert (
-        "it has a tag of its own there; or set images.cpu"
-        in told(tmp_path, api, images, capsys, images=own)[1]["image cpu"]
+        "the profile sets its tag; or set images.cpu" in told(tmp_path, api, images, capsys, images=own)[1]["image cpu"]
     )
     gone = {"cpu": "127.0.0.1:9/x", "gpu": "y"}
     good, lines = told(tmp_path, api, images, capsys, images=gone)

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import follow, submit
+from gradworks.cluster import follow, plan, submit
 from gradworks.cluster.answers import ApiError
 from gradworks.cluster.profile import read, store
 from gradworks.store import code, s3
@@ -143,7 +143,7 @@ def test_the_pipeline_is_that_of_the_code_that_is_sent(world, api, tmp_path, cap
     assert set(spec["root"]["dag"]["tasks"]) == {"make", "double-c", "join", "last"}
     assert api.bodies[-1]["runtime_config"]["parameters"] == {"run": run, "code": told["code"], "remote": toy.REMOTE}
     assert capsys.readouterr().out.splitlines()[2:] == [
-        f"how it fares: gradworks runs show {run}", f"its results, when it has ended: gradworks collect {run}"
+        f"status: gradworks runs show {run}", f"its results, when it has ended: gradworks collect {run}"
     ]  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_a_login_that_does_not_work_is_found_out_before_anything_is_written(worl
 
 
 def test_a_run_that_the_cluster_refuses_is_written_down(world, api, tmp_path, monkeypatch):
-    monkeypatch.setattr(submit.secrets, "token_hex", lambda _: "refuse")
+    monkeypatch.setattr(plan.secrets, "token_hex", lambda _: "refuse")
 
     def refuse(_):
         raise Refusal(400, "pipeline is too large")
@@ -198,12 +198,12 @@ def test_what_a_pod_could_not_run_or_reach_is_named_as_in_the_checkout(world, tm
     (other / "dvc.yaml").write_text("stages: {x: {cmd: cp a b, deps: [made], outs: [b]}}\n")
     toy.git(other, "commit", "-qam", "x")
     with pytest.raises(InputError, match=r"^dvc.yaml: stage x: made: no stage makes it"):
-        submit.plan(other / "dvc.yaml", None)
+        plan.plan(other / "dvc.yaml", None)
     config = other / ".dvc/config"
     config.write_text(config.read_text().replace(toy.REMOTE, "/mnt/share"))
     toy.git(other, "commit", "-qam", "remote")
     with pytest.raises(InputError, match="the default remote is /mnt/share\nexpected one on S3"):
-        submit.plan(other / "dvc.yaml", None)
+        plan.plan(other / "dvc.yaml", None)
 
 
 def followed(api: Api, folder: Path, monkeypatch, capsys, **more: float) -> list[str]:
@@ -324,8 +324,8 @@ def test_ctrl_c_stops_following_and_not_the_run(world, tmp_path):
         file = profile(tmp_path, api)
         api.token = TOKEN
         program = (
-            "import sys; from pathlib import Path; from gradworks import stage; from gradworks.cluster import submit\n"
-            "stage.run(lambda: submit.submit(Path('dvc.yaml'), Path(sys.argv[1]), wait=True))"
+            "import sys; from pathlib import Path; from gradworks import base; from gradworks.cluster import submit\n"
+            "base.run(lambda: submit.submit(Path('dvc.yaml'), Path(sys.argv[1]), wait=True))"
         )
         env = {**os.environ, "PYTHONPATH": str(toy.ROOT)}
         process = subprocess.Popen(

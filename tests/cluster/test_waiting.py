@@ -139,8 +139,8 @@ def test_a_server_that_is_gone(tmp_path, monkeypatch):
         ({"make": "succeeded", "double@a": "running"}, {"double@a": "OOMKilled", "double@b": "y"},
          {"double@a": "OOMKilled", "double@b": "y", "join": "after double@a and 1 more"}),
         ({"make": "succeeded", "double@a": "retrying", "double@b": "succeeded"}, {},  {"join": "after double@a"}),
-        ({"make": "succeeded"}, {}, {"double@a": "its pod has not begun; why: kubectl get events -n team",
-                                     "double@b": "its pod has not begun; why: kubectl get events -n team",
+        ({"make": "succeeded"}, {}, {"double@a": "its pod has not started; see: kubectl get events -n team",
+                                     "double@b": "its pod has not started; see: kubectl get events -n team",
                                      "join": "after double@a and 1 more"}),
     ],
 )  # fmt: skip
@@ -190,7 +190,7 @@ def test_a_run_that_cannot_go_on_is_left_with_the_reason(world, api, cluster, tm
     assert printed.count(f"make: waits: Unschedulable: {NO_GPU}   [0 of 4]") == 1
     # `runs show` asks itself, and says what was last seen where it cannot
     places = Places(toy.REMOTE)
-    for asked in (lambda told: waiting.ask(told, None, None), lambda _: {}):
+    for asked in (lambda told: history.ask(told, None, None), lambda _: {}):
         shown = history.shown(places, run, asked=asked)
         assert re.search(rf"^make +waiting +Unschedulable: {re.escape(NO_GPU)}$", shown, re.MULTILINE)
         assert re.search(r"^join +waiting +after double@a and 1 more$", shown, re.MULTILINE)
@@ -216,7 +216,7 @@ def test_a_run_that_goes_on_is_not_left(world, api, cluster, tmp_path, monkeypat
 def test_a_stage_that_never_began_has_kubernetes_reason_at_the_end(world, api, cluster, tmp_path, monkeypatch, capsys):
     api.run = stuck(cluster, api, ended=True)
     api.tasks = [{"display_name": "make", "state": "FAILED", "error": {"code": 13, "message": "No more retries left"}}]
-    with pytest.raises(InputError, match=rf"failed: make: Unschedulable: {re.escape(NO_GPU)}\nhow it fares: "):
+    with pytest.raises(InputError, match=rf"failed: make: Unschedulable: {re.escape(NO_GPU)}\nstatus: "):
         followed(api, tmp_path, monkeypatch, capsys)
 
 
@@ -252,4 +252,4 @@ def test_the_profile_names_the_context(world, cluster, tmp_path, api, monkeypatc
 
     api.runs["id"] = {"run_id": "id", "display_name": "r", "state": "RUNNING"}
     with pytest.raises(InputError, match=r"kubeconfig: .*nowhere"):
-        waiting.ask({"run_id": "id"}, load(read), read)
+        history.ask({"run_id": "id"}, load(read), read)

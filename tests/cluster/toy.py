@@ -90,7 +90,7 @@ def checkout(root: Path, params: str = PARAMS, work: tuple[str, str] = ("", ""))
     """
     root.mkdir(parents=True)
     shutil.copytree(ROOT / "gradworks", root / "gradworks", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (*environment.files("cpu"), "pyproject.toml"):
+    for name in (*environment.FILES, "pyproject.toml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, root / name)
     (root / ".dvc").mkdir()

@@ -97,7 +97,7 @@ def test_the_folder_makes_a_model_and_the_same_one_again(project, encoder):
     assert hashes(folder) == first
     model = models.create(folder, 3, seed=0)
     assert model(model.collate(model.encode(TRAIN[:2], 16))).shape == (2, 3)
-    assert not list((folder.parent.parent.parent / ".gradworks").rglob("*.safetensors"))
+    assert not list((folder.parent.parent.parent / ".gradworks").rglob("*.pt"))
     assert ("model.safetensors" in first) == (encoder == "bert")
     assert not any(str(folder.parent).encode() in file.read_bytes() for file in folder.iterdir())
 
@@ -156,7 +156,7 @@ def test_killed_and_run_again_it_ends_the_same(project, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     end = time.monotonic() + 60
-    while not list(tmp_path.glob(".gradworks/checkpoints/*/state.safetensors")):
+    while not list(tmp_path.glob(".gradworks/checkpoints/*/state.pt")):
         assert time.monotonic() < end and process.poll() is None, process.stdout.read()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -7,7 +7,7 @@ import pytest
 from gradworks import report
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.report import cost
+from gradworks.report import cost, form
 from tests import runs_tree
 from tests.report import full_tree
 
@@ -68,7 +68,7 @@ def test_two_machines_never_stand_in_one_column(tmp_path):
     full_tree.cost(runs, "gru", "reweight", 2.5, OTHER)
     full_tree.cost(runs, "cased", "erm", 1.1, OTHER)
     results, html, text = built(tmp_path, tree)
-    assert cost.of(results, "gru", "reweight") is None  # no run of erm on that machine to set it beside
+    assert form.cost_of(results, "gru", "reweight") is None  # no run of erm on that machine to set it beside
     assert results["cost"]["hardware"] == [NAME, OTHER_NAME]
     heads, rows = columns(html, "clean")
     first, second = (next(i for i, head in enumerate(heads) if name in head) - 1 for name in ("Processor", OTHER_NAME))
@@ -96,12 +96,12 @@ def test_a_method_that_starts_from_another_carries_its_time(tmp_path):
     more = {"run": {"ratio": 0.3, "low": 0.29, "high": 0.32}, "note": "the second phase alone"}
     full_tree.cost(runs, "gru", "reweight", 1.5, **more)
     results, html, _ = built(tmp_path, tree)
-    row = cost.of(results, "gru", "reweight")
+    row = form.cost_of(results, "gru", "reweight")
     assert row["total"] == pytest.approx(1 + 0.3 / 1.1) and row["after"] == "erm"
     assert "× 1.27, erm included" in html and "the second phase alone" in html
     assert "the erm run that it starts from included" in " ".join(results["answer"])
     full_tree.cost(runs, "gru", "erm", 1.1, OTHER)  # times of two machines are not added
-    assert cost.of(report.collect(*tree), "gru", "reweight") is None
+    assert form.cost_of(report.collect(*tree), "gru", "reweight") is None
 
 
 def test_the_cost_of_a_run_is_over_the_run_of_the_baseline(tmp_path):
@@ -111,8 +111,8 @@ def test_the_cost_of_a_run_is_over_the_run_of_the_baseline(tmp_path):
     time = {"ratio": 1.14, "low": 1.13, "high": 1.16, "plain_seconds": 0.0185, "method_seconds": 0.0211}
     full_tree.cost(runs, "gru", "reweight", 1.14, time=time, batches=4, run={"ratio": 1.053, "low": 1.04, "high": 1.07})
     results, html, text = built(tmp_path, tree)
-    assert cost.of(results, "gru", "erm")["total"] == 1.0
-    assert cost.of(results, "gru", "reweight")["total"] == pytest.approx(1.053 / 1.17)
+    assert form.cost_of(results, "gru", "erm")["total"] == 1.0
+    assert form.cost_of(results, "gru", "reweight")["total"] == pytest.approx(1.053 / 1.17)
     assert "× 1.00" in columns(html, "noise")[1]["erm"][4] and "× 0.90" in columns(html, "noise")[1]["reweight"][4]
     assert "it takes × 0.90 [0.87, 0.92] the time of erm" in " ".join(results["answer"])
     assert "× 1.14 [1.13, 1.16]" in html and "× 1.14" in text  # a step, in the table of costs alone
@@ -143,10 +143,10 @@ def test_what_both_measurements_share_is_in_no_run(tmp_path):
     time = {"ratio": 1.61, "low": 1.59, "high": 1.64, "plain_seconds": 0.03, "method_seconds": 0.03 * 1.61}
     full_tree.cost(runs, "gru", "reweight", 1.61, time=time)
     results, html, _ = built(tmp_path, tree)
-    row = cost.of(results, "gru", "reweight")
+    row = form.cost_of(results, "gru", "reweight")
     assert row["total"] == pytest.approx(1.61) and row["total_low"] < 1.59 and row["total_high"] > 1.64
     assert html.count("× 1.61 [1.56, 1.65]") >= 2  # the answer and the table of costs
-    assert cost.of(results, "gru", "erm")["total_low"] is None  # the unit itself
+    assert form.cost_of(results, "gru", "erm")["total_low"] is None  # the unit itself
 
 
 def test_a_run_as_long_as_another_takes_its_time(tmp_path):
@@ -154,7 +154,7 @@ def test_a_run_as_long_as_another_takes_its_time(tmp_path):
     (tree[2] / "measure/gru/erm+clean.json").unlink()
     tree[0].write_text(tree[0].read_text().replace("train_on: [train, clean]", "as_long_as: reweight"))
     results, html, text = built(tmp_path, tree)
-    row = cost.of(results, "gru", "erm+clean")
+    row = form.cost_of(results, "gru", "erm+clean")
     assert (row["total"], row["hardware"], row["state"]) == (1.6, NAME, "not measured")
     measure = next(one for one in results["pipeline"] if one["stage"] == "measure")
     assert (measure["done"], measure["asked"]) == (3, 4)  # cased has none
@@ -167,7 +167,7 @@ def test_what_could_not_be_measured_says_why(tmp_path):
     artifacts.write_json(runs / "measure/gru/reweight.json", {**about, "state": "OOM", "reason": "1 <GiB> asked"})
     (runs / "measure/gru/random.json").unlink()
     results, html, _ = built(tmp_path, tree)
-    assert cost.of(results, "gru", "reweight") is None
+    assert form.cost_of(results, "gru", "reweight") is None
     assert "1 &lt;GiB&gt; asked" in html and "Not measured: gru random, cased erm." in html
 
 

@@ -276,7 +276,7 @@ def test_what_is_not_there_is_said(made, clone):
         runs.record(places, "other-one")
     with pytest.raises(InputError, match="no stage 'nope'\nfound: make, double@a"):
         history.shown(places, "there", "nope")
-    with pytest.raises(InputError, match="no log of make: its pod has not begun; why: kubectl get events"):
+    with pytest.raises(InputError, match="no log of make: its pod has not started; see: kubectl get events"):
         history.log(places, "there", "make")
     with pytest.raises(InputError, match="no stage has failed"):
         history.failed(places, "there")

@@ -132,7 +132,8 @@ def test_no_file_and_no_project(project):
 
 def test_pods_need_neither_kubeflow_nor_an_index(project):
     program = (
-        "import sys, pathlib; from gradworks.cluster import stages, environment\n"
+        "import sys, pathlib; from gradworks.pod import environment\n"
+        "from gradworks.store import stages\n"
         f"stages.load(pathlib.Path({str(project)!r}))\n"
         "print([m for m in ('kfp', 'kubernetes', 'boto3', 'dvc.repo', 'torch') if m in sys.modules])"
     )
@@ -143,10 +144,12 @@ def test_pods_need_neither_kubeflow_nor_an_index(project):
 
 def test_the_tag_of_an_image_is_the_digest_that_git_gives(tmp_path):
     (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
-    (tmp_path / "images" / "cpu").mkdir(parents=True)
-    (tmp_path / "images" / "cpu" / "Dockerfile").write_text("FROM ü\n")
-    shell = "cat constraints.txt images/cpu/Dockerfile | git hash-object --stdin | cut -c 1-12"
-    done = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert environment.digest(tmp_path, "cpu") == done.stdout.strip()
-    with pytest.raises(InputError, match="images/gpu/Dockerfile: no such file"):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match="images/Dockerfile: no such file"):
         environment.digest(tmp_path, "gpu")
+    (tmp_path / "images/Dockerfile").write_text("FROM ü\n")
+    shell = "(echo $0; cat constraints.txt images/Dockerfile) | git hash-object --stdin | cut -c 1-12"
+    for kind in ("cpu", "gpu"):
+        done = subprocess.run(["sh", "-c", shell, kind], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert environment.digest(tmp_path, kind) == done.stdout.strip()
+    assert environment.digest(tmp_path, "cpu") != environment.digest(tmp_path, "gpu")

@@ -85,7 +85,7 @@ def test_memory_is_bounded(server):
 
 
 def test_what_a_shell_evaluates_leads_boto3_there_past_other_keys(server, folder):
-    program = "from gradworks import s3; print(s3.client().list_objects_v2(Bucket='gradworks')['Name'])"
+    program = "from gradworks.store import s3; print(s3.client().list_objects_v2(Bucket='gradworks')['Name'])"
     lines = f'{storage.exports(server, folder)}\n"{sys.executable}" -c "{program}"'
     env = {**os.environ, "AWS_ACCESS_KEY_ID": "other", "AWS_SECRET_ACCESS_KEY": "key", "AWS_PROFILE": "none"}
     done = subprocess.run(["sh", "-c", lines], capture_output=True, text=True, env=env, check=False)
@@ -100,7 +100,7 @@ def test_dvc_pushes_and_pulls(server, folder, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     dvc("init", "--no-scm", "-q")
-    config = (Path(__file__).parents[1] / ".dvc" / "config").read_text()
+    config = (Path(__file__).parents[2] / ".dvc" / "config").read_text()
     (tmp_path / ".dvc" / "config").write_text(config.replace("[core]\n", "[core]\n    no_scm = true\n"))
     assert "endpoint" not in config and "key" not in config
     Path("in").write_text("made\n")
@@ -193,7 +193,7 @@ def test_a_server_that_does_not_start_leaves_nothing_and_says_where_to_look(prog
 @pytest.mark.parametrize("act", ["status", "env"])
 def test_the_command_says_how_to_start_what_is_down(act, tmp_path):
     program = [sys.executable, "-c", "from gradworks.cli import main; main()", "storage", act]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 1
     assert "start it: gradworks storage up" in (done.stdout if act == "status" else done.stderr)

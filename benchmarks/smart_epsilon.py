@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from components.train import Train
 from gradworks import base, models, tasks
 from gradworks.base import artifacts
+from gradworks.cell import Train
 from gradworks.data.batching import stream
 from gradworks.data.tables import to_examples
 from gradworks.methods import Method

@@ -28,11 +28,11 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from components.train import Run, out_of_memory
 from gradworks import base
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.base.points import entry_options
+from gradworks.cell import Run, out_of_memory
 from gradworks.cost import hardware
 from gradworks.telemetry import live
 
@@ -218,7 +218,7 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
 
 def _run(bench: Bench, method: Side, settings: Measure) -> Any:
     """The ratio of the method's time to that of plain training with one batch a step; None where that is `plain`."""
-    from gradworks.telemetry import pairs
+    from gradworks.cost import pairs
 
     point = bench.run.point
     if bench.consumed == 1 and point.trainable == "all" and point.train_on == ["train"]:

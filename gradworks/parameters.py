@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gradworks import schedules, tasks
+from gradworks import cell, schedules, tasks
 from gradworks.base import Section, cells, fresh_yaml, grid, points, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
@@ -195,7 +195,7 @@ def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any
         for method in methods:
             point = points.method_point(params, method, values["methods"][method])
             for task in found[name].values():
-                made = _program("train").method_of(params, method, point, task, 0)
+                made = cell.method_of(params, method, point, task, 0)
             schedules.check(one.chosen, made.needs, one.parts, f"{where}.schedule, for methods.{method}")
 
 
@@ -232,14 +232,14 @@ def _methods(params: Path, values: Mapping[str, Any], task: Kind) -> None:
         if point.trainable == "head" and not task.size:
             said = f"{params}: methods.{name}.trainable: found head"
             raise InputError(f"{said}\nexpected a task with a head: {task.spec.kind} compares encodings")
-        _program("train").method_of(params, name, point, task, 0)
+        cell.method_of(params, name, point, task, 0)
 
 
 def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[str, str], drawn: sizes.Sizes) -> None:
     import torch
 
     where = f"{params}: train"
-    train = validate(values["train"] or {}, _program("train").Train, where)
+    train = validate(values["train"] or {}, cell.Train, where)
     task.check_metric(train.select.metric, f"{where}.select.metric")
     known = [
         name for name in dir(torch.optim) if name[0].isupper() and name not in ("LBFGS", "Optimizer", "SparseAdam")
@@ -283,7 +283,7 @@ def _figures(params: Path, values: Mapping[str, Any], task: Kind, synthetic: boo
 def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
     """What the report compares is trained."""
     report = validate(_given(values, "report"), Report, f"{params}: report")
-    trained = list(dict.fromkeys(cell["method"] for cell in made["train"].values()))
+    trained = list(dict.fromkeys(one["method"] for one in made["train"].values()))
     if report.baseline not in values["methods"]:
         raise InputError(words.unknown(f"{params}: report.baseline", report.baseline, values["methods"]))
     if report.baseline not in trained:

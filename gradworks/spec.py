@@ -296,7 +296,6 @@ class Passes(Protocol):
 
     def branches(self) -> AbstractContextManager[Mapping[Hashable, Tensor]]:
         """What it gives holds, after one `gradient` inside, on which side of its kinks each operation was (ReLU, ...).
-
         Costs no pass. Nothing for what torch.compile made.
         """
 

@@ -36,7 +36,7 @@ LAYERS = [
     ["gradworks/store"],
     ["gradworks/cost", "gradworks/telemetry"],
     ["gradworks/dvc_compat"],
-    ["gradworks/pretraining"],
+    ["gradworks/cell", "gradworks/pretraining"],
     ["gradworks/loop"],
     ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",
      "gradworks/data/tables", "gradworks/selection"],

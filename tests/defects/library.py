@@ -58,7 +58,7 @@ ROWS = (
      'tests/data/test_batching.py::test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere'),
     ('gradworks/models/__init__.py', '    model.requires_grad_(False)\n', '',
      'tests/components/test_train.py::test_last_layer_trains_a_fresh_head_on_the_model_of_another_method'),
-    ('components/train.py', 'models.fresh_head(model, self.args.seed)', 'pass',
+    ('gradworks/cell.py', 'models.fresh_head(model, self.args.seed)', 'pass',
      'tests/components/test_train.py::test_last_layer_trains_a_fresh_head_on_the_model_of_another_method'),
     ('components/train.py', 'if run.point.from_ is None or (args.start', 'if True or (args.start',
      'tests/components/test_train.py::test_a_phase_after_a_cell_without_a_model_is_not_run'),

@@ -28,7 +28,7 @@ ROWS = (
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),
     ('gradworks/base/words.py', '        if meant != meant // 1:\n', '        if False:\n',
      'tests/base/test_base.py::test_what_is_wrong_is_said'),
-    ('gradworks/parameters.py', '_program("train").method_of(params, name, point, task, 0)', 'pass',
+    ('gradworks/parameters.py', 'cell.method_of(params, name, point, task, 0)', 'pass',
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),
     ('gradworks/parameters.py', 'drawn.at_most("clean", train.clean_batch, f"{where}.clean_batch")', 'pass',
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),

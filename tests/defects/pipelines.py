@@ -26,9 +26,9 @@ ROWS = (
         "tests/base/test_cells.py::test_a_stage_depends_on_its_mixture_its_schedule_and_tasks_of_ones_own",
     ),
     (
-        "gradworks/dvc.yaml.j2",
-        "        - gradworks/schedules/${item.mixture_schedule}.py\n",
-        "",
+        "gradworks/base/cells.py",
+        '"${item.mixture_schedule}" if mixed else "single"',
+        '"single"',
         "tests/base/test_cells.py::test_a_stage_depends_on_its_mixture_its_schedule_and_tasks_of_ones_own",
     ),
     (

@@ -58,7 +58,7 @@ ROWS = (
      'tests/components/test_measure.py::test_what_cannot_be_counted_has_no_ratio'),
     ('components/measure.py', '"OOM" if out_of_memory(error) else "not run"', '"not run"',
      'tests/components/test_measure.py::test_a_method_that_fails_says_why'),
-    ('components/train.py', '* (self.longer or 1))', ')',
+    ('gradworks/cell.py', '* (self.longer or 1))', ')',
      'tests/components/test_measure.py::test_a_run_for_as_long_has_so_many_times_the_steps'),
     ('gradworks/base/grid.py', 'first = made.setdefault(key, item)', 'first = made[key] = item',
      'tests/base/test_cells.py::test_a_cost_is_measured_once_for_each_encoder_and_method'),

@@ -7,7 +7,7 @@ exact forms, which differentiate through the point, use `functional_call`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
 from gradworks.methods._shared.ranks import Ranks
-from gradworks.methods._shared.tensors import add_, at_least_float32, divide_, norm, owned, widened
+from gradworks.methods._shared.tensors import add_, at_least_float32, divide_, mean_by_name, norm, owned, widened
 from gradworks.methods._shared.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Sum, Task, Weighting
 
@@ -44,15 +44,6 @@ class Step:
     start: list[Tensor | None] | None = None  # buffers at the start of the step, for clean batches
     sparse: bool = False  # gradients of sparse embeddings stay sparse
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # of these parameters; which the batches read
-
-
-def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tensor]:
-    """() the mean of each figure over the rows that have it."""
-    found: dict[str, list[Tensor]] = {}
-    for row in rows:
-        for name, value in row.items():
-            found.setdefault(name, []).append(torch.as_tensor(value).detach().float())
-    return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
 def _added(total: list[Tensor], weight: Tensor | None, one: Sum, divided: bool) -> tuple[list[Tensor], Tensor]:
@@ -326,7 +317,7 @@ class StepPasses:
                 handle.remove()
 
     def crossed(self, one: Branches, other: Branches) -> bool:
-        self._step.total(flags := [self.theta[0].new_tensor(float(crossed(one, other)))])
+        self._step.ranks(flags := [self.theta[0].new_tensor(float(crossed(one, other)))])
         return bool(flags[0] > 0)
 
     def figures(self) -> dict[str, float | Tensor]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradworks.methods._shared.passes import Step, StepPasses, mean_by_name
-from gradworks.methods._shared.tensors import norm
+from gradworks.methods._shared.passes import Step, StepPasses
+from gradworks.methods._shared.tensors import mean_by_name, norm
 from gradworks.spec import Drawn, StepReport, Sum
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -105,3 +105,12 @@ def precision(x: Tensor) -> torch.dtype:
     kind = x.device.type
     own = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return coarsest((own, lowest())) or own
+
+
+def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tensor]:
+    """() the mean of each figure over the rows that have it."""
+    found: dict[str, list[Tensor]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+    return {name: torch.stack(values).mean() for name, values in found.items()}

@@ -1,0 +1,232 @@
+"""One cell as its arguments and parameters ask for it: data, method, model and settings of a training run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from gradworks import base
+from gradworks.base import artifacts, grid
+from gradworks.base.errors import InputError
+from gradworks.base.points import MethodPoint, method_point
+
+if TYPE_CHECKING:
+    from gradworks.selection import Looks
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Select(base.Section):
+    """Which checkpoint is kept."""
+
+    metric: str = "accuracy"
+    every: float = Field(0.1, gt=0, le=1)
+
+
+class Train(base.Section):
+    """The section `train`."""
+
+    epochs: float = Field(gt=0)
+    batch: int = Field(gt=0)
+    micro_batch: int | None = Field(None, gt=0)
+    clean_batch: int = Field(32, gt=0)
+    max_length: int = Field(128, gt=2)
+    learning_rate: Rate | dict[str, Rate]
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    clip: float | None = Field(1.0, gt=0)
+    optimizer: str = "AdamW"
+    precision: Literal["float32", "bf16"] = "float32"
+    select: Select = Select()
+
+
+def method_of(
+    params: Path | base.Params, name: str, point: MethodPoint, task: Any, seed: int, world: Any = None
+) -> Any:
+    """The method of a point.
+
+    Args:
+        task: the kind of the one task, or kinds by task name.
+        world: where several processes train together.
+    """
+    from gradworks.methods import Method
+
+    given = {"tasks": task} if isinstance(task, dict) else {"task": task}
+    ranks = {"reduce": world.sum, "rank": world.rank, "ranks": world.size} if world and world.size > 1 else {}
+    try:
+        return Method(point.objective, point.weighting, point.update, **given, seed=seed, **ranks)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"{params}: methods.{name}: {error}") from None
+
+
+def _peak(params: base.Params, train: Train, model: str) -> float:
+    if isinstance(train.learning_rate, float | int):
+        return train.learning_rate
+    if model not in train.learning_rate:
+        found = ", ".join(train.learning_rate)
+        raise InputError(f"{params}: train.learning_rate: found {found}\nexpected a number or one for {model!r}")
+    return train.learning_rate[model]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "not enough memory" in said)
+    )
+
+
+def _mixture(args: argparse.Namespace, task: str) -> grid.Mixture:
+    """What the cell trains on: a mixture of the params file, or the project's task alone."""
+    name = getattr(args, "mixture", None)
+    if name is None:
+        return grid.Mixture(parts=[task])
+    return base.section(args.params, f"mixtures.{name}", grid.Mixture)
+
+
+class Run:
+    """The cell: what its arguments and parameters ask for."""
+
+    def __init__(self, args: argparse.Namespace, schedule: Path | None = None) -> None:
+        from gradworks import tasks
+
+        self.args, self.params = args, base.Params(args.params)
+        self.settings = self.params.section("train", Train)
+        self.point = method_point(args.params, args.method, self.params.value(f"methods.{args.method}"))
+        self.main = self.params.value("task")
+        self.mixed = _mixture(args, self.main)
+        self.kinds = {name: tasks.of(args.params, name) for name in self.mixed.parts}
+        self.task = self.kinds[self.main if self.main in self.kinds else self.mixed.parts[0]]
+        self.looks = self._looks()
+        artifacts.check(args.data)
+        artifacts.check(args.start)
+        parameters = {"train": self.settings, "method": self.point}
+        self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
+        self.parameters |= {"seed": args.seed, "task": self.task.name}
+        if len(self.kinds) > 1:
+            chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
+            self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen}
+        self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
+        if self.point.as_long_as:
+            self.longer = self.parameters["longer"] = self._ratio(schedule)
+
+    def _ratio(self, schedule: Path | None) -> float | None:
+        """The time of a step of the method that this one takes as long as, over that of plain training."""
+        where = f"{self.params}: methods.{self.args.method}.as_long_as: found {self.point.as_long_as}"
+        if schedule is None:
+            raise InputError(f"{where} and no --schedule\nexpected the file that `measure` wrote for it")
+        found = artifacts.read_json(schedule)
+        if not isinstance(found, dict) or set(found) != {"ratio"}:
+            raise InputError(f"{where} and no ratio in {schedule}\nexpected the file that `measure` wrote for it")
+        return found["ratio"]
+
+    def _looks(self) -> Looks:
+        """How the best model is chosen: `train.select.metric` of the project's task, the main metric of others."""
+        from gradworks.selection import Looks
+
+        found = {name: kind.spec.metrics[0] for name, kind in self.kinds.items()}
+        found |= {self.main: self.settings.select.metric} if self.main in found else {}
+        where = f"{self.args.params}: mixtures.{getattr(self.args, 'mixture', None)}.select"
+        return Looks(self.kinds, found, self.mixed.select, where)
+
+    def _folder(self, task: str) -> Path:
+        """Of the splits of a task."""
+        folder = self.args.data if task == self.main else self.args.data / "parts" / task
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder\nexpected the splits of {task}, of corrupt.parts.{task}")
+        return folder
+
+    def split(self, model: Any, *names: str, task: str | None = None) -> Any:
+        """The examples of some splits together, of the main task or another."""
+        import pyarrow as pa
+
+        from gradworks.data.tables import to_examples
+
+        kind = self.kinds[task or self.task.name]
+        columns = ["id", *kind.spec.texts, "label"]
+        files = [self._folder(kind.name) / f"{name}.parquet" for name in names]
+        table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
+        if not len(table):
+            raise InputError(f"{files[0]}: no rows")
+        return to_examples(table, kind, model, self.settings.max_length, str(files[0]))
+
+    def plan(self, kind: str) -> Any:
+        """The settings of the loop for a kind of model; an epoch is one over the training splits of all parts."""
+        from gradworks import loop
+
+        s, files = self.settings, [self._folder(task) / "train.parquet" for task in self.kinds]
+        epoch = sum(-(-artifacts.read_parquet(file, ["id"]).num_rows // s.batch) for file in files)
+        return loop.Settings(
+            batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
+            clean_batch=s.clean_batch, learning_rate=_peak(self.params, s, kind), weight_decay=s.weight_decay,
+            warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
+            optimizer=s.optimizer, bf16=s.precision == "bf16",
+        )  # fmt: skip
+
+    def mixture(self, model: Any, clean: bool, device: Any, train_on: list[str] | None = None) -> Any:
+        """What is trained on; `train_on`: other splits than the method's."""
+        from gradworks.data.mixture import Mixture, Part
+
+        names = {"train": train_on or self.point.train_on, "selection": ["selection"]}
+        names["clean"] = ["clean"] if clean else []
+        parts = {
+            task: Part(**{k: self.split(model, *v, task=task).to(device) for k, v in names.items() if v})
+            for task in self.kinds
+        }
+        return Mixture(parts, self.mixed.chosen)
+
+    def method(self, world: Any = None) -> Any:
+        """Refused in words where an entry does not fit, or the schedule cannot give the update what it needs."""
+        from gradworks import schedules
+
+        args, several = self.args, len(self.kinds) > 1
+        task = dict(self.kinds) if several else self.task
+        made = method_of(args.params, args.method, self.point, task, args.seed, world)
+        where = f"{args.params}: methods.{args.method}" + (f": mixtures.{args.mixture}.schedule" if several else "")
+        schedules.check(self.mixed.chosen, made.needs, list(self.kinds), where)
+        return made
+
+    def model(self) -> Any:
+        """The model to train, frozen as the method asks."""
+        from gradworks import models
+
+        sizes = {name: kind.size for name, kind in self.kinds.items() if kind.size}
+        outputs = sizes if len(self.kinds) > 1 and sizes else self.task.size
+        if self.point.from_ is None:
+            model = models.create(self.args.start, outputs, self.args.seed)
+        else:
+            model = models.load(self.args.start)
+            if self.point.reinitialise:
+                models.fresh_head(model, self.args.seed)
+        if self.point.trainable == "head":
+            models.train_head_only(model)
+        return model
+
+    def fit(
+        self, saved: Any, stop: base.Stopping, watch: Any, world: Any
+    ) -> tuple[Any, Any, list[tuple[str, str]], float]:
+        """The best model, the trace, task and id of each training row, the score of the best constant prediction."""
+        from gradworks import loop, models
+        from gradworks.predict import predict
+
+        args, device = self.args, world.device
+        plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
+        method = self.method(world)
+        if not loop.steps(plan, method):
+            raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
+        model = self.model().to(device)
+        mixture = self.mixture(model, method.clean, device)
+        selection = {name: part.selection for name, part in mixture.parts.items()}
+        labels = {name: examples.labels.cpu().numpy() for name, examples in selection.items()}
+
+        def look(model: Any) -> dict[str, float | None]:
+            answers = {n: k.answers(predict(model, k, selection[n])) for n, k in self.kinds.items()}
+            return self.looks.scores(labels, answers)
+
+        trace = loop.fit(model, method, mixture, settings=plan, seed=args.seed, score=look, checkpoint=saved,
+                         stop=stop, name=f"train {args.method}", watch=watch, world=world)  # fmt: skip
+        return model, trace, mixture.rows(), self.looks.constant(labels)

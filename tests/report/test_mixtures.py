@@ -42,7 +42,10 @@ def test_a_cost_is_that_of_its_mixture(tree, tmp_path):
     for mixture, ratio in (("both", 2.0), ("alone", 1.0)):
         file = tmp_path / f"runs/measure/{mixture}/gru/erm.json"
         file.parent.mkdir(parents=True)
-        artifacts.write_json(file, {"state": "ok", "time": {"ratio": ratio, "method_seconds": 0.1}, "hardware": {}})
+        artifacts.write_json(
+            file,
+            {"state": "ok", "time": {"ratio": ratio, "method_seconds": 0.1}, "run": {"ratio": ratio}, "hardware": {}},
+        )
     from gradworks.report import read
 
     found = read._costs(tree[2], read.by_mixture(grid.expand(tree[0])["train"]))

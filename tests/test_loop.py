@@ -38,7 +38,7 @@ def examples(n, seed):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 3, (n,), generator=generator)
     ids = (torch.randint(0, 10, (n, 5), generator=generator) + 10 * labels[:, None]).tolist()
-    return Examples("nli", [f"{seed}-{i}" for i in range(n)], [{"ids": x} for x in ids], labels, collate)
+    return Examples("nli", [f"{seed}-{i}" for i in range(n)], [{"ids": x} for x in ids], labels, collate, strata=labels)
 
 
 TRAIN, CLEAN, SELECTION = examples(60, 1), examples(20, 2), examples(40, 3)

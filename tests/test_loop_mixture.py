@@ -77,7 +77,9 @@ def examples(task, n, seed):
     ids = torch.randint(0, 10, (n, 5), generator=generator) + 10 * labels[:, None]
     values = ids.float().mean(1) / 30
     names, encodings = [f"{seed}-{i}" for i in range(n)], [{"ids": x} for x in ids.tolist()]
-    return Examples(task, names, encodings, labels if task == CLASSES else values, collate)
+    if task == VALUES:
+        return Examples(task, names, encodings, values, collate)
+    return Examples(task, names, encodings, labels, collate, strata=labels)
 
 
 PARTS = {

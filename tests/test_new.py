@@ -17,7 +17,7 @@ from gradworks.base import artifacts, cells
 from gradworks.base.errors import InputError
 from gradworks.cost import hardware
 from gradworks.data import look
-from gradworks.store.stages import _resolved
+from gradworks.dvc_compat import resolved
 from tests.small import run
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +96,7 @@ def to_report(params):
     parameters.check(params, data=True)
     cells.write(params)
     hardware.write(params)
-    for stage in _resolved(params.with_name("dvc.yaml")).values():
+    for stage in resolved(params.with_name("dvc.yaml")).values():
         _, _, program, *args = shlex.split(stage["cmd"])
         run(program.removeprefix("components."), *args)
     return artifacts.read_json(params.parent / "report/results.json")

@@ -25,7 +25,7 @@ def key(*parts: int | str) -> int:
 
 
 def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch, each a list of rows; every row stands in exactly one.
+    """The batches of one epoch, each a list of rows; every row is in exactly one.
 
     Rows are shuffled, sorted by length inside windows of 8 batches, cut into batches, and the batches are shuffled
     again, so that a batch pads little. The rows of a short last batch are drawn before the sorting: they are no longer
@@ -59,6 +59,7 @@ class Examples:
         collate: pads some encodings to the longest of them; the model's, or the kind's.
         join: labels of one batch -> labels, mass of each example; the kind's, by default mass 1.
         group: (n,) domain, genre or slice; None when there is none.
+        strata: (n,) which examples `balanced` holds in equal numbers, by the kind: classes; None where it has none.
         device: where batches are put.
     """
 
@@ -69,6 +70,7 @@ class Examples:
     collate: Callable[[Sequence[Encoding]], dict[str, Tensor]]
     group: Tensor | None = None
     join: Callable[[Any], tuple[Any, Tensor]] | None = None
+    strata: Tensor | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     lengths: list[int] = dataclasses.field(init=False, repr=False)  # (n,) tokens of the longest part
 
@@ -81,7 +83,7 @@ class Examples:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Examples:
-        """The same examples, whose batches stand on `device`."""
+        """The same examples, whose batches are on `device`."""
         device = torch.device(device)
         group = None if self.group is None else self.group.to(device)
         return dataclasses.replace(self, labels=self.labels.to(device), group=group, device=device)
@@ -124,28 +126,28 @@ def stream(examples: Examples, batch_size: int, seed: int, start: int = 0) -> It
 
 
 def balanced(examples: Examples, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-    """Batches without end that hold the classes in equal numbers, each drawn anew; for clean batches.
+    """Endless batches that hold the strata (classes) in equal numbers, each drawn independently; for clean batches.
 
-    A small batch of random labels says mostly which label stands in it too often: with 32 examples the scores of two
-    halves correlate by 0.2 to 0.3 on the default benchmark, and by 0.7 where classes are balanced
-    (benchmarks/CLEAN_BATCH.md). Rows are not of like length. Values have no classes: they come as from `stream`.
+    A small batch of random labels mostly says which label it has too many of: with 32 examples the scores of two halves
+    correlate by 0.2 to 0.3 on the default benchmark, and by 0.7 where classes are balanced
+    (benchmarks/CLEAN_BATCH.md). Lengths are not sorted. Examples without strata come as from `stream`.
 
     Args:
         examples: at least one.
-        batch_size: what is left over goes to classes at random; of a class with fewer examples some stand twice.
+        batch_size: the remainder goes to classes at random; a class with fewer examples repeats some.
         seed: of the draws. start: batches to leave out, as if they had been read.
     """
-    if examples.labels.is_floating_point():
+    if examples.strata is None:
         yield from stream(examples, batch_size, seed, start)
     else:
-        yield from map(examples.batch, balanced_rows(examples.labels.cpu(), batch_size, seed, start))
+        yield from map(examples.batch, balanced_rows(examples.strata.cpu(), batch_size, seed, start))
 
 
-def balanced_rows(labels: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
-    """The rows of each batch of `balanced`, from the class indices (n,)."""
-    classes = [torch.nonzero(labels == c)[:, 0] for c in labels.unique()]
+def balanced_rows(strata: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
+    """The rows of each batch of `balanced`, from the strata (n,)."""
+    classes = [torch.nonzero(strata == c)[:, 0] for c in strata.unique()]
     if not classes or batch_size < 1:
-        raise ValueError(f"{len(labels)} examples in batches of {batch_size}: no stream")
+        raise ValueError(f"{len(strata)} examples in batches of {batch_size}: no stream")
     for number in itertools.count(start):
         generator = torch.Generator().manual_seed(key(seed, "balanced", number))
         rows: list[int] = []

@@ -30,9 +30,6 @@ _LEFT_OUT = {"sentence1_binary_parse", "sentence2_binary_parse", "sentence1_pars
 _KINDS = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
 
 
-_FEW = 10  # marks of a missing label in a file whose third class happens to be missing
-
-
 class Unlabelled(InputError):
     """A split without a column for labels, or with nothing in it."""
 
@@ -175,14 +172,14 @@ def _labelled(row: Kind, found: list[_Candidate], places: list[str], at: int, fi
         if places[at] in others:
             others = {name: v for name, v in others.items() if name != places[at]}
         split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
-    there, classes = ["-1", *sorted(split.values)], row.spec.classes or ()
-    signs = there == ["-1", "1"] and len(classes) == 2
-    signs |= there == ["-1", "0", "1"] and len(classes) == 3 and marked >= _FEW
-    if signs and marked and not asked.labels and not by_name:
+    values = sorted(split.values)
+    classes = row.signs(values, marked)
+    if classes and marked and not asked.labels and not by_name:
+        there = ["-1", *values]
         shown = ", ".join(f"{one}: {known}" for one, known in zip(there, classes, strict=True))
         raise InputError(
             f"{file}: found labels {', '.join(there)} for {len(classes)} classes: is -1 one of them, or no label?\n"
-            f"`labels: {{{shown}}}` of the source, put right, says what they stand for"
+            f"`labels: {{{shown}}}` of the source, put right, says what they mean"
         )
     return split
 

@@ -28,4 +28,5 @@ def to_examples(table: pa.Table, kind: Kind, model: Any, max_length: int, where:
     """
     encodings, labels = kind.encode(table, model, max_length, where)
     pad = functools.partial(kind.pad, model)
-    return Examples(kind.name, table["id"].to_pylist(), encodings, labels, pad, join=kind.collate)
+    ids, strata = table["id"].to_pylist(), kind.strata(labels)
+    return Examples(kind.name, ids, encodings, labels, pad, join=kind.collate, strata=strata)

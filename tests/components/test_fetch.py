@@ -152,7 +152,9 @@ def test_a_source_that_is_not_there(project, capsys, monkeypatch):
     project({"from": "file:data/mine"})
     monkeypatch.setattr("sys.argv", ["fetch", "--source", "min", "--out", "runs/fetch/min"])
     assert refused(fetch.main, capsys) == "error: params.yaml: no key 'fetch.min'\nfound: mine"
-    assert refused(project, capsys, {"from": "file:data/mine"}, task="nil").startswith("error: task: found 'nil'")
+    assert refused(project, capsys, {"from": "file:data/mine"}, task="nil").startswith(
+        "error: params.yaml: task: found 'nil'"
+    )
 
 
 def test_a_failed_fetch_leaves_the_earlier_one(project, capsys):

@@ -134,7 +134,7 @@ def test_a_phase_is_measured_as_it_is(project):
 @pytest.mark.parametrize("method", ["dotprod", "last_layer", "erm"])
 def test_a_run_is_timed_beside_plain_training_of_single_batches(project, method, monkeypatch):
     """As many examples in steps of one batch, all weights, whatever the method's step and trained part are."""
-    from gradworks.telemetry import pairs
+    from gradworks.cost import pairs
 
     one, compared = bench(method, start=Path("out/model-erm" if method == "last_layer" else START)), []
 

@@ -13,11 +13,12 @@ def examples(n, collate=None):
     lengths = [(7 * i) % 40 + 1 for i in range(n)]
     encodings = [{"ids": [i] * length, "short": [0]} for i, length in enumerate(lengths)]
     pad = collate or (lambda some: {"ids": torch.tensor([one["ids"][0] for one in some])})
-    return Examples("nli", [f"e{i}" for i in range(n)], encodings, torch.arange(n) % 3, pad, torch.arange(n) % 2)
+    ids, labels = [f"e{i}" for i in range(n)], torch.arange(n) % 3
+    return Examples("nli", ids, encodings, labels, pad, torch.arange(n) % 2, strata=labels)
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (8, 4), (103, 4), (103, 7), (5, 100)])
-def test_every_example_stands_once_in_an_epoch(n, size):
+def test_an_epoch_holds_every_example_once(n, size):
     count = steps_per_epoch(n, size)
     source = stream(examples(n), size, seed=0)
     for _ in range(3):
@@ -86,7 +87,8 @@ def test_a_short_last_batch_is_as_long_as_the_others():
 
 
 def test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere():
-    skewed = dataclasses.replace(examples(60), labels=torch.tensor([0] * 50 + [1] * 8 + [2] * 2))
+    labels = torch.tensor([0] * 50 + [1] * 8 + [2] * 2)
+    skewed = dataclasses.replace(examples(60), labels=labels, strata=labels)
     drawn = list(itertools.islice(balanced(skewed, 8, seed=1), 200))
     counts = torch.stack([torch.bincount(b.labels, minlength=3) for b in drawn])
     assert counts.sum(1).eq(8).all() and counts.min() == 2 and counts.max() == 3
@@ -99,12 +101,14 @@ def test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere():
     assert [b.ids for b in itertools.islice(balanced(skewed, 8, seed=2), 200)] != [b.ids for b in drawn]
 
 
-def test_values_have_no_classes_to_balance():
-    values = dataclasses.replace(examples(20), labels=torch.rand(20))
+@pytest.mark.parametrize("labels", [torch.rand(20), torch.arange(20)], ids=["values", "whole"])
+def test_without_strata_they_are_those_of_the_stream(labels):
+    values = dataclasses.replace(examples(20), labels=labels, strata=None)
     pairs = zip(balanced(values, 8, 1, 2), stream(values, 8, 1, 2), strict=False)
     assert all(a.ids == b.ids for a, b in itertools.islice(pairs, 5))
+    none = torch.zeros(0).long()
     with pytest.raises(ValueError, match="0 examples"):
-        next(balanced(dataclasses.replace(examples(4), ids=[], encodings=[], labels=torch.zeros(0).long()), 4, 0))
+        next(balanced(dataclasses.replace(examples(4), ids=[], encodings=[], labels=none, strata=none), 4, 0))
 
 
 def test_labels_move_with_the_examples():

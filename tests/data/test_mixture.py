@@ -21,7 +21,8 @@ def collate(some):
 def examples(task, n, values=False, name=""):
     encodings = [{"ids": [i] * ((7 * i) % 9 + 1)} for i in range(n)]
     labels = torch.arange(n) / 10 if values else torch.arange(n) % 3
-    return Examples(task, [f"{name}{i}" for i in range(n)], encodings, labels, collate)
+    ids, strata = [f"{name}{i}" for i in range(n)], None if values else labels
+    return Examples(task, ids, encodings, labels, collate, strata=strata)
 
 
 def part(task, n, clean=9):

@@ -72,7 +72,7 @@ ROWS = (
      'tests/data/test_records.py::test_the_label_column_is_decided_from_all_rows'),
     ('gradworks/data/records.py', 'left_out = {*texts.values(), *row.spec.texts,', 'left_out = {*texts.values(),',
      'tests/data/test_records.py::test_a_column_named_like_a_text_does_not_replace_it'),
-    ('gradworks/data/records.py', 'if signs and marked and not asked.labels', 'if False and not asked.labels',
+    ('gradworks/data/records.py', 'if classes and marked and not asked.labels', 'if False and not asked.labels',
      'tests/data/test_records.py::test_minus_one_beside_a_class_that_is_missing_is_asked_for'),
     ('gradworks/data/records.py', "record['id'] if unique else line", "record['id'] if own else line",
      'tests/data/test_records.py::test_the_sources_own_ids_where_they_are_unique'),

@@ -42,10 +42,13 @@ def test_a_cost_is_that_of_its_mixture(tree, tmp_path):
     for mixture, ratio in (("both", 2.0), ("alone", 1.0)):
         file = tmp_path / f"runs/measure/{mixture}/gru/erm.json"
         file.parent.mkdir(parents=True)
-        artifacts.write_json(file, {"state": "ok", "time": {"ratio": ratio, "method_seconds": 0.1}, "hardware": {}})
-    from gradworks.report import cost, read
+        artifacts.write_json(
+            file,
+            {"state": "ok", "time": {"ratio": ratio, "method_seconds": 0.1}, "run": {"ratio": ratio}, "hardware": {}},
+        )
+    from gradworks.report import read
 
-    found = cost.read(tree[2], read.by_mixture(grid.expand(tree[0])["train"]))
+    found = read._costs(tree[2], read.by_mixture(grid.expand(tree[0])["train"]))
     assert {key: one["time"]["ratio"] for key, one in found.items()} == {
         ("gru · both", "erm"): 2.0, ("gru · alone", "erm"): 1.0,
     }  # fmt: skip

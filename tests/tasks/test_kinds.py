@@ -1,6 +1,8 @@
 """Kinds: whole, found by their file; losses and divergences against formulas written out, one value per example."""
 
+import ast
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ import torch
 
 from gradworks import metrics, tasks
 from gradworks.base.errors import InputError
+from gradworks.data import tables
 from gradworks.spec import Batch, offers
 from gradworks.tasks import TaskSpec, kinds
 from tests.kinds import classes, kind, values
@@ -102,6 +105,8 @@ def test_a_kind_encodes_scores_and_compares(name):
     encodings, found = made.encode(table(labels), Words(), 8, "f")
     assert len(encodings) == len(found) == 4
     assert [float(m) for m in made.collate(found)[1]] == [1.0] * 4
+    strata = tables.to_examples(table(labels), made, Words(), 8, "f").strata
+    assert strata.tolist() == [0, 1, 0, 0] if made.calibrated else strata is None
     constants = made.constants(np.asarray(labels, dtype=object))
     for constant in (*constants, *made.constants(found.numpy())):
         assert len(constant) == 4
@@ -115,6 +120,38 @@ def test_a_kind_encodes_scores_and_compares(name):
     assert made.shares(made.spec.metrics[0], np.asarray(labels), good).mean() == pytest.approx(
         made.score(made.spec.metrics[0], np.asarray(labels), good).value
     )
+
+
+# the one place that asks whether a task has classes
+
+NAMES_OF_CLASSES = {
+    "gradworks/metrics/classification.py": "names or indices: labels come as either",
+    "gradworks/report/details.py": "labels the rows and columns of a confusion matrix",
+    "gradworks/new.py": "of a column of a file, from which it guesses a kind",
+}
+
+
+def asks(source):
+    """Lines that read classes of something, or ask whether labels are floating point."""
+    found = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.Attribute)]
+    return [
+        one.lineno
+        for one in found
+        if one.attr == "classes"
+        or (one.attr in ("dtype", "is_floating_point") and ast.unparse(one.value).endswith("labels"))
+    ]
+
+
+def test_no_other_file_asks_whether_a_task_has_classes():
+    assert asks("a.task.classes is None; b.labels.dtype; labels.is_floating_point()") == [1, 1, 1]
+    root = Path(__file__).parents[2]
+    files = [
+        p.relative_to(root) for folder in ("gradworks", "components") for p in sorted((root / folder).rglob("*.py"))
+    ]
+    # methods get batches of any loop, whose tasks are no kinds
+    outside = [p for p in files if p.parts[1] not in ("tasks", "methods")]
+    found = {p.as_posix(): lines for p in outside if (lines := asks((root / p).read_text()))}
+    assert set(found) == set(NAMES_OF_CLASSES), found
 
 
 # losses and divergences

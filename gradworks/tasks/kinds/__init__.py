@@ -37,8 +37,8 @@ class Kind(Protocol):
         spec: the row. name: its name.
         size: outputs of its head on one vector; 0 where it needs no head.
         reported: the metrics that `evaluate` writes.
-        calibrated: answers are probabilities of `classes`: the report has calibration and confusion matrices, and clean
-            batches hold the classes in equal numbers. Such a kind has `indices(labels)` -> (n,) besides.
+        calibrated: answers are probabilities of `classes`: the report has calibration and confusion matrices. Such a
+            kind also has `indices(labels)` -> (n,).
         label_type: pyarrow's name of the type of the label column.
         columns: of a table of predictions, beside id and label.
     """
@@ -66,9 +66,19 @@ class Kind(Protocol):
     def collate(self, labels: Any) -> tuple[Any, Tensor]:
         """Labels of one batch, and the mass of each example: 1, or its labelled tokens."""
 
+    def strata(self, labels: Any) -> Tensor | None:
+        """(n,) whole numbers: clean batches hold each in equal numbers. None where labels have no classes."""
+
     def label(self, raw: Any, given: bool) -> tuple[str | float | None, bool]:
-        """The label that a value of a file stands for, None where it says that there is none, and whether it is one by
-        its name. `given`: the source says what its values are, so that no number is an index. ValueError: no label.
+        """The label that a value of a file means, None where it says that there is none, and whether it is one by its
+        name. `given`: the source says what its values are, so that no number is an index. ValueError: no label.
+        """
+
+    def signs(self, values: Sequence[str], marked: int) -> tuple[str, ...] | None:
+        """The classes that labels -1, 1 or -1, 0, 1 may name, where -1 may also mark a missing label: a reader asks.
+
+        Args:
+            values: what the file has besides -1. marked: rows with -1.
         """
 
     def accepts(self, label: Any) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gradworks.tasks import TaskSpec
 
 
+_FEW = 10  # rows with -1: fewer mark missing labels in a file whose third class happens to be missing
+
+
 class Options(Section):
     """one_logit: one output z for two classes, p(second class) = sigmoid(z)."""
 
@@ -92,6 +95,15 @@ class Kind(Texts):
                 )
         values = torch.tensor([index[label] for label in labels], dtype=torch.int64)
         return model.encode(self.texts(table), max_length), values
+
+    def strata(self, labels: Tensor) -> Tensor:
+        return labels
+
+    def signs(self, values: Sequence[str], marked: int) -> tuple[str, ...] | None:
+        """A few -1 among three classes mark missing labels."""
+        two = len(self.classes) == 2 and list(values) == ["1"]
+        three = len(self.classes) == 3 and list(values) == ["0", "1"] and marked >= _FEW
+        return self.classes if two or three else None
 
     def label(self, raw: Any, given: bool) -> tuple[str | None, bool]:
         """Class names are labels, and so are those that the task collapses. `True` and `False` are the classes of these

@@ -82,6 +82,12 @@ class Values(Texts):
             table["label"].to_pylist(), dtype=torch.float32
         )
 
+    def strata(self, labels: Any) -> None:
+        return None
+
+    def signs(self, values: Sequence[str], marked: int) -> None:
+        return None
+
     def label(self, raw: Any, given: bool) -> tuple[float | None, bool]:
         key = forms.form(raw)
         if key in forms.NONE:

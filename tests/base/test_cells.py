@@ -139,7 +139,7 @@ def blocks(values):
     [
         (lambda v: blocks(v)[0].update(method=["sgd"]), "cells.grid.0.method: found 'sgd'"),
         (lambda v: blocks(v)[0].update(methods=["erm"]), "cells.grid.0.methods: unknown key"),
-        (lambda v: blocks(v).append(blocks(v)[0]), "the cell clean-erm-gru-0 stands twice"),
+        (lambda v: blocks(v).append(blocks(v)[0]), "duplicate cell clean-erm-gru-0"),
         (
             lambda v: [
                 v["methods"].update({"a-b": {}, "a": {}}),
@@ -157,7 +157,7 @@ def blocks(values):
             ],
             "gru-x/a and gru/x-a are both the measurement gru-x-a",
         ),
-        (lambda v: v["ensemble"].append(v["ensemble"][0]), "ensemble.1: clean-erm-gru+cased stands twice"),
+        (lambda v: v["ensemble"].append(v["ensemble"][0]), "ensemble.1: duplicate clean-erm-gru+cased"),
         (lambda v: v["ensemble"][0].update(encoders=["gru", "gru"]), "encoders: found ['gru', 'gru']"),
         (lambda v: v["cells"].update(seeds=[-1]), "cells.seeds.0: found -1"),
         (lambda v: v["pretrain"].update({"GRU": {"model": "gru"}}), "differ in more than capitals"),

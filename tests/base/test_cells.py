@@ -251,7 +251,7 @@ def test_what_does_not_fit_of_mixtures_is_refused(tmp_path, change, said):
 
 def defined(tmp_path, change=None):
     """The stages of dvc.yaml, as DVC resolves them."""
-    from gradworks.store.stages import _resolved
+    from gradworks.dvc_compat import resolved
 
     (tmp_path / "components").mkdir(exist_ok=True)
     expand(tmp_path, change)
@@ -259,7 +259,7 @@ def defined(tmp_path, change=None):
     more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": 0}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values | more))
     cells.write(tmp_path / "params.yaml")
-    return _resolved(tmp_path / "dvc.yaml")
+    return resolved(tmp_path / "dvc.yaml")
 
 
 def test_only_the_stages_that_a_benchmark_has_are_defined(tmp_path):

@@ -308,11 +308,11 @@ def main() -> None:
     args = parser.parse_args()
     settings = base.optional(args.params, "measure", Measure)
     machine = hardware.check(args.params)
-    told = live.begin("measure", args, condition=args.data.parent.name, task=base.value(args.params, "task"))
+    metrics = live.begin("measure", args, condition=args.data.parent.name, task=base.value(args.params, "task"))
     found = measured(args, settings)
     ratio = found["time"]["ratio"] if found["state"] == "ok" else None
     if ratio is not None:
-        told.overhead(ratio)
+        metrics.overhead(ratio)
     on = {"threads": base.value(args.params, "threads"), **machine}
     device = base.value(args.params, "device")
     on["device"] = machine["accelerator"] if device != "cpu" and machine["accelerator"] else machine["processor"]

@@ -1,7 +1,7 @@
-"""The only file that imports DVC, whose Python names are not a public interface: what changes with DVC changes here.
+"""The only file that imports DVC, whose Python API is not public: adapt to a new release here.
 
-Tried on the releases in TRIED, to which pyproject.toml bounds DVC. Imports are lazy, so that each
-program loads only what it uses: `gradworks run` starts this file many times.
+Tested with the releases in TRIED; pyproject.toml allows no others. Imports are lazy, since `gradworks run` starts this
+file many times.
 
 `python -m gradworks.dvc_compat repro ...` is `dvc` with a faster dvc.lock: after each stage DVC reads the whole file
 with a parser that keeps comments and writes all of it again, which takes seconds at a hundred stages, with the project
@@ -58,7 +58,7 @@ def resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
         raise InputError(f"{pipeline}: no such file\nexpected a dvc.yaml")
     try:
         content, _ = load(str(pipeline), COMPILED_MULTI_STAGE_SCHEMA)
-        # all that the resolver uses of a Repo, which would read every dvc.yaml
+        # the part of a Repo that the resolver uses; a full one would read every dvc.yaml
         repo = SimpleNamespace(fs=LocalFileSystem(), config={})
         resolver = DataResolver(repo, str(pipeline.absolute().parent), content)
         return {name: resolver.resolve_one(name)[name] for name in resolver.get_keys()}
@@ -69,12 +69,12 @@ def resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
         mark, problem = (getattr(error.__cause__, name, None) for name in ("problem_mark", "problem"))
         raise InputError(f"{pipeline}: line {mark.line + 1 if mark else '?'}: {problem or error}") from None
     except (DvcException, OSError) as error:
-        said = re.sub(r" in '[^']*dvc\.yaml'", "", str(error))  # the file, which is named already
+        said = re.sub(r" in '[^']*dvc\.yaml'", "", str(error))  # the file name, given already
         raise InputError("\n".join(f"{pipeline}: {said}".splitlines()[:3])) from None
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """YAML as DVC reads it. Raises ValueError where it is none."""
+    """Parse YAML as DVC does. Raises ValueError if it is not valid."""
     from dvc.utils.serialize import ParseError, parse_yaml
 
     try:
@@ -123,7 +123,7 @@ class Project:
         return [(Path(out.fs_path).relative_to(self._repo.root_dir).as_posix(), out) for out in outs]
 
     def objects(self, out: Any) -> set[Any]:
-        """DVC's hash infos of an output: its file, or its folder's list and every file in it."""
+        """DVC's hash infos of an output: of the file, or of the folder's list and each file in it."""
         return {info for infos in out.get_used_objs().values() for info in infos}
 
     def has(self, oid: str) -> bool:
@@ -139,7 +139,7 @@ class Project:
         self._repo.cloud.pull(infos)
 
     def run_cache_key(self, pipeline: Path, stage: str) -> str | None:
-        """The key of a stage with its present inputs in the run cache; None for one that is never cached."""
+        """The run cache key of a stage with its current inputs; None for one that is never cached."""
         from dvc.stage.cache import _can_hash, _get_stage_hash
 
         loaded = self._repo.stage.load_one(str(pipeline), stage)
@@ -178,7 +178,7 @@ class Project:
                 real(*args, **more)
             except RunCacheNotFoundError:
                 raise
-            except Exception as error:  # what was run before has been damaged or removed since
+            except Exception as error:  # the cached result was damaged or removed
                 unrestorable(str(error).splitlines()[0])
                 raise RunCacheNotFoundError(args[0]) from error
             restored.append(True)

@@ -1,4 +1,4 @@
-"""What every stage program shares: arguments, parameters, errors in words, a clean end."""
+"""Shared by all stage programs: arguments, parameters, clear errors, a clean end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gradworks.base.errors import InputError
 
 
 class Section(BaseModel):
-    """A section of params.yaml: no unknown key, no silent conversion, no number that is not finite."""
+    """A section of params.yaml: no unknown keys, no silent conversion, finite numbers only."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -38,7 +38,7 @@ class _Unique(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key that is no plain word", key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -48,7 +48,7 @@ _Unique.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
-_kept: dict[Path, dict[str, Any]] | None = None  # what a stage program has read: it keeps that, whatever is edited
+_kept: dict[Path, dict[str, Any]] | None = None  # as a stage program first read them; later edits are ignored
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise InputError(f"{where}: line {line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a character that YAML has not; a date such as 2024-13-01
+    except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow; a date such as 2024-13-01
         raise InputError(f"{where}: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a mapping of sections, found {type(values).__name__}")
@@ -129,7 +129,7 @@ class Params:
         return validate({} if found is None else found, model, f"{self}: {key}")
 
     def optional(self, key: str, model: type[T]) -> T:
-        """`section`, or the defaults of the model where the file has none."""
+        """`section`, or the model's defaults if the file has none."""
         return self.section(key, model) if key in self.values else validate({}, model, f"{self}: {key}")
 
 
@@ -149,15 +149,15 @@ def optional(path: Path, key: str, model: type[T]) -> T:
 
 
 def validate(value: Any, model: type[T], where: str) -> T:
-    """`value` as `model`; numbers that YAML gives as text are taken.
+    """`value` as `model`; numbers that YAML reads as text are converted.
 
     Args:
-        value: what YAML gave.
+        value: from YAML.
         model: the pydantic model.
-        where: file and key, which begin the error message.
+        where: file and key, for the error message.
 
     Raises:
-        InputError: in words, what was found and what was expected.
+        InputError: what was found and what was expected.
     """
     while True:
         try:
@@ -234,7 +234,7 @@ class Stopping:
 
 @contextlib.contextmanager
 def _keeping() -> Iterator[None]:
-    """What DVC records of a stage that it runs is what the stage read: see `held`."""
+    """Guarantee that DVC records what the stage read: see `held`."""
     global _kept
     from gradworks.base import held
 
@@ -249,7 +249,7 @@ def _keeping() -> Iterator[None]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage program: as `clean_end`, and an error where what it read is no longer what DVC would record."""
+    """Run a stage program: as `clean_end`, with an error if DVC would record other inputs than it read."""
 
     def program() -> None:
         with _keeping():

@@ -1,7 +1,7 @@
-"""Reading and writing artifact folders: whole or not at all, and checked when read.
+"""Read and write artifact folders: atomically, and checked when read.
 
-Every folder carries `manifest.json`: what made it (stage, parameters, seed), row counts and SHA-256 digests. Nothing in
-it depends on time, host or revision, so that running a stage again gives the same bytes.
+Every folder carries `manifest.json`: its origin (stage, parameters, seed), row counts and SHA-256 digests. Nothing in
+it depends on time, host or revision, so that rerunning a stage gives the same bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends well and vanishes when it does not."""
+    """A temporary path that becomes `path` if the block succeeds and is removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -56,9 +56,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that replaces `path` when the block ends well; otherwise `path` stays as it was."""
+    """A temporary folder that replaces `path` if the block succeeds; otherwise `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*/"):  # of a run that was killed; the parent may be a DVC dependency
+    for left in path.parent.glob(f".{path.name}.*/"):  # left by a killed run; the parent may be a DVC dependency
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -118,7 +118,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_manifest(folder: Path, stage: str, parameters: Mapping[str, Any], **more: Any) -> None:
-    """Describe every file that stands in `folder`; call it last. `more`: seed, rows, what the stage wants to tell."""
+    """Describe every file in `folder`; call it last. `more`: seed, rows, further details of the stage."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     write_json(
         folder / MANIFEST,
@@ -134,10 +134,10 @@ def write_manifest(folder: Path, stage: str, parameters: Mapping[str, Any], **mo
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """The manifest of an artifact folder whose files all have the digests that it names.
+    """The manifest of an artifact folder, after checking all files against it.
 
     Raises:
-        InputError: the folder or a file is missing, or a file is not what was written: a stage stops.
+        InputError: the folder or a file is missing, or a file has changed.
     """
     if not folder.is_dir():
         raise InputError(

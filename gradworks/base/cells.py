@@ -1,7 +1,7 @@
 """cells.yaml and dvc.yaml beside a params.yaml, both written by `gradworks cells`.
 
-cells.yaml is the grid written out, for the `foreach` of dvc.yaml. dvc.yaml is made from one template and has the stages
-and dependencies that this params.yaml asks for. The stage `cells` stops a run whose files are stale.
+cells.yaml is the expanded grid, for the `foreach` of dvc.yaml. dvc.yaml is rendered from a template with the stages and
+dependencies of this params.yaml. The stage `cells` stops a run whose files are stale.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gradworks.base.errors import InputError
 from gradworks.base.grid import ALWAYS_PRESENT, expand, own_tasks
 from gradworks.base.place import place
 
-OPTIONAL = ("tasks", "mixtures", "measure", "evaluate", "report", "ensemble")  # sections that may be left out
+OPTIONAL = ("tasks", "mixtures", "measure", "evaluate", "report", "ensemble")  # optional sections
 _TEMPLATE = Path(__file__).parent.parent / "dvc.yaml.j2"  # not in base/, on which every stage depends
 _HEAD = "# Written from params.yaml by `gradworks cells`; a change here is lost.\n"
 
@@ -111,4 +111,4 @@ def check(params: Path) -> None:
     for name, made in files(params).items():
         path = params.with_name(name)
         if not path.exists() or path.read_text() != made:
-            raise InputError(f"{path}: not what {params} asks for\nwrite it anew: gradworks cells {params}")
+            raise InputError(f"{path}: not what {params} asks for\nrewrite it: gradworks cells {params}")

@@ -1,6 +1,6 @@
-"""Checkpoints of a stage that runs long: outside its outputs, found again by what the run depends on.
+"""Checkpoints of long stages: outside their outputs, keyed by everything the run depends on.
 
-DVC deletes a stage's outputs before it runs the stage again, so checkpoints lie in .gradworks/checkpoints/KEY/, which
+DVC deletes a stage's outputs before rerunning it, so checkpoints are in .gradworks/checkpoints/KEY/, which
 git and DVC ignore. A finished stage removes its own.
 """
 
@@ -19,19 +19,19 @@ from typing import Any
 from gradworks.base.artifacts import MANIFEST, atomic_file, digest
 
 _FILE = "state.pt"
-_LIBRARIES = ("torch", "transformers", "tokenizers")  # another version may compute other numbers
+_LIBRARIES = ("torch", "transformers", "tokenizers")  # other versions may compute other numbers
 
 
 def key(stage: str, folders: Sequence[Path], parameters: Any) -> str:
-    """Digest of all that a run depends on: 32 hexadecimal digits.
+    """Digest of everything a run depends on: 32 hexadecimal digits.
 
     Args:
         stage: its name.
-        folders: the inputs; their manifests count or, in a folder that has none, the files themselves.
-        parameters: anything that JSON can hold.
+        folders: the inputs: their manifests or, in a folder without one, the files themselves.
+        parameters: any JSON value.
 
-    The source of gradworks and of the stage programs and the versions of the libraries count too: a checkpoint of other
-    code is never resumed.
+    The digest covers the source of gradworks and of the stage programs and the versions of libraries: a checkpoint of
+    other code is never resumed.
     """
     root = Path(__file__).parent.parent
     source = sorted((*root.rglob("*.py"), *(root.parent / "components").glob("*.py")))
@@ -48,8 +48,8 @@ def key(stage: str, folders: Sequence[Path], parameters: Any) -> str:
 class Checkpoint:
     """The one checkpoint of a run: a tree of dicts, lists and tuples of tensors, numbers, strings and None.
 
-    One file of `torch.save`, written beside the old one and moved to its place, so that a kill at any moment leaves a
-    whole one. It is read with `weights_only`: nothing is unpickled but tensors and plain types.
+    One file of `torch.save`, replaced atomically, so that a kill at any moment leaves a complete one. It is read with
+    `weights_only`: only tensors and plain types are unpickled.
 
     Args:
         key: of `key`.
@@ -60,7 +60,7 @@ class Checkpoint:
         self.path = root / key / _FILE
 
     def save(self, tree: Any) -> None:
-        """Replace the checkpoint. Raises TypeError that names the place of a value of another type."""
+        """Replace the checkpoint. Raises TypeError that names the position of a value of another type."""
         import torch
 
         plain = _plain(tree, "tree")
@@ -68,20 +68,20 @@ class Checkpoint:
             torch.save(plain, temporary)
 
     def load(self) -> Any | None:
-        """What was saved last, its tensors on the CPU; None when there is nothing, or when it is damaged."""
+        """The last checkpoint, with tensors on the CPU; None if there is none or it is damaged."""
         import torch
 
-        for left in self.path.parent.glob(".*"):  # of a kill in the middle of save
+        for left in self.path.parent.glob(".*"):  # left by a kill during save
             left.unlink(missing_ok=True)
         if not self.path.exists():
             return None
         try:
             with zipfile.ZipFile(self.path) as file:
-                damaged = file.testzip()  # torch.load does not look at the checksums
+                damaged = file.testzip()  # torch.load does not check the checksums
             if damaged is not None:
                 raise ValueError(f"wrong checksum of {damaged}")
             return torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # any bytes may be in the file, so any error may come of them
+        except Exception as error:  # the file may hold any bytes and cause any error
             why = (str(error) or type(error).__name__).splitlines()[0]
             print(f"{self.path}: damaged ({why}); ignored, starting over", file=sys.stderr)
             return None
@@ -92,7 +92,7 @@ class Checkpoint:
 
 
 def _described(folder: Path) -> list[Path]:
-    """Manifests of a folder and of the artifact folders in it; all of its files when there is none."""
+    """Manifests of a folder and of the artifact folders in it; all files if there is none."""
     return sorted(folder.rglob(MANIFEST)) or sorted(p for p in folder.rglob("*") if p.is_file())
 
 
@@ -104,13 +104,13 @@ def _version(name: str) -> str | None:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """The tree in plain types, which `torch.load` reads with `weights_only`. Raises TypeError where that cannot be."""
+    """The tree in plain types, which `torch.load` reads with `weights_only`. Raises TypeError if that is impossible."""
     import torch
 
     if isinstance(value, torch.Tensor):
         value = value.detach()
         whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
-        return value if whole else value.clone()  # torch.save writes all of the memory that a view is a part of
+        return value if whole else value.clone()  # torch.save writes the whole storage of a view
     if isinstance(value, dict):
         for k in value:
             if not isinstance(k, str | int):

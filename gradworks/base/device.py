@@ -10,7 +10,7 @@ from gradworks.base.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-ASKED = "GRADWORKS_GPUS"  # in a pod: how many the stage asked the cluster for; not set where it asked for none
+ASKED = "GRADWORKS_GPUS"  # in a pod: the number of GPUs requested; unset if none
 Device = Literal["cpu", "cuda", "auto"]
 
 
@@ -18,7 +18,7 @@ def set_up(threads: int, device: Device) -> torch.device:
     """Set torch's threads and deterministic kernels; returns the device (`auto` never takes MPS).
 
     Raises:
-        InputError: cuda was asked for and there is none; or the cluster was asked for a GPU and there is none.
+        InputError: there is no GPU though cuda, or a GPU of the cluster, was requested.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with a fixed workspace
     import torch

@@ -1,8 +1,8 @@
-"""The one exception that is shown to people without a traceback."""
+"""The exception that is shown without a traceback."""
 
 
 class InputError(ValueError):
-    """Something a person gave is wrong: parameters, data, files.
+    """Input of a user is wrong: parameters, data, files.
 
     The message has at most three lines and names the file and the key or row, what was found and what was expected.
     """

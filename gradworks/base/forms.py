@@ -1,11 +1,11 @@
-"""One spelling for values and names that people write in many ways."""
+"""Normalize values and names that people spell in different ways."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-# SNLI and MNLI without a majority; the hub's mark; what pandas and others write for nothing; test sets
+# SNLI and MNLI without a majority; the hub's mark; missing values of pandas and others; test sets
 NONE = {"-", "-1", "", "none", "null", "nan", "na", "n/a", "<na>", "hidden", "?"}
 
 
@@ -17,7 +17,7 @@ def form(raw: Any) -> str:
 
 
 def number(text: str) -> float | None:
-    """The number that a text is, None where it is none."""
+    """The number that a text holds, or None."""
     try:
         return float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""params.yaml's grid written out: one named cell per training run, and what each stage is asked for.
+"""Expand the grid of params.yaml: one named cell per training run, and the items of each stage.
 
-DVC multiplies lists but cannot look a named method up while it does, and a cell must depend on the files of its own
-method only. So the grid is written out, into cells.yaml (`cells`).
+DVC can multiply lists but not look up named methods meanwhile, and a cell must depend on the files of its own method
+only. So the expanded grid is written to cells.yaml (see `cells`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gradworks.base.place import place
 from gradworks.base.points import MethodPoint, entry_name, method_point
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-# DVC has no optional dependencies: where an item has no file of its own, it depends on one that always exists
+# DVC has no optional dependencies: an item without a file of its own depends on one that always exists
 ALWAYS_PRESENT = "versions.json"
 
 
 class Block(Section):
-    """Cells as a product of lists; `mixture` only where params.yaml has mixtures."""
+    """Cells as a product of lists; `mixture` only if params.yaml has mixtures."""
 
     condition: list[str] = Field(min_length=1)
     method: list[str] = Field(min_length=1)
@@ -49,7 +49,7 @@ class Mixture(Section):
     Attributes:
         parts: names of tasks.
         schedule: a file of gradworks/schedules/; `single` for one part, else `round_robin`.
-        select: the task whose selection score chooses the checkpoint, or `mean`, that of all.
+        select: the task whose score selects the checkpoint, or `mean` over all.
     """
 
     parts: list[str] = Field(min_length=1)
@@ -63,7 +63,7 @@ class Mixture(Section):
 
 
 class Cells(Section):
-    """The section `cells`: blocks of the grid, and the seeds of those that name none."""
+    """The section `cells`: blocks of the grid, and default seeds."""
 
     seeds: list[Seed] = Field(min_length=1)
     grid: list[Block] = Field(min_length=1)
@@ -74,7 +74,7 @@ class _Ensembles(RootModel[list[Ensemble]]):
 
 
 def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
-    """The section `mixtures`, validated; empty where there is none: then every cell trains on the project's task."""
+    """The section `mixtures`, validated; empty if absent: every cell trains on the project's task."""
     given = values.get("mixtures")
     if given is None:
         return {}
@@ -91,7 +91,7 @@ def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
 
 
 def own_tasks(values: Mapping[str, Any]) -> list[str]:
-    """Those tasks of the section `tasks` that the project, a source or a mixture names."""
+    """The tasks of the section `tasks` that the project, a source or a mixture uses."""
     defined = values.get("tasks")
     used = [values.get("task")]
     used += [one.get("task") for one in values["fetch"].values() if isinstance(one, dict)]
@@ -101,7 +101,7 @@ def own_tasks(values: Mapping[str, Any]) -> list[str]:
 
 
 def _fetch_dependency(source: str) -> str:
-    """The file or folder whose change makes a source's data change."""
+    """The file or folder that a source's data depends on."""
     kind, _, rest = source.partition(":")
     if kind == "file":
         return rest
@@ -109,10 +109,10 @@ def _fetch_dependency(source: str) -> str:
 
 
 def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
-    """Files and folders that an encoder names, for DVC to watch."""
+    """Files and folders that an encoder depends on."""
     folder = options.get("from")
     return {
-        "from": folder if folder and (root / folder).is_dir() else ALWAYS_PRESENT,  # else a name on the hub
+        "from": folder if folder and (root / folder).is_dir() else ALWAYS_PRESENT,  # otherwise a name on the hub
         "text": (options.get("pretrain") or {}).get("corpus")
         or (options.get("vectors") or {}).get("file")
         or ALWAYS_PRESENT,
@@ -123,7 +123,7 @@ def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
 def _axes(
     params: Path, values: dict[str, Any], section: Cells, mixed: Mapping[str, Mixture]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Where each cell stands and its names: condition, method, mixture (where there are some), encoder, seed."""
+    """The position of each cell in the file, and its names: condition, method, mixture (if any), encoder, seed."""
     known = {"condition": values["corrupt"]["conditions"], "method": values["methods"], "encoder": values["pretrain"]}
     made = []
     for number, block in enumerate(section.grid):
@@ -159,11 +159,11 @@ def _train(
         named = {kind: name for kind, name in cell.items() if kind != "mixture" or len(mixed) > 1}
         key, path = "-".join(map(str, named.values())), "/".join(map(str, named.values()))
         if key in cells and cells[key]["path"] != path:
-            raise InputError(f"{where}: {path} and {cells[key]['path']} are both the cell {key}\nname one anew")
+            raise InputError(f"{where}: {path} and {cells[key]['path']} are both the cell {key}\nrename one")
         if key in cells:
-            raise InputError(f"{where}: the cell {key} stands twice\nexpected each once in all blocks together")
+            raise InputError(f"{where}: duplicate cell {key}\nexpected each once in all blocks together")
         method, encoder = cell["method"], cell["encoder"]
-        # of its cost: the mixture only where there are several
+        # of its cost: the mixture only if there are several
         folder = f"{cell['mixture']}/{encoder}" if len(mixed) > 1 else encoder
         cells[key] = {
             **cell,
@@ -195,10 +195,10 @@ def _train(
 
 
 def _schedule(params: Path, points: dict[str, MethodPoint], method: str, folder: str) -> str:
-    """The file that says how much longer a cell trains; ALWAYS_PRESENT where it trains as long as all.
+    """The file with the factor on a cell's training length; ALWAYS_PRESENT if it has the default length.
 
     Raises:
-        InputError: it would take the time of a method that is not there, is scheduled itself, or is a second phase.
+        InputError: `as_long_as` names a method that does not exist, has `as_long_as` itself, or is a second phase.
     """
     other = points[method].as_long_as
     if other is None:
@@ -227,12 +227,12 @@ def _measure(
             first = made.setdefault(key, item)
             if any(first[axis] != cell[axis] for axis in axes):
                 one, other = ("/".join(each[axis] for axis in axes) for each in (cell, first))
-                raise InputError(f"{params}: {one} and {other} are both the measurement {key}\nname one anew")
+                raise InputError(f"{params}: {one} and {other} are both the measurement {key}\nrename one")
     return made
 
 
 def _start(params: Path, points: dict[str, MethodPoint], cell: dict[str, Any]) -> str:
-    """The folder of runs/ that a cell starts from: its encoder, or the model that another method trained."""
+    """The folder in runs/ that a cell starts from: its encoder, or another method's model."""
     method = cell["method"]
     before = points[method].from_
     if before is None:
@@ -262,7 +262,7 @@ def _ensemble(
         named = {"mixture": mixture} if mixture and len(mixed) > 1 else {}
         key = "-".join([one.condition, one.method, *named.values(), "+".join(one.encoders)])
         if key in made:
-            raise InputError(f"{where}: {key} stands twice, or another has these names\nname one anew")
+            raise InputError(f"{where}: duplicate {key}, or another has these names\nrename one")
         seeds = dict.fromkeys(str(c["seed"]) for c in own if c["encoder"] in one.encoders)
         made[key] = {
             **{"condition": one.condition, "method": one.method, **named},
@@ -272,7 +272,7 @@ def _ensemble(
 
 
 def check_names(params: Path, values: Mapping[str, Any]) -> None:
-    """Raises InputError when a section that the grid is made of is missing, or holds a name that is none."""
+    """Raises InputError if a section that the grid needs is missing or holds an invalid name."""
     for needed in ("fetch", "corrupt", "corrupt.conditions", "pretrain", "methods", "cells"):
         section: Any = values
         for part in needed.split("."):
@@ -289,15 +289,15 @@ def check_names(params: Path, values: Mapping[str, Any]) -> None:
 
 
 def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
-    """What cells.yaml must hold for this params file: for each stage, a name and its items.
+    """The content of cells.yaml for this params file: for each stage, a name and its items.
 
     Args:
         params: the params file.
         values: what it holds, where that is not what lies there.
 
     Raises:
-        InputError: a name is none, a block names a condition, method, mixture or encoder that params.yaml does not
-            have, a cell stands twice.
+        InputError: a name is invalid, a block names a condition, method, mixture or encoder that params.yaml does not
+            have, or a cell is duplicate.
     """
     values = fresh_yaml(params) if values is None else values
     check_names(params, values)

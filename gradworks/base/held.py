@@ -1,8 +1,8 @@
-"""What ran is what is recorded: a stage that DVC runs fails where what it read is not what DVC would record.
+"""A stage that DVC runs fails if DVC would record other inputs than the stage read.
 
-DVC reads parameters and hashes dependencies when a stage has ended. An edit meanwhile would be recorded with outputs of
-the old values, `dvc status` would call them up to date, and the run cache would hand them to everybody. So a stage
-looks at all that its entry in dvc.yaml depends on when it begins, and again when it ends.
+DVC reads parameters and hashes dependencies after a stage has ended. An edit meanwhile would be recorded with outputs
+of the old values, `dvc status` would call them up to date, and the run cache would spread them. So a stage records its
+dependencies when it begins and compares them when it ends.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from gradworks import base
 from gradworks.base.errors import InputError
 from gradworks.base.words import shown
 
-_LARGE = 64 * 1024**2  # bytes of a file that is known by its size and time, not read again
+_LARGE = 64 * 1024**2  # bytes; larger files are compared by size and time, not read
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 NOTHING = object()
 
 
 class Held:
-    """What a stage depends on, as it is now.
+    """The current state of a stage's dependencies.
 
     Args:
         params: its params file, beside which dvc.yaml and cells.yaml lie.
-        name: of the stage as DVC says it, `pipelines/sst5/dvc.yaml:train@clean-erm-gru-0`.
+        name: of the stage, as DVC gives it, `pipelines/sst5/dvc.yaml:train@clean-erm-gru-0`.
     """
 
     def __init__(self, params: Path, name: str) -> None:
@@ -40,7 +40,7 @@ class Held:
         self._files = self._look()
 
     def check(self) -> None:
-        """Raises InputError that names the parameter or file that differs now."""
+        """Raises InputError that names a parameter or file that has changed."""
         values = base.fresh_yaml(self._params)
         for key, before in self._values.items():
             changed = _difference(key, before, at(values, key))
@@ -60,7 +60,7 @@ _AGAIN = "nothing is recorded, as the outputs are not those of what is there now
 
 
 def begin(arguments: Sequence[str]) -> Held | None:
-    """What the stage program with these arguments holds; None where DVC did not start it: nothing is recorded then."""
+    """The dependencies of a stage program with these arguments; None if DVC did not start it and records nothing."""
     name = os.environ.get("DVC_STAGE")
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
@@ -86,7 +86,7 @@ class Definition:
     def declared(self, name: str) -> tuple[list[str], list[str]]:
         """Paths from the root and keys of the params file that a stage depends on.
 
-        Where dvc.yaml does not have the stage: the code, and all of the params file.
+        If dvc.yaml lacks the stage: the code and the whole params file.
         """
         try:
             entry, variables = self._entry(name.rpartition(":")[2])
@@ -113,7 +113,7 @@ def _filled(text: str, variables: dict[str, Any]) -> str:
 
 
 def at(values: Any, key: str, strict: bool = False) -> Any:
-    """What stands under a dotted key; NOTHING (`strict`: KeyError) where nothing does."""
+    """The value of a dotted key; NOTHING (`strict`: KeyError) if there is none."""
     for part in filter(None, key.split(".")):
         if not isinstance(values, dict) or part not in values:
             if strict:
@@ -138,7 +138,7 @@ def _difference(key: str, before: Any, now: Any) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The files that DVC would hash: not what Python compiles, nor what DVC writes beside outputs (.gitignore)."""
+    """The files that DVC would hash: without bytecode, and without DVC's .gitignore files."""
     if not path.is_dir():
         yield path
         return

@@ -1,7 +1,7 @@
-"""The one rule for names that people give: of sources, conditions, encoders and methods.
+"""The rule for names of sources, conditions, encoders and methods.
 
-A name becomes a word of a command line, a folder, the name of a DVC stage, a key that DVC takes apart at dots, and a
-label. What YAML reads as a number, a date or a truth value is no name.
+A name is used in command lines, folders, DVC stage names, dotted keys and labels. What YAML reads as a number, a date
+or a truth value is not a name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from gradworks.base.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
-LONGEST = 60  # characters; three of them and a seed are the name of a cell
+LONGEST = 60  # characters; a cell's name has three of them and a seed
 _EXPECTED = "expected a letter, then letters, digits, _, + and -"
 _REASONS = {
     ".": "a dot in it, and DVC takes keys apart at dots",
@@ -24,7 +24,7 @@ _REASONS = {
 
 
 def check(names: Iterable[Any], where: str) -> None:
-    """Raises InputError with the reason where one of the names of a section is none. `where`: file and section."""
+    """Raises InputError with the reason if a name of a section is invalid. `where`: file and section."""
     seen: dict[str, str] = {}
     for name in names:
         reason = _reason(name)
@@ -51,7 +51,7 @@ def _reason(name: Any) -> str:
 
 
 def _instead(name: Any) -> str:
-    """`; for example sam-0_05`, where a name of the same kind is easily found."""
+    """`; for example sam-0_05`, if a similar valid name is easily found."""
     word = {True: "yes", False: "no"}.get(name) if isinstance(name, bool) else str(name)
     made = re.sub(r"[^A-Za-z0-9_+-]+", "_", str(word)).strip("_")
     made = made if made[:1].isalpha() else f"x{made}"

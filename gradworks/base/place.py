@@ -1,4 +1,4 @@
-"""Where a params file lies, seen from the checkout's root: stages run there, their outputs lie beside the file."""
+"""The position of a params file in the checkout: stages run at the root, outputs are beside the file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from gradworks.base.errors import InputError
 
-_NO_FOLDER = "$\\"  # of DVC's own templates
+_NO_FOLDER = "$\\"  # in DVC's templates
 _LEAVE = "leave root and here out: `gradworks cells` finds them"
 
 
 def place(params: Path, values: Mapping[str, Any]) -> tuple[Path, str]:
-    """The checkout's root, and the params file's folder seen from it, with a closing slash.
+    """The checkout's root, and the params file's folder relative to it, with a trailing slash.
 
     Args:
-        params: the params file, where it really lies.
+        params: the params file, at its real path.
         values: what it holds; `root` and `here` may be among them.
 
     Raises:
-        InputError: they are those of another folder, as in a copy, or the folder has a name that no command can hold.
+        InputError: they are those of another folder, as in a copy, or the folder's name does not work in a command.
     """
     folder = params.absolute().parent.resolve()
     given = values.get("root")
-    if given is None:  # the nearest folder above that has the stage programs
+    if given is None:  # the nearest folder above with the stage programs
         top = next((one for one in (folder, *folder.parents) if (one / "components").is_dir()), folder)
     else:
         top = (folder / str(given)).resolve()

@@ -1,4 +1,4 @@
-"""Methods as params.yaml has them: named points in objective x weighting x update."""
+"""Methods of params.yaml: named points in objective x weighting x update."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ class MethodPoint(Section):
     """A named method: a point in objective x weighting x update, and the splits it trains on.
 
     from: another method, whose trained model it starts from (same condition, encoder and seed); none = the encoder.
-    trainable: `head` freezes all but the last, linear layer. reinitialise: that layer is drawn anew.
-    as_long_as: another method, whose time this one takes: its batches are so many times more as that method's step was
-    measured to cost times a plain one (equal wall-clock).
+    trainable: `head` freezes all but the last, linear layer. reinitialise: draw that layer again.
+    as_long_as: train for the same wall-clock time as this method, by its measured cost per step.
     """
 
     objective: Slot = "supervised"

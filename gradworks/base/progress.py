@@ -8,17 +8,17 @@ import time
 from typing import Any
 
 _QUIET = 30.0  # seconds between lines when the output is piped
-_said = float("-inf")  # when a line was last written, by whichever bar: one may run inside another
+_said = float("-inf")  # when any bar last wrote a line: bars may be nested
 
 
 class Progress:
     """`with Progress("train", total=300, unit="step") as bar: bar.advance(loss=0.4)`.
 
     Args:
-        name: what is going on.
-        total: how many units there are; None when it is not known.
-        unit: the name of one; `B` counts bytes, shown in decimal multiples.
-        start: units that were done before (a resumed run): they do not count in the rate.
+        name: of the work.
+        total: the number of units; None if unknown.
+        unit: its name; `B` counts bytes, shown in decimal multiples.
+        start: units done before (in a resumed run), which do not count in the rate.
     """
 
     def __init__(self, name: str, total: int | None, unit: str, start: int = 0) -> None:
@@ -44,7 +44,7 @@ class Progress:
             self._bar.close()
 
     def advance(self, count: int = 1, **values: float) -> None:
-        """Count `count` more units; `values` are shown beside them."""
+        """Count `count` more units; `values` are shown too."""
         self._done += count
         if self._bar is not None:
             if values:

@@ -1,4 +1,4 @@
-"""What is wrong with a value of params.yaml, in words: what was found, what was expected, what may have been meant."""
+"""Errors in values of params.yaml: what was found, what was expected, what may have been meant."""
 
 from __future__ import annotations
 
@@ -33,29 +33,28 @@ _EXPECTED = {  # of pydantic's errors
 
 def near(found: Any, known: Iterable[Any]) -> str:
     """`; did you mean reweight?`, or nothing."""
-    folder, slash, last = (
-        str(found).lower().rpartition("/")
-    )  # of SOURCE/SPLIT the split alone, where the source is right
+    # for SOURCE/SPLIT only the split, if the source is right
+    folder, slash, last = str(found).lower().rpartition("/")
     names = {str(one).lower().removeprefix(folder + slash): str(one) for one in known}
     close = difflib.get_close_matches(last, names, 1, 0.6)
     return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def unknown(where: str, found: Any, known: Iterable[Any]) -> str:
-    """Two lines: what was found at `where`, the names that there are."""
+    """Two lines: what was found at `where`, and the known names."""
     known = list(known)
     return f"{where}: found {shown(found)}{near(found, known)}\nexpected one of: {', '.join(map(str, known)) or 'none'}"
 
 
 def shown(value: Any) -> str:
-    """The value as YAML has it, shortened."""
+    """The value as YAML, shortened."""
     text = {None: "nothing", True: "true", False: "false"}.get(value, "") if isinstance(value, bool | None) else ""
     text = text or repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _along(value: Any, place: Sequence[Any]) -> list[Any]:
-    """The part of pydantic's place that are keys of the value; the rest names branches of a union."""
+    """The keys in pydantic's location, without names of union branches."""
     walked = []
     for part in place:
         there = isinstance(value, Mapping) and part in value
@@ -67,7 +66,7 @@ def _along(value: Any, place: Sequence[Any]) -> list[Any]:
 
 
 def number(value: Any, error: Mapping[str, Any]) -> Any | None:
-    """The value with the number that a person wrote as text, or 32.0 for 32; None where the error is another one."""
+    """The value with a number that was written as text, or as 32.0 for 32; None for any other error."""
     found = error["input"]
     if error["type"] not in _NUMERIC:
         return None
@@ -94,7 +93,7 @@ def _with(value: Any, place: Sequence[Any], meant: Any) -> Any:
 
 def said(errors: Sequence[Mapping[str, Any]], value: Any, model: Any, where: str) -> str:
     """The first of pydantic's errors. `where`: file and key of the value, which is no `model`."""
-    # of a union every branch is an error: the branch that the person took is the one that went furthest
+    # every branch of a union gives an error: the intended branch is the one that got furthest
     first = errors[0]
     place = _along(value, first["loc"])
     same = [one for one in errors if one["loc"][: len(place)] == first["loc"][: len(place)] and place]
@@ -108,7 +107,7 @@ def said(errors: Sequence[Mapping[str, Any]], value: Any, model: Any, where: str
         return f"{_at(where, missing)}: missing"
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":
-        found = f" found {shown(first['input'])}" if place else ""  # a whole section is no finding
+        found = f" found {shown(first['input'])}" if place else ""  # do not print a whole section
         return f"{_at(where, place)}:{found}\n{message}"
     context = dict(first.get("ctx") or {})
     if "expected" in context:  # 'cpu', 'cuda' or 'auto'
@@ -130,7 +129,7 @@ def _at(where: str, place: Sequence[Any]) -> str:
 
 
 def _fields(model: Any, place: Sequence[Any]) -> list[str]:
-    """The keys that the model at a place has."""
+    """The keys of the model at a location."""
     for part in place:
         fields = getattr(model, "model_fields", {})
         field = next((f for name, f in fields.items() if (f.alias or name) == part), None)

@@ -157,9 +157,9 @@ def _verify(args: argparse.Namespace, store: Any) -> None:
     found, damaged = _lock(args, store)
     if not damaged:
         verify.raise_if_none(found)
-    told = verify.check(found, store, lock.not_kept(args.pipeline), args.run)
-    _print(args, told, lambda: verify.shown(told))
-    if told["faults"]:
+    report = verify.check(found, store, lock.not_kept(args.pipeline), args.run)
+    _print(args, report, lambda: verify.shown(report))
+    if report["faults"]:
         sys.exit(1)
 
 
@@ -169,8 +169,8 @@ def _prune(args: argparse.Namespace, store: Any) -> None:
     made = prune.plan(store.places, words.duration(args.older_than, "--older-than"), tuple(args.ended))
     if not args.dry_run:
         prune.remove(store.places, made)
-    told = prune.summary(store.places, made, args.dry_run)
-    _print(args, told, lambda: prune.shown(told))
+    report = prune.summary(store.places, made, args.dry_run)
+    _print(args, report, lambda: prune.shown(report))
 
 
 def _at_least_one(lines: int) -> int:

@@ -85,7 +85,7 @@ class Seen:
                 continue
             if record and isinstance(record.get("state"), str):
                 self.records[name] = record
-                print(f"{name}: {_told(record)}   [{self.progress()}]", flush=True)
+                print(f"{name}: {_outcome(record)}   [{self.progress()}]", flush=True)
 
     def progress(self) -> str:
         """The number of stages done, and the time left at this rate."""
@@ -154,7 +154,7 @@ class _Waits:
             )
 
 
-def _told(record: Mapping[str, Any]) -> str:
+def _outcome(record: Mapping[str, Any]) -> str:
     tries = f" (try {record['attempt']})" if record.get("attempt", 1) > 1 else ""
     seconds = record.get("seconds", {}).get("total")
     if record["state"] == "succeeded":

@@ -127,8 +127,8 @@ def _runs(args: argparse.Namespace, of_cluster: Any) -> None:
     from gradworks.cluster import history
     from gradworks.store import runs
 
-    def asked(told: dict[str, Any]) -> dict[str, str]:
-        return history.ask(told, of_cluster, args.cluster)
+    def asked(record: dict[str, Any]) -> dict[str, str]:
+        return history.ask(record, of_cluster, args.cluster)
 
     places = runs.places()
     if args.act is None:

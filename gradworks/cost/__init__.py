@@ -1,1 +1,1 @@
-"""What a step costs: time beside plain training, memory, operations, energy; and the hardware that it ran on."""
+"""The cost of a step: time relative to plain training, memory, operations, energy; and the hardware."""

@@ -1,6 +1,6 @@
-"""Energy that some work took, where a counter can be read: of an NVIDIA GPU (NVML), of an Intel or AMD CPU (RAPL).
+"""Energy consumed, from counters of NVIDIA GPUs (NVML) and Intel or AMD CPUs (RAPL).
 
-Both count the whole GPU or CPU, whoever used it. Absent is None, never zero.
+Both count the whole GPU or CPU, including other processes. Without a counter: None, never zero.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _POWERCAP = Path("/sys/class/powercap")
 
 @dataclass(frozen=True)
 class Counter:
-    """`read()`: joules since some moment; `source`: "NVML" or "RAPL"."""
+    """`read()`: joules since an arbitrary moment; `source`: "NVML" or "RAPL"."""
 
     source: str
     read: Callable[[], float]
 
 
 def counter(device: str, powercap: Path = _POWERCAP) -> Counter | None:
-    """The counter of what a device takes, or None where none can be read.
+    """The energy counter of a device, or None if none is readable.
 
     Args:
         device: "cpu" or "cuda".
-        powercap: where Linux has the counters of CPUs.
+        powercap: the folder of Linux' counters of CPUs.
     """
     return _nvml() if device == "cuda" else _rapl(powercap)
 
@@ -38,19 +38,19 @@ def _nvml() -> Counter | None:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # not installed, no driver, a GPU without the counter: each has an error of its own
+    except Exception:  # not installed, no driver, a GPU without a counter: errors of different types
         return None
     return Counter("NVML", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
 
 
 def _rapl(powercap: Path) -> Counter | None:
-    """The sum over packages; a counter that has come to its end begins at zero again."""
+    """The sum over packages; counters wrap around to zero."""
     files = sorted(powercap.glob("intel-rapl:[0-9]*/energy_uj"))
-    files = [file for file in files if file.parent.name.count(":") == 1]  # the parts of a package are in it already
+    files = [file for file in files if file.parent.name.count(":") == 1]  # a package includes its parts
     try:
         last = [int(file.read_text()) for file in files]
         ends = [int((file.parent / "max_energy_range_uj").read_text()) for file in files]
-    except (OSError, ValueError):  # since 2020 root alone may read them
+    except (OSError, ValueError):  # readable by root only, since 2020
         return None
     if not files:
         return None

@@ -1,8 +1,8 @@
-"""What a figure was measured on, without names of hosts or people: hardware.yaml beside a params.yaml.
+"""The hardware that costs were measured on, without names of hosts or people: hardware.yaml beside a params.yaml.
 
-The costs of a method belong to a machine. So the stage `measure` depends on hardware.yaml, and DVC's run cache gives
-what was measured on one machine to no other. The file is not in git: whatever may be the first on a machine writes it
-(the stage `cells`, `gradworks cells`, `gradworks run`, the task of a cluster), and `measure` stops where it is wrong.
+Costs depend on the machine. So the stage `measure` depends on hardware.yaml, and DVC's run cache never restores figures
+of another machine. The file is not in git: the stage `cells`, `gradworks cells`, `gradworks run` and a cluster's pods
+write it, and `measure` stops if it does not match.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HEAD = "# This machine, written by `gradworks cells`; what `measure` found belo
 
 
 def processor() -> str:
-    """The model name of the CPU, or its architecture where the system does not say."""
+    """The model name of the CPU, or else its architecture."""
     found = ""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M).group(1)
@@ -47,10 +47,10 @@ def hardware(device: str) -> str:
 
 
 def facts() -> dict[str, Any]:
-    """What the cost of a step depends on beside the parameters: processor, cores, accelerator and build of torch."""
+    """What costs depend on besides the parameters: processor, cores, accelerator and build of torch."""
     build = importlib.metadata.version("torch")
     accelerator = None
-    if build.partition("+")[2] != "cpu":  # else importing torch would cost two seconds and find nothing
+    if build.partition("+")[2] != "cpu":  # without a GPU, do not spend two seconds on importing torch
         import torch
 
         accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -58,7 +58,7 @@ def facts() -> dict[str, Any]:
 
 
 def write(params: Path) -> Path:
-    """Write hardware.yaml beside a params file where it is not there or says something else; returns its path."""
+    """Write hardware.yaml beside a params file if it is missing or different; returns its path."""
     import yaml
 
     path, text = params.parent / NAME, _HEAD + yaml.safe_dump(facts(), sort_keys=False, allow_unicode=True)
@@ -69,13 +69,13 @@ def write(params: Path) -> Path:
 
 
 def check(params: Path) -> dict[str, Any]:
-    """What hardware.yaml says. Raises InputError when this machine is another one."""
+    """The facts of this machine. Raises InputError if hardware.yaml has others."""
     path = params.parent / NAME
     said, found = read_yaml(path), facts()
     for key in {**found, **said}:
         if said.get(key) != found.get(key):
             raise InputError(
                 f"{path}: {key}: {said.get(key)!r}, but this machine has {found.get(key)!r}\n"
-                f"write it anew: gradworks cells {params}"
+                f"rewrite it: gradworks cells {params}"
             )
     return found

@@ -1,11 +1,10 @@
-"""Peak memory of some work, in a process of its own.
+"""Peak memory of a function, measured in a process of its own.
 
-On a CPU: the peak of the resident set since just before the work. A small piece of work of the same kind is done first,
-so that imports and what libraries set up on their first use do not count. glibc's threshold for memory that goes back
-to the system when it is freed is held, at 32 KiB: left alone it grows with what was freed, and the peak would depend on
-the order of allocations by a tenth; at its first value, 128 KiB, what a recurrent net keeps of each token stays in
-holes of the heap that differ from process to process. So the figure is the memory that is in use at the peak, like
-`max_memory_allocated` on a GPU.
+On a CPU: the peak of the resident set since just before the call. A smaller call of the same kind comes first, so that
+imports and one-time set-up of libraries do not count. glibc's threshold above which freed memory is returned to the
+system is fixed at 32 KiB: by default it grows with the blocks freed, and the peak would vary by a tenth with the order
+of allocations; at its initial 128 KiB, what a recurrent net keeps per token stays in holes of the heap that differ
+between processes. The figure is the memory in use at the peak, like `max_memory_allocated` on a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _M_MMAP_THRESHOLD, _THRESHOLD = -3, 32 * 1024  # the first of malloc.h
 
 
 class Failed(RuntimeError):
-    """The process ended without a figure; names the error that it met."""
+    """The process ended without a result; names its error."""
 
 
 def peak(
@@ -41,17 +40,17 @@ def peak(
     """Bytes at the peak of `work(*args)`, measured in a fresh process.
 
     Args:
-        work: what is measured. first: the small piece before it. Both functions of a module.
-        args: of both.
+        work: the function to measure. first: the smaller one before it. Both are module-level functions.
+        args: for both.
         device: "cpu" or "cuda".
-        start: how the process starts: "fork" (at no cost; the caller has neither threads nor used a GPU), "forkserver",
-            "spawn"; default: the second where there is one.
-        preload: modules that a fork server imports once for all.
+        start: "fork" (free; the caller must have no threads and not have used a GPU), "forkserver" (the default
+            where available) or "spawn".
+        preload: modules that a fork server imports once.
 
     Raises:
-        MemoryError: there was not enough memory for it. Failed: there is no figure for another reason.
+        MemoryError: out of memory. Failed: any other reason for no result.
     """
-    # children of a server that has imported all and built nothing: a start costs milliseconds, not seconds
+    # children of a server that has done all imports start in milliseconds
     context: Any = multiprocessing.get_context(start or ("forkserver" if sys.platform == "linux" else "spawn"))
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload([__name__, *preload])
@@ -75,7 +74,7 @@ def _child(sender: Any, work: Callable[..., Any], first: Callable[..., Any], arg
     try:
         torch.set_num_threads(1)
         sender.send(_measure(work, first, args, device))
-    except Exception as error:  # told to the parent, who raises it
+    except Exception as error:  # sent to the parent, which raises it
         sender.send(f"{type(error).__name__}: {error}")
 
 
@@ -94,7 +93,7 @@ def _measure(work: Callable[..., Any], first: Callable[..., Any], args: tuple, d
 
 
 def _give_back() -> None:
-    """Free memory goes back to the system, and the peak starts anew, where the system can do that."""
+    """Return free memory to the system and reset the peak, where supported."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # glibc

@@ -1,9 +1,8 @@
-"""Floating-point operations of some work: of every pass, inside finite differences and hand-written gradients too.
+"""Floating-point operations of a block: of every pass, including finite differences and hand-written gradients.
 
-torch's counter has no formulas for the kernels that a CPU takes for attention, LSTM and EmbeddingBag, and counts them
-as nothing; here they have. As in torch a multiplication with an addition is two operations, and elementwise work
-(gates, norms, softmax) is not counted. Products inside forward-mode derivatives cannot be counted: torch's counter sees
-them half as often again as they are made.
+torch's counter lacks formulas for the CPU kernels of attention, LSTM and EmbeddingBag and counts them as zero; they are
+added here. As in torch, a multiply-add is two operations, and elementwise work (gates, norms, softmax) is not counted.
+Products inside forward-mode derivatives cannot be counted: torch's counter sees 1.5 times as many as are made.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 _aten = torch.ops.aten
-_GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # by the mode of a recurrent kernel: tanh, relu, LSTM, GRU
+_GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # gates by the mode of a recurrent kernel: tanh, relu, LSTM, GRU
 FORWARD_MODE = "forward-mode derivatives"
-# words in names of kernels that do products: one without a formula is named, not passed over in silence
+# in names of kernels that do products: report those without a formula
 _HEAVY = {"rnn", "lstm", "gru", "attention", "conv", "convolution", "bag"}
 
 
@@ -28,7 +27,7 @@ def _attention(query, key, value, *_, **__) -> int:
 
 
 def _attention_backward(_, query, key, value, *__, **___) -> int:
-    """The scores anew, and four products: of the values, the probabilities, the queries and the keys."""
+    """The scores again, and four products: for the values, the probabilities, the queries and the keys."""
     (*batch, rows, width), columns, out = query, key[-2], value[-1]
     return 2 * math.prod(batch) * rows * columns * (3 * width + 2 * out)
 
@@ -43,7 +42,7 @@ def _rnn_layer_backward(x, weight1, weight2, *_, **__) -> int:
 
 
 def _cudnn_rnn(x, weight, *_, **__) -> int:
-    # all layers and directions: a matrix for what comes in and one for the state, biases besides
+    # all layers and directions: a matrix for the input and one for the state, and biases
     return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weight if len(w) == 2)
 
 
@@ -52,7 +51,7 @@ def _cudnn_rnn_backward(x, weight, *_, **__) -> int:
 
 
 def _bag(weight, indices, *_, **__) -> int:
-    """An addition for every element that is looked up."""
+    """One addition per element looked up."""
     return math.prod(indices) * weight[-1]
 
 
@@ -75,11 +74,10 @@ _FORMULAS = {
 
 
 class Operations(FlopCounterMode):
-    """`with Operations() as counted:` the operations of the block in `counted.total`.
+    """`with Operations() as counted:` counts the block's operations in `counted.total`.
 
     Attributes:
-        not_counted: names of what was done and is not in the total: kernels without a formula, forward-mode
-            derivatives.
+        not_counted: names of what the total lacks: kernels without a formula, forward-mode derivatives.
     """
 
     def __init__(self) -> None:
@@ -98,7 +96,7 @@ class Operations(FlopCounterMode):
         if forward_ad._current_level >= 0:
             self._missed.add(FORWARD_MODE)
         name = str(func_packet).rpartition(".")[2]
-        # what is `fused` in a recurrent cell of a GPU is elementwise; its products are made before
+        # a GPU's `fused` recurrent cells are elementwise; their products are separate kernels
         if func_packet not in self.flop_registry and not _HEAVY.isdisjoint(name.split("_")) and "fused" not in name:
             self._missed.add(name)
         return super()._count_flops(func_packet, out, args, kwargs)

@@ -1,4 +1,4 @@
-"""The ratio of two sides' times: interleaved in one process, the median of the pairs' ratios, its 95 % interval."""
+"""The ratio of two times, interleaved in one process: the median over pairs, with a 95 % interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 
-MISS = 0.05  # how often an interval may miss the true median
+MISS = 0.05  # probability that an interval misses the true median
 # and one that is looked at after each pair, until it is narrow: 0.05 would miss in 8 %, as a run of luck ends the pairs
 MISS_STOPPED = 0.02
 # and one that is to hold the median of a second measurement, as noisy as the first: sqrt(2) as wide, if it is normal
@@ -85,12 +85,11 @@ def narrow(found: Ratio, half_width: float) -> bool:
 
 
 def clock(device: str) -> Callable[[], float]:
-    """Seconds that pass for a side.
+    """The clock for a side, in seconds.
 
-    On an accelerator of the wall, once it has ended all that it was given. On a CPU with one thread of the wall without
-    those in which the thread was ready and another had the core (Linux counts them): other processes do not disturb it,
-    and a side that sleeps or waits for a disk is slow, which the time of a processor would not show. Elsewhere of the
-    wall.
+    On an accelerator: wall time, after synchronizing. On a CPU with one thread: wall time minus the time that the
+    thread waited for a core (from Linux), so that other processes do not disturb it; unlike CPU time it includes
+    sleeping and waiting for a disk. Otherwise: wall time.
     """
     if device != "cpu":
 
@@ -116,9 +115,9 @@ def compare(
     rounds: tuple[int, int] = (15, 120),
     half_width: float = 0.02,
 ) -> Pairs:
-    """Time of `method` beside that of `plain`.
+    """Time `method` against `plain`.
 
-    Each pair runs both, and which goes first alternates, so that whatever drifts or caches favours neither.
+    Each pair runs both in alternating order, so that neither drift nor caches favour one.
 
     Args:
         plain, method: one pair's part of each side, given its index.

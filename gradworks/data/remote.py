@@ -32,14 +32,14 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
 def download(address: str, sha256: str, folder: Path) -> Path:
-    """Stream a file into `folder`; it stands there whole and checked, or not at all.
+    """Download a file into `folder`: complete and checked, or not at all.
 
     Args:
         address: https://… or s3://BUCKET/KEY. S3 takes its credentials and AWS_ENDPOINT_URL as boto3 does.
         sha256: what the file must have, hexadecimal.
 
     Raises:
-        InputError: it cannot be had, ends too early or is another file.
+        InputError: it is not available, ends too early or has another digest.
     """
     name = address.partition("?")[0].rstrip("/").rpartition("/")[2]
     open_ = _s3 if address.startswith("s3://") else _url
@@ -60,6 +60,8 @@ def download(address: str, sha256: str, folder: Path) -> Path:
     return folder / name
 
 
+# not fsspec: its HTTP client decodes Content-Encoding and requotes URLs, so that digests and signed links break; its S3
+# client drops the error code
 def _url(address: str) -> tuple[Iterable[bytes], int | None]:
     try:
         answer = urllib.request.urlopen(address, timeout=_TIMEOUT)  # noqa: S310  the scheme is checked by the section
@@ -86,8 +88,8 @@ def _s3(address: str) -> tuple[Iterable[bytes], int | None]:
     try:
         answer = boto3.session.Session().client("s3").get_object(Bucket=bucket, Key=key)
     except ClientError as error:
-        told = error.response["Error"]
-        raise InputError(f"{address}: {told.get('Code')}: {told.get('Message')}") from None
+        found = error.response["Error"]
+        raise InputError(f"{address}: {found.get('Code')}: {found.get('Message')}") from None
     except BotoCoreError as error:
         raise InputError(f"{address}: {error}") from None
 

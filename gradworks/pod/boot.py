@@ -1,7 +1,7 @@
-"""The first lines that run in a pod: they get the code of the run from S3 and hand over to it.
+"""The first lines that run in a pod: they download the code of the run from S3 and start it.
 
-The image holds the environment only, so this text stands in the pipeline itself: `python3 -c TEXT EXECUTOR_INPUT`.
-It may use boto3 and the standard library, nothing of gradworks.
+The image holds the environment only, so this text is part of the pipeline: `python3 -c TEXT EXECUTOR_INPUT`.
+It may import boto3 and the standard library only.
 """
 
 import hashlib

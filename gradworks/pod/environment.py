@@ -1,4 +1,4 @@
-"""The digest of a container image, which is its tag: the tag says which environment the image holds."""
+"""The tag of a container image: a digest of the environment it holds."""
 
 from __future__ import annotations
 

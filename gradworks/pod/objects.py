@@ -1,8 +1,8 @@
-"""A stage's data in the DVC remote, one stage at a time: fetch what it reads, push what it wrote, check what arrived.
+"""A stage's data in the DVC remote: fetch its inputs, push its outputs, check what arrived.
 
-DVC's own fetch and push work on an index of the whole project and on all of the run cache; these on one stage. Pushes
-go through boto3, as to DVC an object that is there counts as pushed, whatever its bytes, and as it tries every file of
-a folder for minutes when the store has gone: here each object is looked at, and the first that fails ends it.
+DVC's own fetch and push index the whole project and the whole run cache; these handle one stage. Pushes go through
+boto3: DVC does not verify existing objects; we do. And where the store is unreachable, DVC retries every file of a
+folder for minutes; here the first failure ends the push.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _AT_ONCE = 8  # uploads
 
 
 def fetch(project: Project, places: Places, pipeline: Path, stage: Stage, ups: dict[str, Stage]) -> int:
-    """Get what a stage reads from its upstreams' outputs; returns how many objects that were.
+    """Fetch the upstream outputs that a stage reads; returns the number of objects.
 
     Raises:
         InputError: an object is missing or is not what its name says; names stage, file and object. A damaged one is
-            put aside, so that the stage that made it makes it anew.
+            quarantined, so that running its stage again replaces it.
     """
     outs: list[tuple[str, Any]] = []
     for name in stage.ups:
@@ -55,14 +55,14 @@ def _overlap(a: str, b: str) -> bool:
 
 
 def _pull(project: Project, places: Places, makers: dict[Any, str]) -> None:
-    """Get objects that are not here yet; `makers` says which stage made each."""
+    """Fetch missing objects; `makers`: the stage that made each."""
     missing = [info for info in makers if not project.has(info.value)]
     if not missing:
         return
     failed: Exception | None = None
     try:
         project.pull(missing)
-    except Exception as error:  # DVC tells of the first file that it has not got, not of the object's name or maker
+    except Exception as error:  # DVC names the first missing file, not its object or stage
         failed = error
     for info in missing:
         if project.has(info.value):
@@ -78,7 +78,7 @@ def _pull(project: Project, places: Places, makers: dict[Any, str]) -> None:
 
 
 def set_aside(places: Places, key: str) -> None:
-    """Move an object whose bytes are wrong to quarantine/, so that a push of the right ones takes place."""
+    """Move a damaged object to quarantine/, so that it can be pushed again."""
     name = "-".join(key.rsplit("/", 2)[-2:])
     source = {"Bucket": places.bucket, "Key": key}
     places.client.copy_object(Bucket=places.bucket, Key=places.key("quarantine", name), CopySource=source)
@@ -86,7 +86,7 @@ def set_aside(places: Places, key: str) -> None:
 
 
 def fetch_run_cache(project: Project, places: Places, pipeline: Path, stage: Stage) -> None:
-    """Get what the run cache has for a stage with these inputs."""
+    """Fetch the run cache's entries for a stage with these inputs."""
     key = project.run_cache_key(pipeline, stage.name)
     if key is None:
         return
@@ -98,13 +98,13 @@ def fetch_run_cache(project: Project, places: Places, pipeline: Path, stage: Sta
 
 
 def push(project: Project, places: Places, pipeline: Path, stage: Stage) -> int:
-    """Put a stage's outputs and its run cache entry into the remote; returns how many objects it has.
+    """Push a stage's outputs and its run cache entry; returns the number of objects.
 
     Raises:
-        InputError: an object could not be pushed; names it. The others are given up at once.
+        InputError: an object could not be pushed; names it. The remaining ones are not tried.
     """
     infos = {info for _, out in project.outs(pipeline, stage.name) for info in project.objects(out)}
-    for folders in (False, True):  # DVC takes the files of a folder for pushed when its list is: that comes last
+    for folders in (False, True):  # to DVC a folder is pushed once its list is: lists go last
         some = [info.value for info in infos if info.isdir == folders]
         pool = ThreadPoolExecutor(_AT_ONCE)
         try:
@@ -120,7 +120,7 @@ def push(project: Project, places: Places, pipeline: Path, stage: Stage) -> int:
 
 
 def _send(places: Places, oid: str, local: Path) -> None:
-    """Put one object into the remote, unless it is there; one that is there with other bytes is put aside."""
+    """Push one object unless it exists; an existing one with other bytes is quarantined."""
     key = places.data_key(oid)
     found = places.head(key)
     if _right(found, local, oid):
@@ -133,11 +133,11 @@ def _send(places: Places, oid: str, local: Path) -> None:
 
 
 def _right(found: dict[str, Any] | None, local: Path, oid: str) -> bool:
-    """Whether an object has the bytes that were to be pushed, as far as S3 tells (`found`) without reading it."""
+    """Whether an object matches the local file, by its S3 metadata (`found`) alone."""
     if found is None or found["ContentLength"] != local.stat().st_size:
         return False
     tag = found["ETag"].strip('"')
-    # an ETag is the md5 of what was uploaded at once and not encrypted with a key of its own
+    # the ETag is the md5 unless the object was uploaded in parts or encrypted with a KMS key
     plain = len(tag) == 32 and "aws:kms" not in found.get("ServerSideEncryption", "")
     return tag == oid.removesuffix(".dir") if plain else True
 

@@ -1,8 +1,8 @@
-"""What a pod reports to Kubeflow: executor_output.json, and the artifacts that it shows.
+"""What a pod reports to Kubeflow: executor_output.json and the artifacts in its UI.
 
-The URI that Kubeflow gave an artifact is never changed: its launcher fails a task whose artifact lies outside the
-pipeline root. HTML, Markdown and Metrics are written there whole. A Dataset and a Model stay where they are, in the DVC
-remote, and get a small pointer file there.
+The URI of an artifact is never changed: Kubeflow's launcher fails a task whose artifact lies outside the pipeline
+root. HTML, Markdown and Metrics are written there in full. A Dataset and a Model stay in the DVC remote; a small
+pointer file is written instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gradworks.store.places import Places
 from gradworks.store.stages import Out, Stage
 
 _SCHEMES = ("s3", "gs", "minio")  # Kubeflow mounts SCHEME://BUCKET/KEY as /SCHEME/BUCKET/KEY (gs as /gcs)
-_FIGURES = 100  # the metrics that are shown in the run's view
+_FIGURES = 100  # metrics shown in the run's view
 
 
 def write(
@@ -45,7 +45,7 @@ def write(
 
 
 def local_path(uri: str) -> Path:
-    """Where an artifact's file is written: the mount of its URI."""
+    """The local path of an artifact: the mount of its URI."""
     scheme, found, rest = uri.partition("://")
     if not found:
         return Path(uri)

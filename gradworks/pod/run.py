@@ -1,9 +1,8 @@
-"""What a pod does, in one process: one stage of one run.
+"""Run one stage of one run in a pod.
 
-The code is there (see boot.py). Then: the lock entries of the upstreams, the data that the stage reads, the stage
-itself through DVC (restored where it has been run before, anywhere), its outputs and run cache entry to S3, its own
-lock entry, and what Kubeflow wants to know. Nothing is reported that is not in S3, and a retry repeats all of it
-without harm.
+The code has been downloaded (see boot.py). The steps: fetch the upstreams' lock entries and the stage's inputs; run the
+stage through DVC, or restore it if it ran before, anywhere; push its outputs, its run cache entry and its lock entry;
+report to Kubeflow. Nothing is reported before it is in S3, and a retry may safely repeat every step.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def main(text: str, begun: float) -> None:
     """Run the stage that Kubeflow's executor input names; ends the process.
 
     Args:
-        text: the executor input, JSON: what stands for `{{$}}`.
+        text: the executor input, JSON: the value of `{{$}}`.
         begun: when the pod's program began (seconds since 1970).
     """
     given = json.loads(text)
@@ -63,22 +62,22 @@ def main(text: str, begun: float) -> None:
 
 
 def run(task: Task, given: dict[str, Any] | None = None, begun: float | None = None) -> int:
-    """Run one stage in the checkout that is the current folder, which is this run's alone.
+    """Run one stage in the checkout in the current folder, which belongs to this run.
 
     Args:
         task: which one.
-        given: Kubeflow's executor input; without it nothing is reported to Kubeflow.
+        given: Kubeflow's executor input; none = nothing is reported to Kubeflow.
         begun: when the program began.
 
     Returns:
-        The exit code: 0, 2 for an error that is told in words, 143 after SIGTERM, 1 for a defect of gradworks.
+        The exit code: 0; 2 after an InputError or a failed stage; 143 after SIGTERM; 1 for a defect of gradworks.
     """
     log, places = Log(Path(".gradworks/log.txt").absolute()), None
     try:
         places = Places(task.remote)
         earlier = places.get(_log_key(places, task))
         with log.keep(earlier):
-            code = _told(task, places, log, given, begun or time.time())
+            code = _recorded(task, places, log, given, begun or time.time())
         places.upload(_log_key(places, task), log.file)
     except InputError as error:
         print(f"error: {task.stage}: {error}", file=sys.stderr)
@@ -90,8 +89,8 @@ class _Stopped(Exception):
     """SIGTERM came, and the stage has ended."""
 
 
-def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, begun: float) -> int:
-    """`_run` with its errors in words, and its record in S3 whatever happened."""
+def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None, begun: float) -> int:
+    """`_run` with clear errors; a record is written to S3 in every case."""
     name, code, said = f"stages/{encoded(task.stage)}", 0, ""
     record = {"state": "running", "begun": begun, "seconds": {}, "image": os.environ.get("GRADWORKS_IMAGE")}
     record["attempt"] = _tries(places, task.run, name) + 1
@@ -109,7 +108,7 @@ def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, be
     if said:
         print(f"error: {said}", file=sys.stderr, flush=True)
         record["error"] = said
-    again = record["attempt"] <= record.get("retries", 0)  # Kubeflow begins a pod for the stage once more
+    again = record["attempt"] <= record.get("retries", 0)  # Kubeflow starts another pod for the stage
     record["state"] = ("retrying" if again else "failed") if said else "succeeded"
     record["seconds"]["total"] = round(time.time() - begun, 3)
     places.put_record(task.run, name, record)
@@ -120,7 +119,7 @@ def _told(task: Task, places: Places, log: Log, given: dict[str, Any] | None, be
 
 
 def _tries(places: Places, run: str, name: str) -> int:
-    """How often a stage was tried before, as far as its record can be read."""
+    """The number of earlier attempts; 0 where the record is damaged."""
     try:
         found = (places.record(run, name) or {}).get("attempt", 0)
     except Damaged:
@@ -172,9 +171,9 @@ def _same_environment(root: Path, stage: stages.Stage) -> None:
 
 
 def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stages.Stage) -> None:
-    """The checkout as this stage needs it: one dvc.yaml, the upstreams' lock entries, the remote."""
+    """Prepare the checkout for this stage: one dvc.yaml, the upstreams' lock entries, the remote."""
     text = pipeline.read_bytes()
-    for other in (*root.rglob("dvc.yaml"), *root.rglob("dvc.lock")):  # DVC reads all that it finds
+    for other in (*root.rglob("dvc.yaml"), *root.rglob("dvc.lock")):  # DVC reads every one it finds
         other.unlink()
     pipeline.write_bytes(text)  # it may have been a link to one of them
     entries = {}
@@ -185,21 +184,21 @@ def _prepare(task: Task, places: Places, root: Path, pipeline: Path, stage: stag
         entries[name] = entry
     write_lock(pipeline.with_name("dvc.lock"), entries)
     for path in stage.deps:
-        if Path(path).name == hardware.NAME:  # of this node: what was measured on another kind is not restored
+        if Path(path).name == hardware.NAME:  # of this node: costs measured on other hardware are not restored
             hardware.write(Path(path))
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ["DVC_SITE_CACHE_DIR"] = str(root / ".gradworks/site")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    os.environ.setdefault("AWS_RETRY_MODE", "standard")  # of DVC's fetch: a store that has gone is given up in seconds
+    os.environ.setdefault("AWS_RETRY_MODE", "standard")  # DVC's fetch: give up within seconds
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
-    if stage.meta.gpu:  # `device: auto` is no leave to train on a CPU then
+    if stage.meta.gpu:  # `device: auto` must not fall back to the CPU then
         os.environ[device.ASKED] = str(stage.meta.gpu.count)
-    os.environ["GRADWORKS_RUN"], os.environ["GRADWORKS_STAGE"] = task.run, task.stage  # what the stage's metrics say
+    os.environ["GRADWORKS_RUN"], os.environ["GRADWORKS_STAGE"] = task.run, task.stage  # a label of the stage's metrics
     _configure(places, root)
 
 
 def _configure(places: Places, root: Path) -> None:
-    """DVC without Git, with the run's remote, and with bytes that are checked when they arrive."""
+    """Configure DVC: no Git, the run's remote, and verified downloads."""
     from configobj import ConfigObj
 
     file = ConfigObj(encoding="utf-8")
@@ -222,7 +221,7 @@ def _configure(places: Places, root: Path) -> None:
 
 
 def _reproduce(project: Project, pipeline: Path, stage: stages.Stage, resumed: int, log: Log) -> bool:
-    """Whether the stage ran; False where it was restored."""
+    """Run or restore the stage; returns whether it ran."""
 
     def unrestorable(why: str) -> None:
         print(f"{stage.name}: cannot be restored, so it runs: {why}", flush=True)
@@ -240,7 +239,7 @@ def _reproduce(project: Project, pipeline: Path, stage: stages.Stage, resumed: i
 
 
 def _last_words(printed: str) -> list[str]:
-    """What a stage that failed said itself: an error in words, or the last line of a traceback; [] where neither."""
+    """A failed stage's own error, or the last line of its traceback; [] if there is neither."""
     lines = printed.splitlines()
     errors = [at for at, line in enumerate(lines) if line.startswith("error: ")]
     if errors:
@@ -257,7 +256,7 @@ _terminated: list[int] = []
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM goes on to the stage, which saves a checkpoint and ends; then the pod's program ends too."""
+    """Forward SIGTERM to the stage, which saves a checkpoint and ends; then the pod's program ends too."""
     import psutil
 
     def pass_on(number: int, _: Any) -> None:

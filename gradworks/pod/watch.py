@@ -1,6 +1,6 @@
-"""What a pod keeps in S3 while its stage runs: checkpoints, so that a killed stage resumes elsewhere, and the log.
+"""Copy a running stage's checkpoints and log to S3, so that a killed stage resumes in another pod.
 
-A thread looks every second. A lost connection never stops the stage: the next look tries again.
+A thread polls every second. A lost connection never stops the stage: the next poll retries.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Checkpoints:
         self._sent: dict[str, tuple[int, int, int]] = {}
 
     def fetch(self) -> int:
-        """Get what an earlier try left; returns how many files. Raises InputError."""
+        """Download the checkpoints of an earlier attempt; returns the number of files. Raises InputError."""
         for one in self._places.list(f"{self._prefix}/"):
             name = one["Key"].removeprefix(f"{self._prefix}/")
             file = self._folder / name
@@ -43,10 +43,10 @@ class Checkpoints:
         return len(self._sent)
 
     def send(self) -> None:
-        """Bring the copy up to date: new and changed files up, removed ones away. Raises InputError."""
+        """Update the copy: upload new and changed files, delete removed ones. Raises InputError."""
         here: dict[str, tuple[int, int, int]] = {}
         for file in self._folder.rglob("*"):
-            if not file.name.startswith("."):  # one that is being written
+            if not file.name.startswith("."):  # still being written
                 with contextlib.suppress(FileNotFoundError):
                     if file.is_file():
                         here[file.relative_to(self._folder).as_posix()] = _stamp(file)
@@ -67,7 +67,7 @@ def _stamp(file: Path) -> tuple[int, int, int]:
 
 
 class Log:
-    """All that this process and its children print, passed on and kept in a file, values of secrets blotted out."""
+    """Output of this process and its children: passed on, and kept in a file with secrets masked."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -75,7 +75,7 @@ class Log:
         self._secrets = sorted((v.encode() for v in values), key=len, reverse=True)
 
     def since(self, size: int) -> str:
-        """What was kept after the first `size` bytes, once all that was printed until now has arrived."""
+        """The log after the first `size` bytes, complete up to this call."""
         until, seen = time.monotonic() + 2.0, -1
         while (there := self.size()) != seen and time.monotonic() < until:
             seen = there
@@ -85,7 +85,7 @@ class Log:
             return kept.read().decode(errors="replace")
 
     def size(self) -> int:
-        """Bytes that are kept so far."""
+        """The size of the log so far, in bytes."""
         return self.file.stat().st_size if self.file.exists() else 0
 
     def _clean(self, line: bytes) -> bytes:
@@ -95,7 +95,7 @@ class Log:
 
     @contextlib.contextmanager
     def keep(self, earlier: bytes | None = None) -> Iterator[None]:
-        """Keep what is written to standard output and error, by child processes too, after what earlier tries wrote."""
+        """Log standard output and error, of child processes too, after the log of earlier attempts."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_bytes(earlier + b"--- tried again ---\n" if earlier else b"")
         before = [os.dup(1), os.dup(2)]
@@ -124,7 +124,7 @@ class Log:
 
 
 class Watch:
-    """`with Watch(...):` keeps checkpoints and log in S3 while the block runs, and once more when it ends."""
+    """`with Watch(...):` copies checkpoints and log to S3 while the block runs, and once more at its end."""
 
     def __init__(self, places: Places, checkpoints: Checkpoints, log: Log, log_key: str) -> None:
         self._places, self._checkpoints, self._log, self._key = places, checkpoints, log, log_key

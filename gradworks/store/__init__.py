@@ -1,1 +1,1 @@
-"""The object store: DVC's objects, the runs that were submitted, their records, logs and results."""
+"""The object store: DVC's objects; submitted runs with their records, logs and results."""

@@ -1,7 +1,7 @@
 """The code of a run: the checkout of one commit as an archive in S3, so that a pod needs no Git server.
 
-Where the work tree has changes, or parameters are set for this run, a commit object of exactly that state is made
-beside the history; no branch, index or file of the user is touched.
+With uncommitted changes, or parameters set for this run, a commit object of exactly that state is made outside the
+history; no branch, index or file of the user is touched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from gradworks.base.errors import InputError
 from gradworks.store.places import Places
 
-# the results of a run: they change in every checkout and no stage reads them
+# results of runs: they differ between checkouts, and no stage reads them
 _RESULTS = ("dvc.lock", "README.md")
 
 
@@ -27,7 +27,7 @@ class Code:
     """An archive of a checkout.
 
     Attributes:
-        commit: what it is a checkout of; base: the user's commit (the same where nothing was changed or set).
+        commit: that it is a checkout of; base: the user's commit (the same if nothing was changed or set).
         body: the bytes of the .tar.gz, the same for the same commit.
     """
 
@@ -41,7 +41,7 @@ class Code:
 
 
 def changes(root: Path) -> list[str]:
-    """Tracked files that differ from HEAD, and new files that git does not ignore; results of runs aside."""
+    """Changed and new files, except for ignored ones and results of runs."""
     lines = _git(root, "status", "--porcelain=v1", "-z", "--no-renames").split("\0")
     return [line[3:] for line in lines if line and Path(line[3:]).name not in _RESULTS]
 
@@ -51,11 +51,11 @@ def bundle(root: Path, dirty: bool = False, replaced: Mapping[str, bytes] | None
 
     Args:
         root: the checkout.
-        dirty: take the work tree as it is, new files included, instead of refusing one with changes.
+        dirty: take the work tree as it is, with new files; otherwise changes are refused.
         replaced: contents of files that this run has instead of the checkout's (parameters that are set).
 
     Raises:
-        InputError: no git checkout, no commit yet, or changes that are not committed.
+        InputError: no git checkout, no commit yet, or uncommitted changes.
     """
     base = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
     found = changes(root)
@@ -71,14 +71,14 @@ def bundle(root: Path, dirty: bool = False, replaced: Mapping[str, bytes] | None
 
 
 def upload(code: Code, places: Places) -> str:
-    """Put the archive into S3 unless it is there; returns its URI. Raises InputError."""
+    """Upload the archive unless it exists; returns its URI. Raises InputError."""
     key = places.key("code", code.name)
     there = places.head(key)
     return places.uri(key) if there and there["ContentLength"] == len(code.body) else places.put(key, code.body)
 
 
 def _commit(root: Path, base: str, dirty: bool, replaced: Mapping[str, bytes]) -> str:
-    """A commit object of the work tree (or of HEAD) with some files replaced, made through an index of its own."""
+    """Commit the work tree (or HEAD) with some files replaced, through a temporary index."""
     with tempfile.TemporaryDirectory() as folder:
         # the date is the parent's, so that the same state is the same commit
         when = _git(root, "show", "-s", "--format=%ct +0000", base).strip()

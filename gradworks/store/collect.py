@@ -1,4 +1,4 @@
-"""The results of a run into this checkout: its lock entries into dvc.lock, then `dvc pull` gets the files."""
+"""Collect a run's results: merge its lock entries into dvc.lock, then `dvc pull` its files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def collect(run: str, force: bool = False) -> None:
 
     Args:
         run: its name.
-        force: replace entries of this checkout that are not committed.
+        force: replace uncommitted entries of this checkout.
 
     Raises:
-        InputError: no such run, it has not finished, its entries contradict each other, or entries of dvc.lock that
-            are not committed would be lost.
+        InputError: no such run, it has not finished, its entries contradict each other, or uncommitted entries of
+            dvc.lock would be lost.
     """
     places = runs.places()
     record = runs.record(places, run)
@@ -46,7 +46,7 @@ def collect(run: str, force: bool = False) -> None:
         _nothing_lost(run, lock, here, entries)
     _write(lock, here | entries)
     if any(dep["path"].endswith(hardware.NAME) for entry in entries.values() for dep in entry.get("deps", [])):
-        hardware.write(pipeline)  # beside it; DVC says where this machine is another one than the run's
+        hardware.write(pipeline)  # beside it; DVC reports it as changed on other hardware than the run's
     print(f"{lock}: {len(entries)} entries of run {run}; pulling their files", flush=True)
     _pull(pipeline, list(entries))
     _say_differences(record)
@@ -54,7 +54,7 @@ def collect(run: str, force: bool = False) -> None:
 
 
 def _consistent(run: str, entries: dict[str, Any]) -> None:
-    """What a stage read is what its upstream wrote: two submissions under one name would mix."""
+    """Each stage read what its upstream wrote; two submissions under one name could mix."""
     made = {out["path"]: (name, out["md5"]) for name, entry in entries.items() for out in entry.get("outs", [])}
     for name, entry in entries.items():
         for dep in entry.get("deps", []):
@@ -67,11 +67,11 @@ def _consistent(run: str, entries: dict[str, Any]) -> None:
 
 
 def _nothing_lost(run: str, lock: Path, here: dict[str, Any], entries: dict[str, Any]) -> None:
-    """An entry that somebody made here and that no commit has is not replaced."""
+    """Uncommitted entries of this checkout are not replaced."""
     shown = subprocess.run(["git", "show", f"HEAD:./{lock.name}"], cwd=lock.parent, capture_output=True, check=False)
     committed = {}
     if shown.returncode == 0:
-        with contextlib.suppress(InputError):  # one that was committed with the marks of a merge holds nothing
+        with contextlib.suppress(InputError):  # committed with conflict marks: it has no entries
             committed = _stages(shown.stdout, f"HEAD:{lock}")
     lost = [n for n in entries if n in here and here[n] != committed.get(n) and here[n] != entries[n]]
     if lost:
@@ -83,12 +83,12 @@ def _nothing_lost(run: str, lock: Path, here: dict[str, Any], entries: dict[str,
 
 
 def _stages(body: bytes, source: str) -> dict[str, Any]:
-    """Read as DVC does, since what is not this run's is written back. Raises InputError."""
+    """Read as DVC does, since other entries are written back. Raises InputError."""
     try:
         found = (dvc_compat.parse_yaml(body.decode(), source) or {}).get("stages") or {}
         return {name: dict(entry) for name, entry in found.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        parsed(body, source)  # says it better where it is no YAML at all
+        parsed(body, source)  # a clearer error where it is not YAML at all
         said = " ".join(str(error).split())[:100]
         raise InputError(f"{source}: found no mapping of stages\nexpected a dvc.lock, schema 2.0: {said}") from None
 

@@ -1,8 +1,8 @@
-"""What a stage asks of a cluster: the mapping `meta` of a stage in dvc.yaml, which DVC itself leaves alone.
+"""What a stage requests from a cluster: its `meta` in dvc.yaml, which DVC ignores.
 
 meta: {resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2}
 
-What the cluster calls its GPUs, nodes and secrets stands in the cluster's profile (see profile.py), not here.
+The cluster's names for GPUs, nodes and secrets are in its profile (see profile.py).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LONGEST = 2**31 - 1  # seconds
 
 
 class Gpu(Section):
-    """GPUs of a stage. kind: a key of the profile's `gpus`; count: 0 asks for none, so that a parameter can decide."""
+    """GPUs of a stage. kind: a key of the profile's `gpus`; count: 0 requests none, so that a parameter can decide."""
 
     kind: str = Field(min_length=1)
     count: int = Field(1, ge=0)
 
 
 class Resources(Section):
-    """What a stage's pod is given: what it asks for is also its limit.
+    """Resources of a stage's pod; the requests are also its limits.
 
     cpu: cores (4, 0.5, 500m). memory: bytes with a unit (16Gi).
     """
@@ -44,9 +44,8 @@ class Resources(Section):
 class Meta(Section):
     """`meta` of a stage.
 
-    image: which of the project's two images runs it; without it the one for GPU nodes where it asks for a GPU, else the
-    one for CPU nodes. timeout: seconds, or a number with s, m, h or d (90m); none = no
-    end. retries: how often Kubeflow starts it again after it failed or its node went away; it resumes.
+    image: cpu or gpu; by default gpu if it requests a GPU. timeout: seconds, or a number with s, m, h or d (90m);
+    none = unlimited. retries: how often Kubeflow restarts it after a failure or the loss of its node; it resumes.
     """
 
     image: Literal["cpu", "gpu"] | None = None
@@ -63,13 +62,13 @@ class Meta(Section):
 
     @property
     def gpu(self) -> Gpu | None:
-        """The GPUs that are really asked for."""
+        """The GPUs requested, or None."""
         gpu = self.resources.gpu
         return gpu if gpu and gpu.count else None
 
     @property
     def kind(self) -> str:
-        """Of its image: cpu or gpu."""
+        """Kind of its image: cpu or gpu."""
         return self.image or ("gpu" if self.gpu else "cpu")
 
     @property
@@ -86,8 +85,8 @@ def read(value: Any, where: str) -> Meta:
     """A stage's `meta`, validated.
 
     Args:
-        value: what stands in dvc.yaml, interpolated; None where nothing does.
-        where: file and stage, which begin the error message.
+        value: from dvc.yaml, interpolated; None if absent.
+        where: file and stage, for the error message.
 
     Raises:
         InputError: a key is unknown, a value impossible.

@@ -1,11 +1,11 @@
-"""Where the parts of a run lie in S3: under gradworks/ in the DVC remote, beside DVC's own files/ and runs/.
+"""The layout of runs in S3: under gradworks/ in the DVC remote, beside DVC's own files/ and runs/.
 
 code/COMMIT-SHA256.tar.gz       the checkout of one commit
 locks/RUN/STAGE.json            a stage's entry of dvc.lock, with its own digest
-logs/RUN/STAGE.txt              what the stage printed, also of one that failed
-runs/RUN/run.json               what was submitted; runs/RUN/stages/STAGE.json how a stage fared
-checkpoints/PIPELINE/STAGE/     of stages that are running, or were killed
-quarantine/                     objects whose bytes were not those of their name
+logs/RUN/STAGE.txt              the stage's output, also of a failed one
+runs/RUN/run.json               what was submitted; runs/RUN/stages/STAGE.json a stage's state
+checkpoints/PIPELINE/STAGE/     of running and of killed stages
+quarantine/                     damaged objects
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from gradworks.store import s3
 
 
 class Damaged(InputError):
-    """An object of gradworks' own does not hold what was written there, or was not written by gradworks."""
+    """An object under gradworks/ is damaged, or was not written by gradworks."""
 
 
 def encoded(name: str) -> str:
-    """A stage's name as one part of a key; readable, and with no further `/` in it."""
+    """A stage's name as one part of a key: readable, without `/`."""
     return quote(name, safe="@=,+ ")
 
 
@@ -37,7 +37,7 @@ class Places:
 
     Args:
         remote: the remote's URL, s3://BUCKET/PREFIX.
-        client: a boto3 S3 client; by default one by the environment.
+        client: a boto3 S3 client; by default configured by the environment.
     """
 
     def __init__(self, remote: str, client: Any = None) -> None:
@@ -46,7 +46,7 @@ class Places:
         self.client = client or s3.client()
 
     def key(self, *parts: str) -> str:
-        """The key of an object of gradworks; each part but the last may be a folder's path."""
+        """The key of an object under gradworks/; each part but the last may be a path."""
         return "/".join(p for p in (self._prefix, "gradworks", *parts) if p)
 
     def data_key(self, oid: str) -> str:
@@ -54,7 +54,7 @@ class Places:
         return "/".join(p for p in (self._prefix, "files/md5", oid[:2], oid[2:]) if p)
 
     def run_cache_key(self, key: str) -> str:
-        """The key that DVC's run cache entries for the stage hash `key` begin with."""
+        """The prefix of DVC's run cache entries for the stage hash `key`."""
         return "/".join(p for p in (self._prefix, "runs", key[:2], key) if p)
 
     def uri(self, key: str) -> str:
@@ -67,7 +67,7 @@ class Places:
         return self.uri(key)
 
     def upload(self, key: str, file: Path) -> str:
-        """Write an object from a file, in parts where it is large. Raises InputError."""
+        """Upload a file, in parts if it is large. Raises InputError."""
         with s3.in_words(self.uri(key)):
             self.client.upload_file(str(file), self.bucket, key, ExtraArgs=s3.encryption() or None)
         return self.uri(key)
@@ -108,8 +108,8 @@ class Places:
                 yield from page.get("Contents", [])
 
     def delete(self, keys: list[str]) -> None:
-        """Remove objects; one that is not there is no error. Raises InputError."""
-        for begin in range(0, len(keys), 1000):  # what one request may name
+        """Delete objects; a missing one is no error. Raises InputError."""
+        for begin in range(0, len(keys), 1000):  # the limit of one request
             some = keys[begin : begin + 1000]
             with s3.in_words(self.uri(some[0])):
                 answer = self.client.delete_objects(
@@ -128,13 +128,13 @@ class Places:
         return {"uri": uri, "sha256": digest}
 
     def entry(self, run: str, stage: str) -> dict[str, Any] | None:
-        """A stage's entry of dvc.lock, or None where it has not finished. Raises InputError when it is damaged."""
+        """A stage's entry of dvc.lock, or None if it has not finished. Raises InputError if it is damaged."""
         key = self.key("locks", run, f"{encoded(stage)}.json")
         body = self.get(key)
         return None if body is None else self._checked(key, body, stage)
 
     def entries(self, run: str) -> dict[str, dict[str, Any]]:
-        """All entries of a run by stage. Raises InputError when one is damaged."""
+        """All entries of a run by stage. Raises InputError if one is damaged."""
         prefix, found = self.key("locks", run) + "/", {}
         for one in self.list(prefix):
             stage = unquote(one["Key"].removeprefix(prefix).removesuffix(".json"))
@@ -152,7 +152,7 @@ class Places:
         raise self._damaged(key, body, f"the lock entry of {stage} with its own digest")
 
     def _damaged(self, key: str, body: bytes, expected: str) -> Damaged:
-        """The error, with what mends it where the bytes say what has happened."""
+        """The error, with a fix if the bytes show the cause."""
         said = f"{self.uri(key)}: damaged\nexpected {expected}"
         if s3.with_trailer(body):
             said += f"\nthe store kept boto3's checksum as part of it: where it was written, export {s3.WRITING}"
@@ -163,7 +163,7 @@ class Places:
         self.put(self.key("runs", run, f"{name}.json"), json.dumps(record, indent=1, sort_keys=True).encode())
 
     def record(self, run: str, name: str = "run") -> dict[str, Any] | None:
-        """A record of a run, or None where there is none. Raises Damaged where it is no mapping."""
+        """A record of a run, or None if there is none. Raises Damaged if it is not a mapping."""
         key = self.key("runs", run, f"{name}.json")
         body = self.get(key)
         if body is None:

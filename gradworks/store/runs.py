@@ -1,4 +1,4 @@
-"""What was submitted and how each stage of it fares, as S3 has it."""
+"""Submitted runs and the state of their stages, read from S3."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def places(root: Path = Path()) -> Places:
 
 
 def record(found: Places, run: str) -> dict[str, Any]:
-    """What was submitted under a name.
+    """The record of a submitted run.
 
     Raises:
-        InputError: there is no such run, and names the latest ones; Damaged where its record cannot be read.
+        InputError: no such run; names the latest ones. Damaged: its record cannot be read.
     """
-    told = found.record(run)
-    if told is None:
+    submitted = found.record(run)
+    if submitted is None:
         known = ", ".join(map(plain, names(found)[:3])) or "none"
         raise InputError(f"{found.remote}: no run {run!r}\nthe latest ones: {known}")
     kinds = {"run": str, "pipeline": str, "base": str, "stages": list, "sets": list}
-    wrong = [key for key, kind in kinds.items() if not isinstance(told.get(key), kind)]
-    if wrong or not all(isinstance(one, str) for one in (*told["stages"], *told["sets"])):
+    wrong = [key for key, kind in kinds.items() if not isinstance(submitted.get(key), kind)]
+    if wrong or not all(isinstance(one, str) for one in (*submitted["stages"], *submitted["sets"])):
         uri = found.uri(found.key("runs", run, "run.json"))
         raise Damaged(f"{uri}: not the record of a run\nexpected what submit writes: {', '.join(kinds)}")
-    return told
+    return submitted
 
 
 def names(found: Places) -> list[str]:
@@ -55,7 +55,7 @@ def names(found: Places) -> list[str]:
 
 
 def objects(found: Places) -> tuple[list[str], list[str]]:
-    """All runs, the latest first; and the keys of objects beside them that no run wrote."""
+    """All runs, the latest first, and the keys of foreign objects among them."""
     prefix, ends, foreign = found.key("runs") + "/", [], []
     for one in found.list(prefix):
         run, _, rest = one["Key"].removeprefix(prefix).partition("/")
@@ -67,9 +67,9 @@ def objects(found: Places) -> tuple[list[str], list[str]]:
 
 
 def states(found: Places, run: str, stages: list[str]) -> dict[str, dict[str, Any]]:
-    """The record of each stage of a run, by stage.
+    """The records of a run's stages, by stage.
 
-    {"state": "waiting"} for one that has not begun, "damaged" for one whose record cannot be read, with its `error`.
+    {"state": "waiting"} if it has not started; "damaged", with the `error`, if its record cannot be read.
     """
     prefix = found.key("runs", run, "stages") + "/"
     begun = {unquote(one["Key"].removeprefix(prefix).removesuffix(".json")) for one in found.list(prefix)}
@@ -79,12 +79,12 @@ def states(found: Places, run: str, stages: list[str]) -> dict[str, dict[str, An
 def _state(found: Places, run: str, stage: str) -> dict[str, Any]:
     key = f"stages/{encoded(stage)}"
     try:
-        told = found.record(run, key)
+        state = found.record(run, key)
     except Damaged as error:
         return {"state": "damaged", "error": str(error)}
-    if told is None:  # removed meanwhile
+    if state is None:  # removed meanwhile
         return {"state": "waiting"}
     kinds = {"state": str, "error": str, "begun": int | float, "seconds": dict, "attempt": int}
-    if "state" in told and all(isinstance(told[k], kind) for k, kind in kinds.items() if k in told):
-        return told
+    if "state" in state and all(isinstance(state[k], kind) for k, kind in kinds.items() if k in state):
+        return state
     return {"state": "damaged", "error": f"{found.uri(found.key('runs', run, f'{key}.json'))}: not a stage's record"}

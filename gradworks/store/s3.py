@@ -1,7 +1,7 @@
-"""S3 as every part of gradworks speaks it: boto3's standard credential chain and settings, errors in words.
+"""S3 clients by boto3's standard settings and credential chain, and its errors as InputErrors.
 
-AWS_ENDPOINT_URL names another server than Amazon's, AWS_CA_BUNDLE its certificate. What boto3 reads from no variable:
-GRADWORKS_S3_PATH_STYLE=1 (the bucket in the path, not in the host's name), GRADWORKS_S3_SSE (AES256, aws:kms) and
+AWS_ENDPOINT_URL names another server than Amazon's, AWS_CA_BUNDLE its certificate. boto3 has no variable for these:
+GRADWORKS_S3_PATH_STYLE=1 (the bucket in the path, not in the host name), GRADWORKS_S3_SSE (AES256, aws:kms) and
 GRADWORKS_S3_SSE_KMS_KEY_ID.
 """
 
@@ -25,7 +25,7 @@ _WORDS = {
     "NoSuchKey": "there is no such object",
     "404": "there is no such object or bucket",
 }
-# boto3 sends a checksum with what it writes, and some stores keep it in the object or give it back with a part of it
+# boto3 sends checksums with uploads; some stores keep them in the object or return them with a part of it
 WRITING = "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 READING = "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
 # how a store refuses an upload that ends in a checksum
@@ -38,13 +38,13 @@ def client(endpoint: str | None = None, key: str | None = None, secret: str | No
     import boto3
     from botocore.config import Config
 
-    # a bucket's name in the host's name would need a name server for each
+    # with the bucket in the host name, each bucket would need a DNS entry
     path = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("GRADWORKS_S3_PATH_STYLE") == "1"
     config = Config(
         s3={"addressing_style": "path"} if path else {},
         retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=60,
     )  # fmt: skip
-    # a session of its own: the default one keeps the first credentials of the process
+    # the default session keeps the first credentials of the process
     return boto3.Session().client(
         "s3", endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret, config=config,
         region_name=region or None,
@@ -69,7 +69,7 @@ def split(url: str) -> tuple[str, str]:
 
 
 def with_trailer(body: bytes) -> bool:
-    """Whether a store kept the checksum that followed an upload, and its chunks' sizes, as part of the object."""
+    """Whether the store kept an upload's trailing checksum and chunk sizes as part of the object."""
     return b"x-amz-checksum-" in body or b";chunk-signature=" in body[:200]
 
 

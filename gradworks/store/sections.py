@@ -1,4 +1,4 @@
-"""What the models of `meta` and of a cluster's profile share: how texts are checked, and errors in words."""
+"""Shared by the models of `meta` and of cluster profiles: text types and clear errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class CamelSection(Section):
-    """As Section; the keys in the file are written as Kubernetes writes its own: nodeSelector."""
+    """As Section, with keys in Kubernetes' spelling: nodeSelector."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
 
 def text(pattern: str, expected: str, numbers: Any = None) -> Any:
-    """The type of a text that looks as it should.
+    """The type of a text that matches a pattern.
 
     Args:
-        pattern: a regular expression for all of it.
+        pattern: a regular expression for the whole text.
         expected: in words, for the error message.
-        numbers: the types of numbers, above 0, that will do as well.
+        numbers: types of positive numbers that are allowed too.
     """
 
     def check(value: Any) -> Any:
@@ -42,7 +42,7 @@ def text(pattern: str, expected: str, numbers: Any = None) -> Any:
 
 
 def validated(value: Any, model: type[T], where: str) -> T:
-    """As `stage.validate`, and an unknown key is what is said first, with those that are known where it stands.
+    """As `base.validate`, but unknown keys are reported first, with the known ones of that section.
 
     Raises:
         InputError: a key is unknown or missing, a value impossible.
@@ -62,7 +62,7 @@ def validated(value: Any, model: type[T], where: str) -> T:
 
 
 def _inner(kind: Any, part: str | int) -> Any:
-    """The model that stands under a key: of a model its field's, of a container of models the same one."""
+    """The model of a key: for a model that of the field, for a container of models the container's."""
     fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
     found = fields.get(part, kind)
     while not (isinstance(found, type) and issubclass(found, BaseModel)):  # list[X], dict[str, X], X | None

@@ -1,4 +1,4 @@
-"""The stages of one dvc.yaml, as DVC resolves them, without an index of every dvc.yaml in the checkout.
+"""The stages of one dvc.yaml, as DVC resolves them, without indexing every dvc.yaml in the checkout.
 
 DVC's own resolver expands `foreach`, `matrix` and `${...}`; what is left is a graph of names, dependencies and outputs.
 Pods use this too: nothing here needs Kubeflow.
@@ -93,7 +93,7 @@ def load(pipeline: Path) -> dict[str, Stage]:
 
 
 def _stage(name: str, entry: dict[str, Any], folder: str, pipeline: Path) -> Stage:
-    """An entry as a Stage; what is upstream of it is not known yet."""
+    """An entry as a Stage, its upstreams not known yet."""
     wdir = posixpath.normpath(posixpath.join(folder, entry.get("wdir") or "."))
     where = f"{pipeline}: stage {name}"
 
@@ -136,7 +136,7 @@ def _typed(outs: list[tuple[str, str, dict[str, Any]]]) -> Iterator[Out]:
 
 
 def _ups(stages: Iterable[Stage]) -> dict[str, list[str]]:
-    """For each stage, those that make an input of it: all of it, something in it, or the folder that it lies in."""
+    """For each stage, the stages that write its inputs: an input itself, a part of it, or a folder above it."""
     stages = list(stages)
     whole, part = defaultdict(set), defaultdict(set)
     for stage in stages:

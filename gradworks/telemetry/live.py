@@ -1,8 +1,8 @@
 """Metrics of a running stage, for Prometheus: over HTTP while it runs, and pushed to a gateway.
 
-Where neither is asked for (`--metrics-port`, PROMETHEUS_PUSHGATEWAY) nothing is imported and nothing is counted. What
-is told changes no output: no method, model or artifact reads it. Counters count this process's own work, so that a
-resumed run's seconds and examples belong together.
+Without `--metrics-port` and PROMETHEUS_PUSHGATEWAY, nothing is imported or counted. Metrics never change an output: no
+method, model or artifact reads them. Counters cover this process only, so that a resumed run's seconds and examples
+match.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LABELS = ("run", "stage", "method", "encoder", "condition", "seed", "task")
 HOST = "GRADWORKS_METRICS_HOST"
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, math.inf)  # seconds
-_SMOOTH = 0.05  # the share of a new step in the throughput
-_FIGURES = {  # figures of a method's log that are shown as they are
+_SMOOTH = 0.05  # weight of a new step in the throughput
+_FIGURES = {  # entries of a method's log that are exported unchanged
     "dot": ("gradient_dot_product", "Dot product of the gradients of two batches, last value"),
     "effective_share": ("effective_sample_ratio", "Effective sample size of the weights over the number of examples"),
     "smoothness_share": ("adversarial_ratio", "Gradient of the adversarial term over that of the task's loss"),
@@ -33,7 +33,7 @@ _FIGURES = {  # figures of a method's log that are shown as they are
 
 
 class Silent:
-    """Nobody listens."""
+    """Metrics are off."""
 
     step = None
 
@@ -48,7 +48,7 @@ class Live:
     """The metrics of one stage.
 
     Args:
-        labels: values of LABELS; one that is not known is empty.
+        labels: values of LABELS; empty where unknown.
     """
 
     def __init__(self, labels: dict[str, str]) -> None:
@@ -74,7 +74,7 @@ class Live:
         return made.labels(**self._labels, **more)
 
     def _show(self, name: str, said: str, value: float) -> None:
-        """A gauge that is there from its first value on: what a method does not have is absent, not zero."""
+        """Set a gauge, created on its first value: what a method does not report is absent, not zero."""
         if name not in self._shown:
             self._shown[name] = self._gauge(name, said)
         self._shown[name].set(value)
@@ -96,11 +96,11 @@ class Live:
         self, report: StepReport | None, *, examples: int, seconds: float, loss: float, learning_rate: float,
         gradient_norm: float,
     ) -> None:  # fmt: skip
-        """One optimizer step, as the loop tells it.
+        """Record one optimizer step.
 
         Args:
-            report: what the method said of it; None without a method.
-            examples: that it consumed; seconds: of the wall that it took.
+            report: the method's report; None without a method.
+            examples: consumed; seconds: wall time.
             loss: mean over its examples; gradient_norm: before clipping.
         """
         if "counters" not in self._shown:
@@ -131,11 +131,11 @@ class Live:
             self._show("conflict_ratio", said, self._conflicts[1] / self._conflicts[0])
 
     def overhead(self, ratio: float) -> None:
-        """What `measure` found: seconds of the method over seconds of plain training, on the same batches."""
+        """Set the result of `measure`: seconds of the method over those of plain training, on the same batches."""
         self._show("overhead_ratio", "Seconds of a method over those of plain training, measured side by side", ratio)
 
     def serve(self, port: int) -> None:
-        """Answer on a port until the stage ends; 0 is a free one. A taken port is told, and the stage goes on."""
+        """Serve on a port (0: a free one) until the stage ends. If the port is taken, warn and continue."""
         from prometheus_client import start_http_server
 
         host = os.environ.get(HOST) or "127.0.0.1"
@@ -149,13 +149,13 @@ class Live:
         self._ends += [server.shutdown, server.server_close]
 
     def send(self, gateway: push.Gateway) -> None:
-        """Push to a gateway until the stage ends, and then once more."""
+        """Push to a gateway until the stage ends, and once more at its end."""
         pusher = push.Pusher(gateway, self.registry, self._labels["run"], self._labels["stage"])
         pusher.start()
         self._ends.insert(0, pusher.finish)
 
     def close(self) -> None:
-        """The stage has ended: what is pushed last says so."""
+        """Mark the stage as ended, for the last push."""
         seconds = time.time() - self._began
         self._run.set_function(lambda: seconds)
         self._running.set(0)
@@ -164,7 +164,7 @@ class Live:
 
 
 class _Machine:
-    """Memory of this process, and how busy its GPU is; read when somebody asks."""
+    """Memory of this process and utilization of its GPU, read on each scrape."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         self._labels = labels
@@ -184,7 +184,7 @@ class _Machine:
             memory.add_metric([*self._labels.values(), "device"], torch.cuda.max_memory_allocated())
             try:
                 busy = torch.cuda.utilization() / 100
-            except Exception:  # no bindings of NVML, or a slice of a GPU, which does not say: it is absent
+            except Exception:  # no bindings of NVML, or a slice of a GPU, which has no counter: absent
                 pass
             else:
                 gpu = GaugeMetricFamily("gradworks_gpu_utilization_ratio", "How busy the GPU is", labels=LABELS)
@@ -194,12 +194,12 @@ class _Machine:
 
 
 def begin(kind: str, args: argparse.Namespace, **labels: Any) -> Live | Silent:
-    """Tell of a stage program from here to its end, where somebody listens.
+    """Publish metrics of a stage program until its end, if they are on.
 
     Args:
         kind: the stage's name.
-        args: its arguments; `metrics_port` and those that are in LABELS are read.
-        labels: further ones, or better ones.
+        args: its arguments; `metrics_port` and those in LABELS are used.
+        labels: further ones; they override arguments.
     """
     gateway = push.configured()
     if args.metrics_port is None and gateway is None:

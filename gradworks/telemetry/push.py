@@ -1,7 +1,7 @@
-"""Metrics to the Prometheus Pushgateway that PROMETHEUS_PUSHGATEWAY names: beside the work, never in its way.
+"""Push metrics to the Prometheus Pushgateway in PROMETHEUS_PUSHGATEWAY, without delaying the stage.
 
-A gateway that cannot be reached, refuses or never answers is told once in one line. Requests are made in threads of
-their own, which nothing waits for longer than BOUND.
+A gateway that is unreachable, refuses or never answers causes one warning of one line. Requests run in threads of their
+own; nothing waits for them longer than BOUND.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 VARIABLE = "PROMETHEUS_PUSHGATEWAY"
 JOB = "gradworks"
 EVERY = 5.0  # seconds between two pushes of a stage
-LONGEST = 60.0  # seconds between two tries of a gateway that fails
-TIMEOUT = 2.0  # seconds that one answer may take
-BOUND = 3.0  # seconds that a stage waits at its end
+LONGEST = 60.0  # seconds between two attempts while the gateway fails
+TIMEOUT = 2.0  # seconds to wait for an answer
+BOUND = 3.0  # seconds to wait at the end of a stage
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A Pushgateway. url: without user and password, which no message shows."""
+    """A Pushgateway. url: without user and password, so that messages never show them."""
 
     url: str
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
     def push(self, registry: CollectorRegistry, run: str, stage: str) -> None:
-        """Replace the metrics of these names in the group of a stage."""
+        """Replace metrics of the same names in the group of a stage."""
         from prometheus_client import pushadd_to_gateway
 
         pushadd_to_gateway(self.url, JOB, registry, {"run": run, "stage": stage}, TIMEOUT, self._handler)
 
     def delete(self, run: str, stage: str) -> None:
-        """Remove the group of a stage; there need not be one."""
+        """Delete the group of a stage, if there is one."""
         from prometheus_client import delete_from_gateway
 
         delete_from_gateway(self.url, JOB, {"run": run, "stage": stage}, TIMEOUT, self._handler)
@@ -52,7 +52,7 @@ class Gateway:
 
 
 def configured() -> Gateway | None:
-    """The gateway of the environment; None where there is none or its address is none, which is told."""
+    """The gateway of the environment; None if unset or, with a warning, if the address is invalid."""
     given = os.environ.get(VARIABLE, "").strip()
     if not given:
         return None
@@ -75,7 +75,7 @@ def _warn(said: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Why, in words that hold nothing of the request."""
+    """The reason, without any part of the request."""
     code, inner = getattr(error, "code", None), getattr(error, "reason", error)
     if isinstance(code, int):
         return f"it answers with HTTP status {code}"
@@ -90,7 +90,7 @@ class Pusher(threading.Thread):
     def __init__(self, gateway: Gateway, registry: CollectorRegistry, run: str, stage: str) -> None:
         super().__init__(name="pushgateway", daemon=True)
         self._gateway, self._what = gateway, (registry, run, stage)
-        self._over, self._told, self._lock = threading.Event(), False, threading.Lock()
+        self._over, self._warned, self._lock = threading.Event(), False, threading.Lock()
 
     def run(self) -> None:
         wait = 0.0
@@ -101,23 +101,23 @@ class Pusher(threading.Thread):
     def _push(self) -> bool:
         try:
             self._gateway.push(*self._what)
-        except Exception as error:  # whatever it is, the stage goes on
-            self._tell(_reason(error))
+        except Exception as error:  # any error: the stage continues
+            self._warn_once(_reason(error))
             return False
         return True
 
-    def _tell(self, why: str) -> None:
+    def _warn_once(self, why: str) -> None:
         with self._lock:
-            if not self._told:
+            if not self._warned:
                 _warn(f"metrics cannot be pushed to {self._gateway.url}: {why}; the stage goes on without")
-            self._told = True
+            self._warned = True
 
     def finish(self) -> None:
         """Push once more; returns within BOUND seconds."""
         self._over.set()
         self.join(BOUND)
         if self.is_alive():
-            self._tell(f"no answer in {BOUND:g} s")  # and no word from the thread after this one, while Python ends
+            self._warn_once(f"no answer in {BOUND:g} s")  # and no later warning from the thread while Python ends
 
 
 def phases(run: str, stage: str, seconds: Mapping[str, float]) -> None:
@@ -137,14 +137,14 @@ def phases(run: str, stage: str, seconds: Mapping[str, float]) -> None:
     gauge = Gauge("gradworks_stage_duration_seconds", said, ["run", "stage", "phase"], registry=registry)
     for phase, value in seconds.items():
         gauge.labels(run, stage, phase).set(value)
-    # the stage's program has ended, however it did: one that was killed could not say so itself
+    # the stage has ended; a killed one could not report it itself
     Gauge("gradworks_stage_running", "1 while the stage runs, 0 when it has ended", ["run", "stage"],
           registry=registry).labels(run, stage).set(0)  # fmt: skip
     _once(gateway, lambda: gateway.push(registry, run, stage), "metrics cannot be pushed to")
 
 
 def forget(run: str, stages: Iterable[str]) -> None:
-    """Remove what a run's stages pushed, where a gateway is configured; the first failure is told and ends it."""
+    """Delete what a run's stages pushed, if a gateway is configured; stops with a warning at the first failure."""
     gateway = configured()
     if gateway is None:
         return
@@ -161,7 +161,7 @@ def _once(gateway: Gateway, act: Callable[[], None], said: str) -> bool:
         try:
             act()
             ended[0] = ""
-        except Exception as error:  # told below
+        except Exception as error:  # reported below
             ended[0] = _reason(error)
 
     thread = threading.Thread(target=request, daemon=True)

@@ -69,7 +69,7 @@ def params(tmp_path):
         ("train: {noise: {share: 1.5}}", "params.yaml: train.noise.share: found 1.5"),
         ("train: {noise: {}}", "params.yaml: train.noise.share: missing"),
         ("trian: {}", "params.yaml: no key 'train'\nfound: trian"),
-        ("train: {epochs: 1, epochs: 2}", "params.yaml: line 1: key 'epochs' stands twice"),
+        ("train: {epochs: 1, epochs: 2}", "params.yaml: line 1: duplicate key 'epochs'"),
         ("train: {epochs: 1", "params.yaml: line 1"),
         ("- a list", "expected a mapping"),
         (b"train: {epochs: \xff}", "not UTF-8 at byte 16"),

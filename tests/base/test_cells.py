@@ -139,7 +139,7 @@ def blocks(values):
     [
         (lambda v: blocks(v)[0].update(method=["sgd"]), "cells.grid.0.method: found 'sgd'"),
         (lambda v: blocks(v)[0].update(methods=["erm"]), "cells.grid.0.methods: unknown key"),
-        (lambda v: blocks(v).append(blocks(v)[0]), "the cell clean-erm-gru-0 stands twice"),
+        (lambda v: blocks(v).append(blocks(v)[0]), "duplicate cell clean-erm-gru-0"),
         (
             lambda v: [
                 v["methods"].update({"a-b": {}, "a": {}}),
@@ -157,7 +157,7 @@ def blocks(values):
             ],
             "gru-x/a and gru/x-a are both the measurement gru-x-a",
         ),
-        (lambda v: v["ensemble"].append(v["ensemble"][0]), "ensemble.1: clean-erm-gru+cased stands twice"),
+        (lambda v: v["ensemble"].append(v["ensemble"][0]), "ensemble.1: duplicate clean-erm-gru+cased"),
         (lambda v: v["ensemble"][0].update(encoders=["gru", "gru"]), "encoders: found ['gru', 'gru']"),
         (lambda v: v["cells"].update(seeds=[-1]), "cells.seeds.0: found -1"),
         (lambda v: v["pretrain"].update({"GRU": {"model": "gru"}}), "differ in more than capitals"),
@@ -251,7 +251,7 @@ def test_what_does_not_fit_of_mixtures_is_refused(tmp_path, change, said):
 
 def defined(tmp_path, change=None):
     """The stages of dvc.yaml, as DVC resolves them."""
-    from gradworks.store.stages import _resolved
+    from gradworks.dvc_compat import resolved
 
     (tmp_path / "components").mkdir(exist_ok=True)
     expand(tmp_path, change)
@@ -259,7 +259,7 @@ def defined(tmp_path, change=None):
     more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": 0}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values | more))
     cells.write(tmp_path / "params.yaml")
-    return _resolved(tmp_path / "dvc.yaml")
+    return resolved(tmp_path / "dvc.yaml")
 
 
 def test_only_the_stages_that_a_benchmark_has_are_defined(tmp_path):

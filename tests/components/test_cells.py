@@ -20,7 +20,7 @@ def run(monkeypatch, folder):
 
 def test_fresh_passes_and_stale_stops(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    with pytest.raises(InputError, match="write it anew: gradworks cells"):
+    with pytest.raises(InputError, match="rewrite it: gradworks cells"):
         run(monkeypatch, tmp_path)
     assert not (tmp_path / "out.json").exists()
     assert not (tmp_path / "hardware.yaml").exists()

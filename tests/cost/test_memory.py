@@ -61,9 +61,14 @@ def holes(mib):
     return stays, torch.ones(mib * MIB // 4)
 
 
+def few(mib):
+    """The same code with little memory: a forked process counts the pages of libraries that it touches first."""
+    holes(1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the heap of glibc")
 def test_holes_in_the_heap_do_not_count():
-    assert 40 <= memory.peak(holes, nothing, (40,), "cpu", "fork") / MIB < 52
+    assert 40 <= memory.peak(holes, few, (40,), "cpu", "fork") / MIB < 52
 
 
 def test_what_the_first_piece_took_is_not_counted():

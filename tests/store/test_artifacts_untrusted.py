@@ -157,7 +157,7 @@ def test_no_name_and_no_text_steers_the_terminal(put, served, capsys):
         ("stages: {a: !!timestamp x}", "not valid YAML"),
         ("stages: {[a]: {}}", "not valid YAML"),
         ("stages: *a", "not valid YAML"),
-        ("stages: {a: {}, a: {}}", "line 1: not valid YAML: a key stands twice"),
+        ("stages: {a: {}, a: {}}", "line 1: not valid YAML: duplicate key"),
         ("[" * 50_000, "not valid YAML"),
     ],
 )

@@ -116,7 +116,7 @@ def test_results_that_only_this_checkout_has_are_not_lost(made, clone):
     [
         ("schema: '2.0'\nstages:\n<<<<<<< HEAD\n  a: {}\n=======\n  b: {}\n>>>>>>> theirs\n",
          "dvc.lock: line 3: found the marks of a merge conflict.*\nkeep one side: git checkout --ours dvc.lock"),
-        ("stages: {a: {}, a: {}}\n", "dvc.lock: line 1: not valid YAML: a key stands twice"),
+        ("stages: {a: {}, a: {}}\n", "dvc.lock: line 1: not valid YAML: duplicate key"),
         ("stages: [", "dvc.lock: line 2: not valid YAML"),
         ("stages: [a]\n", "dvc.lock: found no mapping of stages"),
         ("- a\n", "dvc.lock: found no mapping of stages"),

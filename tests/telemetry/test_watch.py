@@ -27,6 +27,7 @@ def test_every_step_is_told_and_none_is_changed(update):
 
 def test_looks_at_the_selection_split_are_no_part_of_a_step(monkeypatch):
     from gradworks import loop
+    from tests import test_loop
 
     now = [0.0]
 
@@ -34,8 +35,8 @@ def test_looks_at_the_selection_split_are_no_part_of_a_step(monkeypatch):
         now[0] += 100.0
         return real(*args)
 
-    real = loop.predict
-    monkeypatch.setattr(loop, "predict", slow)
+    real = test_loop.score
+    monkeypatch.setattr(test_loop, "score", slow)
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
     _, _, told = watched()
     assert now[0] == 400.0 and {figures["seconds"] for _, figures in told} == {0.0}

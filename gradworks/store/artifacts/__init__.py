@@ -1,1 +1,1 @@
-"""`gradworks artifacts`: what the stages made, in the DVC remote, by stage, cell and path rather than by hash."""
+"""`gradworks artifacts`: outputs of stages in the DVC remote, by stage, cell and path rather than by hash."""

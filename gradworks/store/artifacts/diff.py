@@ -1,4 +1,4 @@
-"""`gradworks artifacts diff A B`: which parameters differ between two revisions or runs, and what it did to metrics."""
+"""`gradworks artifacts diff A B`: parameters and metrics that differ between two revisions or runs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def either(store: Store, pipeline: Path, name: str, runs: bool = False) -> Lock:
 
 
 def compare(a: Lock, b: Lock, store: Store, pipeline: Path) -> dict[str, Any]:
-    """Stages that only one has, and by stage the parameters and the metrics that differ.
+    """Stages that only one has; by stage, the parameters and metrics that differ.
 
     Args:
-        pipeline: the dvc.yaml that says which outputs are metrics; of a stage that it does not have, every JSON file.
+        pipeline: the dvc.yaml that declares the metrics; for a stage it lacks, every JSON file.
 
     Raises:
-        InputError: a lock or the store cannot be read. Metrics that are missing or damaged stand in `not_compared`.
+        InputError: a lock or the store cannot be read. Missing or damaged metrics are listed in `not_compared`.
     """
     known = _metrics(pipeline)
     stages: dict[str, dict[str, Any]] = {}
@@ -72,7 +72,7 @@ def _differ(old: dict[str, Any], new: dict[str, Any], key: str) -> bool:
 
 
 def _metrics(pipeline: Path) -> dict[str, set[str]]:
-    """The metrics files of each stage, as in the lock; nothing where the dvc.yaml cannot be read."""
+    """The metrics files of each stage, as in the lock; none if the dvc.yaml cannot be read."""
     from gradworks.store import stages
 
     try:
@@ -100,7 +100,7 @@ def _pairs(a: Lock, b: Lock, known: dict[str, set[str]]) -> list[tuple[Out, Out]
 
 
 def _differences(store: Store, old: Out, new: Out) -> dict[str, list[float | None]] | str:
-    """By dotted name the number in each and their difference; or why they cannot be compared."""
+    """By dotted name, both numbers and their difference, or why they cannot be compared."""
     try:
         a, b = (_figures(store, out) for out in (old, new))
     except Fault as fault:
@@ -120,7 +120,7 @@ def _figures(store: Store, out: Out) -> dict[str, float]:
 
 
 def shown(found: dict[str, Any], lines: int) -> str:
-    """The mapping of `compare` for people; `lines` at most."""
+    """The result of `compare` as text, in at most `lines` lines."""
     made = [f"a: {found['a']}   b: {found['b']}"]
     for side in "ab":
         names = [words.plain(name) for name in found[f"only_{side}"]]

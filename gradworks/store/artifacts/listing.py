@@ -20,7 +20,7 @@ def rows(
 
     Args:
         pattern: of a stage, a group of stages, a cell, a path or a folder; `*`, `?` and `[...]` as in a shell.
-        files: open folders.
+        files: list the files of folders.
 
     Raises:
         InputError: the lock or the store cannot be read.
@@ -60,7 +60,7 @@ def _row(out: Out, objects: dict[str, Found]) -> dict[str, Any]:
 
 
 def _files(store: Store, outs: list[Out], objects: dict[str, Found]) -> Iterator[dict[str, Any]]:
-    """As `_row`, with the files of a folder in its place; a folder that cannot be opened stays one."""
+    """As `_row`, with a folder replaced by its files, unless it cannot be opened."""
 
     def opened(out: Out) -> list[tuple[str, str]] | str:
         if not out.folder or out.md5 not in objects:
@@ -83,7 +83,7 @@ def _files(store: Store, outs: list[Out], objects: dict[str, Found]) -> Iterator
 
 
 def table(made: list[dict[str, Any]], lock: Lock, parameters: bool = False) -> str:
-    """The rows for people; `parameters`: each stage's before its outputs."""
+    """The rows as text; `parameters`: each stage's before its outputs."""
     if not made:
         return f"{lock.source}: nothing of that name"
     lines = [("stage", "path", "size", "md5", "age", "store")]

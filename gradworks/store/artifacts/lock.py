@@ -1,4 +1,4 @@
-"""What a revision, the work tree or a run says it made: entries of dvc.lock. Nothing in them is trusted."""
+"""Entries of dvc.lock, of a revision, the work tree or a run. Their content is untrusted."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Out:
 
     Attributes:
         stage: train@noise-erm-gru-0; path: relative to the folder that the stage runs in.
-        md5: the object's name in the remote; of a folder it ends in .dir.
-        size: bytes, of a folder all of its files together; files: how many it has.
+        md5: the object's name in the remote; for a folder it ends in .dir.
+        size: bytes, for a folder the sum over its files; files: their number.
     """
 
     stage: str
@@ -50,7 +50,7 @@ class Lock:
     entries: dict[str, dict[str, Any]]
 
     def outs(self) -> Iterator[Out]:
-        """Every output, in the order of the lock. Raises InputError that names the stage of one that is none."""
+        """Every output, in the lock's order. Raises InputError that names the stage of an invalid one."""
         for stage, entry in self.entries.items():
             for one in entry.get("outs") or []:
                 try:
@@ -66,7 +66,7 @@ class Lock:
                 )
 
     def parameters(self, stage: str) -> dict[str, Any]:
-        """What a stage read of its parameter files: file -> dotted key -> value."""
+        """The parameters of a stage: file -> dotted key -> value."""
         found = self.entries[stage].get("params") or {}
         return found if isinstance(found, dict) else {}
 
@@ -98,7 +98,7 @@ def revision(pipeline: Path, rev: str) -> Lock:
 
 
 def commit(pipeline: Path, rev: str) -> str | None:
-    """The full name of a revision, or None where the checkout has none of that name."""
+    """The full hash of a revision, or None if there is none of that name."""
     done = _git(pipeline, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
     return done.stdout.decode().strip() if done.returncode == 0 else None
 
@@ -108,7 +108,7 @@ def _git(pipeline: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def of_run(places: Places, run: str) -> tuple[Lock, list[str]]:
-    """The entries of a run in S3, and the keys of damaged ones. Raises InputError where it has none."""
+    """The entries of a run in S3, and the keys of damaged ones. Raises InputError if it has none."""
     prefix = places.key("locks", run) + "/"
     keys = [one["Key"] for one in places.list(prefix)]
     if not keys:
@@ -127,7 +127,7 @@ def of_run(places: Places, run: str) -> tuple[Lock, list[str]]:
 
 
 def intact(places: Places, run: str, stage: str) -> dict[str, Any] | None:
-    """A lock entry of a run, or None where its bytes are not those of its digest. Raises InputError: the store."""
+    """A lock entry of a run, or None if it does not match its digest. Raises InputError for errors of the store."""
     try:
         entry = places.entry(run, stage)
     except Damaged:
@@ -136,7 +136,7 @@ def intact(places: Places, run: str, stage: str) -> dict[str, Any] | None:
 
 
 def parsed(body: bytes, source: str) -> Lock:
-    """A text of dvc.lock. `source`: where it was read. Raises InputError: it is not valid, a merge left its marks."""
+    """A text of dvc.lock. `source`: where it was read. Raises InputError if it is not valid or has conflict marks."""
     import yaml
 
     from gradworks.store.artifacts import fast_yaml
@@ -155,7 +155,7 @@ def parsed(body: bytes, source: str) -> Lock:
 
 
 def merged(body: bytes, source: str) -> None:
-    """Raises InputError where a merge left the marks of a conflict in a text of dvc.lock."""
+    """Raises InputError if a text of dvc.lock has conflict marks."""
     marks = _MERGE.search(body)
     if marks:
         line = body.count(b"\n", 0, marks.start()) + 1
@@ -168,9 +168,9 @@ def merged(body: bytes, source: str) -> None:
 
 
 def not_kept(pipeline: Path) -> set[tuple[str, str]]:
-    """Stage and path of the outputs that dvc.yaml keeps out of the remote: `cache: false`, `push: false`.
+    """Stage and path of the outputs that are not pushed: `cache: false` or `push: false` in dvc.yaml.
 
-    dvc.lock does not say so. Empty where the dvc.yaml cannot be read, as after a change that is not finished.
+    dvc.lock lacks these settings. Empty if the dvc.yaml cannot be read.
     """
     from gradworks.store import stages
 

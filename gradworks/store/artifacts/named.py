@@ -1,4 +1,4 @@
-"""One output, or one file of a folder, by its path: what `show`, `cat` and `url` are asked for."""
+"""An output, or a file of a folder, by its path: for `show`, `cat` and `url`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gradworks.store.artifacts.lock import Lock, Out
 from gradworks.store.artifacts.store import Store
 from gradworks.store.artifacts.words import plain
 
-_WEEK = 7 * 86400  # what a signature may last
+_WEEK = 7 * 86400  # the longest validity of a signature
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a path leads to: an output, or a file in one. `md5` is the object's name."""
+    """The target of a path: an output, or a file in one. `md5` is the object's name."""
 
     out: Out
     path: str
@@ -35,7 +35,7 @@ def find(lock: Lock, store: Store, name: str) -> Named:
     """The output or file of that path; a stage with one output may be named instead.
 
     Raises:
-        InputError: there is none; names what is near. Fault: the folder that it lies in cannot be opened.
+        InputError: there is none; names similar ones. Fault: its folder cannot be opened.
     """
     outs, path = list(lock.outs()), posixpath.normpath(name)
     for out in outs:
@@ -71,7 +71,7 @@ def _nothing(lock: Lock, name: str, known: list[str]) -> InputError:
 
 
 def cat(lock: Lock, store: Store, name: str) -> None:
-    """The bytes of a file to standard output. Raises Fault, of a large file after its bytes were written."""
+    """Write a file to standard output. Raises Fault, for a large file after its bytes were written."""
     found = file(lock, store, name)
     for part in store.stream(found.md5):
         sys.stdout.buffer.write(part)
@@ -79,13 +79,13 @@ def cat(lock: Lock, store: Store, name: str) -> None:
 
 
 def url(lock: Lock, store: Store, name: str, seconds: float) -> dict[str, Any]:
-    """A link that gets a file without credentials until it expires, under the file's own name.
+    """A link that downloads a file without credentials, under its own name, until it expires.
 
     Args:
-        seconds: how long it holds; a week at most.
+        seconds: its validity; a week at most.
 
     Raises:
-        InputError: no such file or object, or a time that a signature cannot last.
+        InputError: no such file or object, or `seconds` is out of range.
     """
     if not 1 <= seconds <= _WEEK:
         raise InputError("--expires: expected between 1s and 7d, as long as a signature may last")
@@ -94,7 +94,7 @@ def url(lock: Lock, store: Store, name: str, seconds: float) -> dict[str, Any]:
     if places.head(key) is None:
         raise InputError(f"{places.uri(key)}: missing\n{plain(found.out.stage)} made it: {plain(found.path)}")
     shown = f"attachment; filename*=UTF-8''{quote(posixpath.basename(found.path), safe='')}"
-    # the first version of signatures, boto3's choice in some regions, is one that newer stores refuse
+    # boto3 uses version 2 in some regions, which newer stores refuse
     places.client.meta.events.register("choose-signer.s3.GetObject", lambda **_: "s3v4-query")
     with s3.in_words(places.uri(key)):
         made = places.client.generate_presigned_url(

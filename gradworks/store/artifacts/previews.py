@@ -1,4 +1,4 @@
-"""What is in a file, shortly: Parquet, safetensors, JSON, text. Any bytes may come; none ends in a traceback."""
+"""Previews of files: Parquet, safetensors, JSON, text. Content is untrusted; none causes a traceback."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gradworks.base.errors import InputError
 from gradworks.store.artifacts.words import columns, flat, plain, short, tidy
 
 _ROWS = 5  # of a table
-_HEADER = 100_000_000  # bytes of a safetensors header at most, which is the format's own limit
-_TEXT = 1_000_000  # bytes of a text that are looked at
-_JSON = 8_000_000  # bytes of a JSON file that is read
+_HEADER = 100_000_000  # bytes of a safetensors header, the format's own limit
+_TEXT = 1_000_000  # bytes read of a text
+_JSON = 8_000_000  # bytes of the largest JSON file that is read
 
 
 def read(name: str, file: io.BufferedIOBase) -> dict[str, Any]:
-    """A file as a mapping: `kind` and what belongs to it.
+    """A file as a mapping: `kind` and its details.
 
     Args:
-        name: its path, whose suffix says what it is.
+        name: its path; the suffix gives the format.
 
     Raises:
-        InputError: it is not what its name says.
+        InputError: it is not of the format of its suffix.
     """
     suffix = PurePosixPath(name).suffix
     if suffix == ".parquet":
@@ -83,7 +83,7 @@ def _json(name: str, file: io.BufferedIOBase) -> dict[str, Any]:
 
 
 def shown(preview: dict[str, Any], lines: int) -> str:
-    """The mapping of `read` for people, in at most `lines` lines and one that says how many more there are."""
+    """The result of `read` as text: at most `lines` lines, and one with the number of further ones."""
     kind = preview["kind"]
     if kind == "Parquet":
         text = f"Parquet, {preview['rows']} rows\n" + _table(preview)
@@ -111,7 +111,7 @@ def _table(preview: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """JSON as it is; metrics, whose values are mappings with a `value` each, a line each."""
+    """JSON unchanged; metrics (mappings with a `value` each) one per line."""
     leaves = flat(value)
     if any(name.rpartition(".")[2] == "value" for name in leaves):
         rows = [(plain(name), short(leaf)) for name, leaf in leaves.items()]

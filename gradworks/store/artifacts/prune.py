@@ -1,8 +1,8 @@
-"""`gradworks artifacts prune`: old runs' own objects out of the remote; never DVC's files/ and runs/.
+"""`gradworks artifacts prune`: delete old runs' own objects; never DVC's files/ and runs/.
 
-A run is removed whole (lock entries, log, records) when its newest object is older than the bound and it has ended; a
-bundle of code when it is that old and no run that stays has it; checkpoints when they are and no run of their pipeline
-goes on.
+A run (lock entries, log, records) is deleted as a whole if its newest object is older than the bound and it has ended;
+a code archive if it is that old and no remaining run uses it; checkpoints if they are that old and no run of their
+pipeline is unfinished.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gradworks.store.artifacts import words
 from gradworks.store.artifacts.lock import AT_ONCE
 from gradworks.store.places import Damaged, Places, encoded
 
-KINDS = ("code", "checkpoints", "logs", "locks", "runs")  # removed in this order: a run's record goes last
+KINDS = ("code", "checkpoints", "logs", "locks", "runs")  # deleted in this order: a run's record last
 _ENDED = ("succeeded", "failed", "refused", "stopped")
 
 
 @dataclass
 class _Run:
-    """What belongs to one run: its objects, the newest one's time, its record where it has a readable one."""
+    """A run's objects, the time of the newest one, and its record if it is readable."""
 
     objects: list[dict[str, Any]] = field(default_factory=list)
     record: dict[str, Any] | None = None
@@ -35,11 +35,11 @@ class _Run:
 
 
 def plan(places: Places, seconds: float, ended: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What would be removed, and which old runs stay because they have not ended.
+    """What to delete, and which old runs stay because they have not ended.
 
     Args:
-        seconds: age that an object has at least.
-        ended: runs that have ended though their records say that they run (a pod that was killed cannot say so).
+        seconds: minimum age of an object.
+        ended: runs to take as ended though their records say otherwise (a killed pod does not update its record).
 
     Raises:
         InputError: the store cannot be read, or it has no run of a name in `ended`.
@@ -68,12 +68,12 @@ def plan(places: Places, seconds: float, ended: tuple[str, ...] = ()) -> dict[st
 
 
 def _part(places: Places, key: str, depth: int) -> str:
-    """A part of a key below gradworks/: 0 is the kind, 1 the run."""
+    """A part of a key below gradworks/: 0 is the kind, 1 is the run."""
     return key.removeprefix(places.key("")).lstrip("/").split("/")[depth]
 
 
 def _record(places: Places, name: str) -> dict[str, Any] | None:
-    """A record, or None where there is none or it is damaged."""
+    """A record, or None if it is missing or damaged."""
     run, _, rest = name.partition("/")
     try:
         return places.record(run, rest)
@@ -82,13 +82,13 @@ def _record(places: Places, name: str) -> dict[str, Any] | None:
 
 
 def _ended(places: Places, run: _Run) -> bool:
-    """Whether nothing of a run can go on: no stage runs, and none waits."""
+    """Whether a run has ended: no stage runs or waits."""
     prefix = places.key("runs") + "/"
     names = [one["Key"].removeprefix(prefix) for one in run.objects if "/stages/" in one["Key"].removeprefix(prefix)]
     states = {name: (_record(places, name.removesuffix(".json")) or {}).get("state") for name in names}
     if any(state not in ("succeeded", "failed") for state in states.values()):
         return False
-    if run.record is None:  # submitted by nothing that writes one, or its record is damaged
+    if run.record is None:  # no record, or a damaged one
         return not any(one["Key"].endswith("/run.json") for one in run.objects)
     stages = run.record.get("stages")
     every = isinstance(stages, list) and len(states) >= len(stages)
@@ -96,14 +96,14 @@ def _ended(places: Places, run: _Run) -> bool:
 
 
 def _needed(places: Places, key: str, stays: list[_Run]) -> bool:
-    """Whether a run that stays has this bundle of code; one that does not say which may have any."""
+    """Whether a remaining run uses this code archive; a run without a readable record may use any."""
     return any(run.record is None or run.record.get("code", places.uri(key)) == places.uri(key) for run in stays)
 
 
 def _checkpoints(
     places: Places, found: list[dict[str, Any]], bound: datetime, running: list[_Run]
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The checkpoints of stages whose newest one is old, and of whose pipeline no run goes on."""
+    """Checkpoints of stages whose newest one is old, in pipelines without an unfinished run."""
     stages: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for one in found:
         pipeline, _, rest = one["Key"].removeprefix(places.key("checkpoints") + "/").partition("/")
@@ -119,7 +119,7 @@ def _checkpoints(
 
 
 def summary(places: Places, made: dict[str, Any], dry: bool) -> dict[str, Any]:
-    """Of a plan, how much it is."""
+    """The counts and sizes of a plan."""
     kinds: dict[str, dict[str, int]] = {kind: {"objects": 0, "bytes": 0} for kind in KINDS}
     for one in made["objects"]:
         at = kinds[_part(places, one["Key"], 0)]
@@ -130,7 +130,7 @@ def summary(places: Places, made: dict[str, Any], dry: bool) -> dict[str, Any]:
 
 
 def remove(places: Places, made: dict[str, Any]) -> None:
-    """Remove what a plan says. Raises InputError."""
+    """Delete what a plan lists. Raises InputError."""
     keys = [one["Key"] for one in made["objects"]]
     allowed = tuple(places.key(kind) + "/" for kind in KINDS)
     if not all(key.startswith(allowed) for key in keys):
@@ -139,7 +139,7 @@ def remove(places: Places, made: dict[str, Any]) -> None:
 
 
 def shown(found: dict[str, Any]) -> str:
-    """The mapping of `summary` for people."""
+    """The result of `summary` as text."""
     rows = [(kind, str(one["objects"]), words.size(one["bytes"])) for kind, one in found["kinds"].items()]
     total = f"{found['objects']} objects, {words.size(found['bytes'])}"
     lines = [words.columns(rows, right=(1, 2)), f"{'would remove' if found['dry_run'] else 'removed'} {total}"]

@@ -1,4 +1,4 @@
-"""`gradworks artifacts show`: what one output is, and what made it."""
+"""`gradworks artifacts show`: an output and its origin."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gradworks.store.artifacts.listing import flat_parameters
 from gradworks.store.artifacts.lock import Lock
 from gradworks.store.artifacts.store import Fault, Store
 
-_CARDS = ("README.md", MANIFEST, "config.json")  # what tells of a folder
+_CARDS = ("README.md", MANIFEST, "config.json")  # files that describe a folder
 
 
 def read(lock: Lock, store: Store, name: str) -> dict[str, Any]:
-    """What is known of an output or a file of one; a stage with several outputs shows each.
+    """Details of an output or of a file in one; for a stage with several outputs, of each.
 
     Raises:
         InputError: nothing has that name; Fault: its object is missing or damaged.
@@ -37,7 +37,7 @@ def read(lock: Lock, store: Store, name: str) -> dict[str, Any]:
 
 
 def _folder(store: Store, md5: str) -> dict[str, Any]:
-    """The files of a folder, and what those say that tell of it; one that cannot be read says why."""
+    """The files of a folder, with previews of those that describe it, or the reason why one cannot be read."""
     inside, cards = store.folder(md5), {}
     for path, name in inside:
         if path in _CARDS:
@@ -52,7 +52,7 @@ def _folder(store: Store, md5: str) -> dict[str, Any]:
 
 
 def shown(about: dict[str, Any], lines: int) -> str:
-    """The mapping of `read` for people; `lines`: of a preview at most."""
+    """The result of `read` as text; `lines`: the most per preview."""
     heads = [("stage", words.plain(about["stage"]))]
     heads += [(k, words.plain(about[k])) for k in ("path", "md5", "object") if k in about]
     if "bytes" in about:

@@ -1,4 +1,4 @@
-"""DVC's objects in the remote: one listing for all, folders opened, bytes checked against the name."""
+"""DVC's objects in the remote: listed at once, folders resolved, content checked against the name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gradworks.store.artifacts.lock import MD5
 from gradworks.store.artifacts.words import plain
 from gradworks.store.places import Places
 
-SMALL = 8_000_000  # bytes that are read and checked at once
-_PART = 1_000_000  # bytes that are asked for at least
+SMALL = 8_000_000  # bytes of the largest object that is read and checked at once
+_PART = 1_000_000  # bytes of the smallest request
 
 
 class Fault(InputError):
-    """An object is not what its name says.
+    """An object is missing, damaged or unreadable.
 
     Attributes:
         state: missing, damaged or unreadable; said: what was found.
@@ -82,7 +82,7 @@ class Store:
         return b"".join(self.stream(md5))
 
     def stream(self, md5: str) -> Iterator[bytes]:
-        """The bytes of an object part by part; raises Fault after the last one where they are not those of its name."""
+        """The bytes of an object in parts; raises Fault after the last one if they do not match its name."""
         from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
         key, state = self.places.data_key(md5), hashlib.md5(usedforsecurity=False)
@@ -106,7 +106,7 @@ class Store:
             raise Fault(uri, "damaged", f"found md5 {found}, expected {md5}")
 
     def opened(self, md5: str) -> io.BufferedIOBase:
-        """An object as a file. A small one is read and checked; of a large one, parts are read as they are asked for.
+        """An object as a file. A small one is read and checked; a large one is read in parts, on request, unchecked.
 
         Raises:
             Fault, InputError.
@@ -121,7 +121,7 @@ class Store:
 
 
 class _Ranged(io.RawIOBase):
-    """An object as a file that can be read from anywhere, by range requests."""
+    """An object as a seekable file, by range requests."""
 
     def __init__(self, places: Places, key: str, length: int) -> None:
         self._places, self._key, self._length, self._at = places, key, length, 0
@@ -154,13 +154,13 @@ class _Ranged(io.RawIOBase):
 
 
 def _inside(path: str) -> bool:
-    """Whether a path stays below the folder that it is relative to."""
+    """Whether a relative path stays in its folder."""
     parts = PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
 
 
 def _read_listing(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """Read the objects of a listing before botocore does, which takes 0.3 s for a thousand of them."""
+    """Parse listings in place of botocore, which takes 0.3 s per thousand objects."""
     from xml.etree import ElementTree
 
     if response_dict["status_code"] != 200:
@@ -175,7 +175,7 @@ def _read_listing(response_dict: dict[str, Any], customized_response_dict: dict[
             for one in given
         ]  # fmt: skip
     except (ElementTree.ParseError, KeyError, ValueError):
-        return  # botocore says what is wrong with it
+        return  # botocore reports what is wrong
     root[:] = [one for one in root if one.tag != f"{space}Contents"]
     response_dict["body"] = ElementTree.tostring(root)
     customized_response_dict["Contents"] = read

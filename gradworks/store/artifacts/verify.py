@@ -1,6 +1,6 @@
-"""`gradworks artifacts verify`: every object of a lock read again, and each that is missing or damaged named.
+"""`gradworks artifacts verify`: read every object of a lock; report missing and damaged ones.
 
-Also what gradworks itself keeps with a digest in it: lock entries of runs, and bundles of code.
+Also gradworks' own objects that carry a digest: lock entries of runs and code archives.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from gradworks.store.places import Places
 
 @dataclass(frozen=True)
 class Wrong:
-    """An object that is not what it should be.
+    """A missing, damaged or unreadable object.
 
     Attributes:
-        state: missing, damaged or unreadable; stage and path: what it is (empty where it is no output of a stage).
+        state: missing, damaged or unreadable; stage and path: of the output (empty for other objects).
         object: its URI; said: what was found.
     """
 
@@ -42,11 +42,11 @@ def check(lock: Lock, store: Store, absent: set[tuple[str, str]], run: str | Non
     """Read every object that a lock names, and the objects of gradworks.
 
     Args:
-        absent: stage and path of outputs that are not kept in the remote.
-        run: of the lock entries, those of this run only.
+        absent: stage and path of outputs that are not pushed.
+        run: check the lock entries of this run only.
 
     Returns:
-        How many objects and bytes were read, and what is wrong, each as `Wrong`.
+        Counts of objects and bytes read, and the faults, each as `Wrong`.
 
     Raises:
         InputError: the lock or the store cannot be read.
@@ -63,7 +63,7 @@ def check(lock: Lock, store: Store, absent: set[tuple[str, str]], run: str | Non
 
             def data(md5: str) -> list[Wrong]:
                 fault = _read(store.stream(md5), counted)
-                return [] if fault is None else _told(fault, store.uri(md5), users[md5])
+                return [] if fault is None else _wrong(fault, store.uri(md5), users[md5])
 
             def gradworks(one: tuple[str, int]) -> list[Wrong]:
                 found = _own_fault(store.places, one[0])
@@ -79,7 +79,7 @@ def check(lock: Lock, store: Store, absent: set[tuple[str, str]], run: str | Non
 
 
 class _Counted:
-    """Bytes that several threads have read, shown as progress."""
+    """Progress of several threads, in bytes."""
 
     def __init__(self) -> None:
         self.bytes, self.bar = 0, None
@@ -95,7 +95,7 @@ class _Counted:
 def _used(
     outs: list[Out], store: Store, pool: ThreadPoolExecutor
 ) -> tuple[dict[str, list[tuple[str, str]]], list[Wrong]]:
-    """For each object the stages and paths that it stands for; folders that cannot be opened are named as well."""
+    """The stages and paths of each object, and faults for folders that cannot be opened."""
     users: dict[str, list[tuple[str, str]]] = {}
 
     def opened(md5: str) -> list[tuple[str, str]]:
@@ -110,7 +110,7 @@ def _used(
     wrong = []
     for out in outs:
         if out.md5 in lists:  # read, and found wrong
-            wrong += _told(lists[out.md5], store.uri(out.md5), [(out.stage, out.path)])
+            wrong += _wrong(lists[out.md5], store.uri(out.md5), [(out.stage, out.path)])
             continue
         users.setdefault(out.md5, []).append((out.stage, out.path))
         for path, md5 in inside.get(out.md5, []):
@@ -127,18 +127,18 @@ def _read(parts: Iterable[bytes], counted: Callable[[int], None]) -> Fault | Non
     return None
 
 
-def _told(fault: Fault, uri: str, users: list[tuple[str, str]]) -> list[Wrong]:
+def _wrong(fault: Fault, uri: str, users: list[tuple[str, str]]) -> list[Wrong]:
     return [Wrong(fault.state, stage, path, uri, fault.said) for stage, path in users]
 
 
 def _own(places: Places, run: str | None) -> Iterator[tuple[str, int]]:
-    """Key and size of the lock entries, of one run or of all, and of the bundles of code."""
+    """Key and size of lock entries (of one run or all) and code archives."""
     for prefix in (places.key("locks", *([run] if run else [])) + "/", places.key("code") + "/"):
         yield from ((one["Key"], one["Size"]) for one in places.list(prefix))
 
 
 def _own_fault(places: Places, key: str) -> list[Wrong]:
-    """Whether the digest that an object of gradworks carries is that of its bytes."""
+    """Whether an object of gradworks matches the digest that it carries."""
     kind, _, name = key.removeprefix(places.key("")).lstrip("/").partition("/")
     if kind == "locks":
         run, _, stage = name.removesuffix(".json").partition("/")
@@ -153,7 +153,7 @@ def _own_fault(places: Places, key: str) -> list[Wrong]:
 
 
 def shown(found: dict[str, Any]) -> str:
-    """The mapping of `check` for people."""
+    """The result of `check` as text."""
     lines = []
     for one in found["faults"]:
         lines.append(f"{one['state']}: {words.plain(one['stage'] or 'code')}: {words.plain(one['path'])}")
@@ -167,6 +167,6 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def raise_if_none(lock: Lock) -> None:
-    """Raises InputError where a lock has nothing to check: that is no proof of anything."""
+    """Raises InputError if there is nothing to check: that proves nothing."""
     if not any(True for _ in lock.outs()):
         raise InputError(f"{lock.source}: no outputs to verify")

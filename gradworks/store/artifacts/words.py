@@ -1,4 +1,4 @@
-"""Names, sizes, ages and tables as a terminal may show them: what stands in an object cannot steer it."""
+"""Names, sizes, ages and tables for a terminal. Escapes untrusted text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def plain(text: Any, lines: bool = False) -> str:
-    r"""Text with every character that a terminal obeys rather than shows (also those that turn the direction of
-    writing) as \xNN or \uNNNN; `lines`: line ends stay.
+    r"""Escape control characters and those that change the writing direction as \xNN or \uNNNN.
+
+    lines: keep line ends.
     """
     text = str(text)
     if text.isprintable():
@@ -35,13 +36,13 @@ def _escaped(c: str) -> str:
 
 
 def short(value: Any, width: int = 60) -> str:
-    """A value in one line of at most `width` characters."""
+    """A value on one line of at most `width` characters."""
     text = plain(value if isinstance(value, str) else json.dumps(tidy(value), ensure_ascii=False))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def tidy(value: Any) -> Any:
-    """A value as JSON has it: no NaN, no type that JSON does not know."""
+    """A value as JSON allows it: no NaN, no other types."""
     if isinstance(value, dict):
         return {str(k): tidy(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -59,7 +60,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Rows under each other; `right`: the columns that end at the same place rather than begin there."""
+    """Rows as an aligned table; `right`: the columns aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -81,7 +82,7 @@ def size(count: float | None) -> str:
 
 
 def age(then: datetime | None) -> str:
-    """How long ago: 45 s, 3 min, 2 h, 9 d."""
+    """Age: 45 s, 3 min, 2 h, 9 d."""
     if then is None:
         return ""
     seconds = max((datetime.now(UTC) - then).total_seconds(), 0)
@@ -92,7 +93,7 @@ def age(then: datetime | None) -> str:
 
 
 def duration(text: str, option: str) -> float:
-    """Seconds of 30s, 15m, 1h or 90d. Raises InputError that names the option."""
+    """Seconds in 30s, 15m, 1h or 90d. Raises InputError that names the option."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if not found:
         raise InputError(f"{option}: found {plain(text)}\nexpected a number and one of s, m, h, d: 90d")
@@ -100,7 +101,7 @@ def duration(text: str, option: str) -> float:
 
 
 def figures(found: Any, name: str = "") -> dict[str, float]:
-    """The numbers of a metrics file, by dotted name; a `value` goes by the name of what it is the value of."""
+    """The numbers of a metrics file by dotted name; NAME.value becomes NAME."""
     if isinstance(found, bool) or not isinstance(found, dict | int | float):
         return {}
     if not isinstance(found, dict):

@@ -1,7 +1,7 @@
 # GNU make 3.81 and BSD tools suffice. Every verb but `help`, `images` and `clean` brings the environment up to date first.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: setup demo test check readme images pins clean help mutants
+.PHONY: setup demo test test-fast check readme images pins clean help mutants
 
 BIN := .venv/bin
 # DVC starts `python -m components.NAME`, which has to be the Python of .venv
@@ -16,6 +16,9 @@ demo: setup ## run the default benchmark and say what it found; goes on where it
 
 test: setup ## run the tests (ARGS='-k dotprod' chooses some, WORKERS=4 uses more cores)
 	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
+
+test-fast: setup ## run the tests while editing: no containers, browser or whole pipeline
+	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile -m 'not slow' $(ARGS)
 
 mutants: setup ## plant known defects in a copy of the tree: each must turn its test red
 	@$(HERE) $(BIN)/python -m tests.mutants $(ARGS)
@@ -63,4 +66,4 @@ clean: ## remove .venv and caches; runs/, data/ and checkpoints stay
 
 help: ## this list
 	@echo 'make VERB [NAME=value ...]'
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-8s %s\n", $$1, substr($$0, length($$1) + 2) }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-9s %s\n", $$1, substr($$0, length($$1) + 2) }'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 os.environ["GRADWORKS_DATA"] = str((ROOT / os.environ.get("GRADWORKS_DATA", "data")).resolve())
 # with CI=true a test may be skipped for these reasons alone ("no GPU: ..." counts as "no GPU")
 ALLOWED_SKIPS = ("no GPU", "no real data")
+CPU = pytest.StashKey[float]()  # CPU time of this process and its children when a test began
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,57 @@ def data() -> Path:
     return folder
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu", action="store_true", help="list the tests that take most CPU time, children included")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest applies -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow each case of a cross product whose every value is already in an earlier case of its test.
+
+    Thins tuples of names, such as (objective, weighting, update); rows of a table stay, and so do every entry and kind.
+    """
+    seen: dict[str, set[tuple[str, int, object]]] = {}
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case is None:
+            continue
+        values = set()
+        for name, value in case.params.items():
+            if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+                values |= {(name, place, part) for place, part in enumerate(value)}
+            else:
+                values.add((name, -1, case.indices[name]))
+        known = seen.setdefault(item.nodeid.partition("[")[0], set())
+        if values <= known:
+            item.add_marker(pytest.mark.slow("every value is in another case"))
+        known |= values
+
+
+def _cpu() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    item.stash[CPU] = _cpu()
+    return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    item.user_properties.append(("cpu", _cpu() - item.stash[CPU]))
+
+
+def _costliest(terminal: pytest.TerminalReporter, count: int = 60) -> None:
+    reports = [report for found in terminal.stats.values() for report in found if isinstance(report, pytest.TestReport)]
+    spent = {report.nodeid: dict(report.user_properties)["cpu"] for report in reports if report.when == "teardown"}
+    terminal.section(f"CPU time: {sum(spent.values()):.0f} s in tests, imports aside")
+    for name in sorted(spent, key=spent.__getitem__, reverse=True)[:count]:
+        terminal.line(f"{spent[name]:7.2f} s  {name}")
+
+
 def _forbidden_skips(config: pytest.Config) -> list[str]:
     if os.environ.get("CI") != "true" or hasattr(config, "workerinput"):
         return []
@@ -60,6 +113,8 @@ def _forbidden_skips(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.config.getoption("--cpu"):
+        _costliest(terminalreporter)
     found = _forbidden_skips(terminalreporter.config)
     if found:
         terminalreporter.section("skips that CI does not allow", red=True)

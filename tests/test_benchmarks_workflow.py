@@ -85,6 +85,7 @@ def world(tmp_path_factory):
         yield fresh, base, keys
 
 
+@pytest.mark.slow("runs a pipeline")
 @pytest.mark.timeout(900)
 def test_the_steps_rerun_one_method_and_write_the_comment(world, tmp_path):
     root, base, keys = world
@@ -107,6 +108,7 @@ def test_the_steps_rerun_one_method_and_write_the_comment(world, tmp_path):
     assert summary.read_text() == body
 
 
+@pytest.mark.slow("runs a pipeline")
 def test_a_fork_has_no_credentials_and_is_told(world):
     root, _, _ = world
     step = next(s for s in workflow("benchmarks")["jobs"]["compare"]["steps"] if s.get("name") == "restore")

@@ -1,7 +1,8 @@
-"""The tests' own machinery: which skips CI allows (conftest.py), and planted defects (mutants.py)."""
+"""The tests' own machinery: skips that CI allows and the fast tier (conftest.py), and planted defects (mutants.py)."""
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -49,6 +50,69 @@ def test_skips_in_ci(tmp_path: Path, ci: str, options: list[str], reasons: list[
     section = run.stdout.partition("skips that CI does not allow")[2]
     lines = [line for line in section.splitlines() if ".py" in line and ": " in line]
     assert sorted(line.rpartition(": ")[2] for line in lines) == sorted(refused)
+
+
+def is_slow(node: ast.expr) -> bool:
+    """Whether it is `pytest.mark.slow("why")`."""
+    if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.slow"):
+        return False
+    (reason,) = node.args
+    return isinstance(reason, ast.Constant) and bool(reason.value)
+
+
+def fast_or_reason(text: str) -> bool:
+    """Whether a file has a test of the fast tier, or says in its `pytestmark` why not."""
+    body = ast.parse(text).body
+    marks = [n.value for n in body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "pytestmark"]
+    tests = [n for n in body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+    return any(map(is_slow, marks)) or any(not any(map(is_slow, n.decorator_list)) for n in tests)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda file: file.name)
+def test_every_file_has_a_fast_test_or_says_why_not(file: Path):
+    assert fast_or_reason(file.read_text())
+
+
+def test_a_file_of_slow_tests_alone_is_found():
+    test = "def test_a(): pass\n"
+    assert fast_or_reason(test)
+    assert fast_or_reason(f"pytestmark = pytest.mark.slow('runs containers')\n{test}")
+    assert not fast_or_reason(f"@pytest.mark.slow('runs containers')\n{test}")
+
+
+CASES = """
+import itertools, pytest
+@pytest.mark.parametrize("names", list(itertools.product("ab", "cde")), ids="".join)
+def test_names(names): pass
+@pytest.mark.parametrize(("x", "y"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_rows(x, y): pass
+@pytest.mark.slow("runs containers")
+def test_marked(): pass
+"""
+
+
+def test_the_fast_tier_has_every_value_and_every_row(tmp_path: Path):
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_cases.py").write_text(CASES)
+    command = [
+        "-m",
+        "pytest",
+        "-c",
+        "pyproject.toml",
+        "--rootdir",
+        ".",
+        "-p",
+        "no:cacheprovider",
+        "--collect-only",
+        "-m",
+    ]
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['slow(reason): slow']")
+    found = subprocess.run(
+        [sys.executable, *command, "not slow", "--verbosity=-1"], cwd=tmp_path, capture_output=True, text=True
+    )
+    names = [line.partition("::")[2] for line in found.stdout.splitlines() if "::" in line]
+    rows = [f"test_rows[{x}-{y}]" for x in (1, 2) for y in (1, 2)]
+    assert sorted(names) == sorted([*(f"test_names[{n}]" for n in ("ac", "ad", "ae", "bc")), *rows]), found
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.old[:30]!r}")

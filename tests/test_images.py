@@ -18,6 +18,8 @@ from gradworks.pod.environment import digest
 from tests.docker import engine, image
 from tests.small import SMALL
 
+pytestmark = pytest.mark.slow("builds and runs images")
+
 ROOT = Path(__file__).parent.parent
 KINDS = ("cpu", "gpu")
 # as strict as a cluster can be: nothing of the image can be written, and no capability is held

@@ -63,6 +63,7 @@ def resolved() -> dict[tuple[str, str], subprocess.CompletedProcess[str]]:
     return dict(zip(cells, runs, strict=True))
 
 
+@pytest.mark.slow("resolves every platform")
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_constraints_hold_everywhere(resolved: dict, platform: str, python: str):
@@ -113,6 +114,7 @@ def requirements(wheel: zipfile.ZipFile, extra: str) -> set[str]:
     return {r.name for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": extra})}
 
 
+@pytest.mark.slow("builds a wheel")
 def test_extras(wheel: zipfile.ZipFile):
     assert requirements(wheel, "") == {"torch"}
     stage, kubeflow = requirements(wheel, "stage"), requirements(wheel, "kubeflow")
@@ -121,6 +123,7 @@ def test_extras(wheel: zipfile.ZipFile):
     assert {"kfp", "kfp-kubernetes"} <= kubeflow
 
 
+@pytest.mark.slow("builds a wheel")
 def test_the_wheel_holds_the_whole_library_and_nothing_else(wheel: zipfile.ZipFile, tracked: list[str]):
     library = {name for name in tracked if name.startswith("gradworks/")}
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == library

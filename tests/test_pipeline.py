@@ -16,6 +16,8 @@ from gradworks.base import artifacts, cells
 from gradworks.cost import hardware
 from tests.small import SMALL
 
+pytestmark = pytest.mark.slow("runs whole pipelines")
+
 ROOT = Path(__file__).parent.parent
 BERT = {
     "model": "transformer", "lowercase": True, "vocabulary": 400, "layers": 1, "width": 16, "heads": 2,

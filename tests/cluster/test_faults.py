@@ -16,6 +16,8 @@ from gradworks.store import storage
 from tests import docker
 from tests.cluster import toy
 
+pytestmark = pytest.mark.slow("runs containers")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -19,6 +19,8 @@ from tests import docker
 from tests.cluster import toy
 from tests.small import SMALL
 
+pytestmark = pytest.mark.slow("runs containers")
+
 REMOTE = "s3://gradworks/dvc"
 HARDWARE = ("measure", "report")  # their outputs hold times
 

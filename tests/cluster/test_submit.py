@@ -95,6 +95,7 @@ def in_containers(log: Path):
     return run
 
 
+@pytest.mark.slow("runs containers")
 def test_a_run_from_the_checkout_to_its_lock_entries(world, api, tmp_path, monkeypatch, capfd):
     docker.image()
     monkeypatch.setattr(follow, "_LOOK", 0.5)

@@ -5,6 +5,8 @@ import pytest
 from gradworks import report
 from tests.report import browser, full_tree
 
+pytestmark = pytest.mark.slow("drives a browser")
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):

@@ -9,6 +9,8 @@ from gradworks.telemetry import push
 from tests.cluster import toy
 from tests.telemetry.servers import get, hanging, pushgateway
 
+pytestmark = pytest.mark.slow("runs a pipeline beside a Pushgateway")
+
 parser = pytest.importorskip("prometheus_client.parser")
 # the stage's program tells of itself too, as those of components/ do
 TOLD = """

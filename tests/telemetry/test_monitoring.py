@@ -21,6 +21,7 @@ RULES = [rule for group in yaml.safe_load((MONITORING / "rules.yml").read_text()
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
+@pytest.mark.slow("runs promtool")
 @pytest.mark.parametrize(
     "command",
     [["check", "config", "prometheus.yml"], ["check", "rules", "rules.yml"], ["test", "rules", "rules_test.yml"]],
@@ -37,6 +38,7 @@ def test_every_rule_has_a_test():
     assert [name for name in last if name not in text] == []  # the first record stands in the second
 
 
+@pytest.mark.slow("runs Prometheus")
 def test_the_dashboard_asks_what_prometheus_understands(tmp_path):
     with prometheus(tmp_path, "127.0.0.1:1") as server:
         for expression in EXPRESSIONS:

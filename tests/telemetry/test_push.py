@@ -42,6 +42,7 @@ def test_the_address(monkeypatch, capsys):
         assert "hunter2" not in said
 
 
+@pytest.mark.slow("runs a Pushgateway")
 def test_a_real_gateway_has_the_last_values_and_forgets_a_run(tmp_path, monkeypatch, registry, capsys):
     monkeypatch.setattr(push, "EVERY", 0.05)
     with pushgateway(tmp_path) as gateway:
@@ -67,6 +68,7 @@ def test_a_real_gateway_has_the_last_values_and_forgets_a_run(tmp_path, monkeypa
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow("runs a Pushgateway")
 def test_user_and_password(tmp_path, monkeypatch, registry, capsys):
     hashed = "$2b$04$bpuYp264Hk5G7qi7Dyh.tO1lZUn.m/4hPLLsXI6PVvfj4MHEiftk6"  # of hunter2
     (tmp_path / "web.yml").write_text(f'basic_auth_users: {{reader: "{hashed}"}}\n')
@@ -93,6 +95,7 @@ def test_no_gateway_is_told_once_without_its_password(monkeypatch, registry, cap
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.slow("runs a Pushgateway")
 def test_a_gateway_that_comes_back_gets_the_metrics(tmp_path, monkeypatch, registry, capsys):
     monkeypatch.setattr(push, "EVERY", 0.05)
     monkeypatch.setattr(push, "LONGEST", 0.05)

@@ -19,6 +19,8 @@ from gradworks.base import artifacts
 from tests.small import SMALL
 from tests.telemetry.servers import get, hanging, prometheus, pushgateway, query, until
 
+pytestmark = pytest.mark.slow("runs stages beside Prometheus and a Pushgateway")
+
 parser = pytest.importorskip("prometheus_client.parser")
 ROOT = Path(__file__).parents[2]
 PROGRAM = """

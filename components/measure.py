@@ -8,8 +8,8 @@ plain side is another, that one is timed beside the method as well, as seconds o
 methods do. Peak memory is that of one process a side. A method that cannot be measured says why, and the
 stage exits with 0.
 
---schedule gets the ratio to one decimal place: for cells that train as long as this method does (`as_long_as`), and
-that noise does not train anew.
+--schedule gets the ratio to one decimal place, so that noise does not rerun the cells that train as long as this
+method does (`as_long_as`).
 
 examples:
   python -m components.measure --method reweight --seed 0 --data runs/corrupt/noise/0 --start runs/pretrain/gru \\
@@ -308,11 +308,11 @@ def main() -> None:
     args = parser.parse_args()
     settings = base.optional(args.params, "measure", Measure)
     machine = hardware.check(args.params)
-    told = live.begin("measure", args, condition=args.data.parent.name, task=base.value(args.params, "task"))
+    shown = live.begin("measure", args, condition=args.data.parent.name, task=base.value(args.params, "task"))
     found = measured(args, settings)
     ratio = found["time"]["ratio"] if found["state"] == "ok" else None
     if ratio is not None:
-        told.overhead(ratio)
+        shown.overhead(ratio)
     on = {"threads": base.value(args.params, "threads"), **machine}
     device = base.value(args.params, "device")
     on["device"] = machine["accelerator"] if device != "cpu" and machine["accelerator"] else machine["processor"]

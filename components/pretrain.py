@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
     task = tasks.of(args.params).spec
-    told = live.begin("pretrain", args, task=task.name)
+    shown = live.begin("pretrain", args, task=task.name)
     where = f"{args.params}: pretrain.{args.encoder}"
 
     from gradworks import models
@@ -159,7 +159,7 @@ def main() -> None:
             made, vectors = make_tokenizer(options, texts, where)
             kind.prepare(options, made, folder, texts=columns, vectors=vectors)
         if settings:
-            write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved, told.step))
+            write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved, shown.step))
         artifacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))
     saved.remove()
 

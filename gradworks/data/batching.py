@@ -25,7 +25,7 @@ def key(*parts: int | str) -> int:
 
 
 def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch, each a list of rows; every row stands in exactly one.
+    """The batches of one epoch, each a list of rows; every row is in exactly one.
 
     Rows are shuffled, sorted by length inside windows of 8 batches, cut into batches, and the batches are shuffled
     again, so that a batch pads little. The rows of a short last batch are drawn before the sorting: they are no longer
@@ -81,7 +81,7 @@ class Examples:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Examples:
-        """The same examples, whose batches stand on `device`."""
+        """The same examples, whose batches are on `device`."""
         device = torch.device(device)
         group = None if self.group is None else self.group.to(device)
         return dataclasses.replace(self, labels=self.labels.to(device), group=group, device=device)
@@ -124,15 +124,15 @@ def stream(examples: Examples, batch_size: int, seed: int, start: int = 0) -> It
 
 
 def balanced(examples: Examples, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-    """Batches without end that hold the classes in equal numbers, each drawn anew; for clean batches.
+    """Endless batches that hold the classes in equal numbers, drawn independently; for clean batches.
 
-    A small batch of random labels says mostly which label stands in it too often: with 32 examples the scores of two
+    A small batch of random labels says mostly which label is over-represented: with 32 examples the scores of two
     halves correlate by 0.2 to 0.3 on the default benchmark, and by 0.7 where classes are balanced
     (benchmarks/CLEAN_BATCH.md). Rows are not of like length. Values have no classes: they come as from `stream`.
 
     Args:
         examples: at least one.
-        batch_size: what is left over goes to classes at random; of a class with fewer examples some stand twice.
+        batch_size: what is left over goes to classes at random; of a class with fewer examples some are repeated.
         seed: of the draws. start: batches to leave out, as if they had been read.
     """
     if examples.labels.is_floating_point():

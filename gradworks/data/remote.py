@@ -32,7 +32,7 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
 def download(address: str, sha256: str, folder: Path) -> Path:
-    """Stream a file into `folder`; it stands there whole and checked, or not at all.
+    """Stream a file into `folder`; it is there whole and checked, or not at all.
 
     Args:
         address: https://… or s3://BUCKET/KEY. S3 takes its credentials and AWS_ENDPOINT_URL as boto3 does.
@@ -86,8 +86,8 @@ def _s3(address: str) -> tuple[Iterable[bytes], int | None]:
     try:
         answer = boto3.session.Session().client("s3").get_object(Bucket=bucket, Key=key)
     except ClientError as error:
-        told = error.response["Error"]
-        raise InputError(f"{address}: {told.get('Code')}: {told.get('Message')}") from None
+        answer = error.response["Error"]
+        raise InputError(f"{address}: {answer.get('Code')}: {answer.get('Message')}") from None
     except BotoCoreError as error:
         raise InputError(f"{address}: {error}") from None
 

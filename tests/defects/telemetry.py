@@ -4,7 +4,7 @@
 ROWS = (
     ('gradworks/pretraining.py', 'watch(None, examples=len(chosen),', 'watch(None, examples=settings.batch,',
      'tests/test_pretraining.py::test_every_step_is_told_and_none_is_changed'),
-    ('components/pretrain.py', ', saved, told.step))', ', saved, None))',
+    ('components/pretrain.py', ', saved, shown.step))', ', saved, None))',
      'tests/components/test_pretrain.py::test_steps_are_told'),
     ('gradworks/cost/pairs.py', 'for side, took in sides if i % 2 == 0 else sides[::-1]:', 'for side, took in sides:',
      'tests/cost/test_pairs.py::test_sides_alternate_and_drift_cancels'),

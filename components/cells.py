@@ -1,7 +1,7 @@
 """Stop a run whose params.yaml has a mistake, or whose cells.yaml is not what it asks for.
 
 The first stage of the pipeline: cells.yaml (which DVC reads) is written from params.yaml (which people edit) by
-`gradworks cells`. The output is the same whatever the grid is, so that nothing after it runs again for a new seed.
+`gradworks cells`. The output does not depend on the grid, so that a new seed reruns nothing after it.
 hardware.yaml, which says what machine this is, is written where it is not there: in a fresh clone, before `measure`
 asks for it.
 

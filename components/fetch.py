@@ -13,7 +13,7 @@ sources (section `fetch` of the parameter file):
   one:       {from: "file:data/reviews.csv"}                 # one file, the split one/all
   sst:       {from: "file:data/minbert", task: sst5, files: {train: ids-sst-train.csv, dev: ids-sst-dev.csv}}
   mine:      {from: "file:data/mine", columns: {premise: text_a, hypothesis: text_b, label: class}}
-  coded:     {from: "file:data/coded", labels: {0: not_entailment, 1: entailment}}   # what the file's labels stand for
+  coded:     {from: "file:data/coded", labels: {0: not_entailment, 1: entailment}}   # what the file's labels mean
   bare:      {from: "file:data/bare", header: [label, premise, hypothesis]}          # files whose first line is a row
   rte:       {from: "https://HOST/RTE.zip", sha256: …, files: {train: train.tsv}}    # or s3://BUCKET/KEY
   mrpc:      {from: "hub:nyu-mll/glue@COMMIT", config: mrpc, task: mrpc}             # Parquet repositories only
@@ -61,8 +61,8 @@ class Source(base.Section):
         files: which file is which split; without it every file is the split of its name.
         layout: of the files, where it is not found out rightly.
         columns: a text column of the task, `label` or `id`, and the name that the file has for it.
-        labels: a value of the file's label column, and the label that it stands for. Without it class names stand for
-            themselves and whole numbers for the task's classes in their order, which is then said.
+        labels: a value of the file's label column, and its label. Without it class names are labels and whole numbers
+            index the task's classes in their order, which is logged.
         header: the names of the columns, of files whose first line is a row.
         config: of a hub repository that has several.
         sha256: of what lies behind a URL or in S3.
@@ -165,7 +165,7 @@ def _report(splits: dict[str, records.Split], limit: float, given: bool, where: 
     Args:
         splits: what was read.
         limit: the share of bad rows above which to stop.
-        given: the source says itself what its labels stand for.
+        given: the source says itself what its labels mean.
         where: params file and section, for messages.
 
     Raises:
@@ -196,7 +196,7 @@ def _report(splits: dict[str, records.Split], limit: float, given: bool, where: 
         raise InputError(
             f"{first['file']}: line {first['line']}: {first['reason']}\n"
             f"{len(bad)} of {rows} rows are bad, more than {where}.bad_rows: {limit}"
-            + ("\n`labels: {VALUE: LABEL}` of the source says what other values stand for" if labelled else "")
+            + ("\n`labels: {VALUE: LABEL}` of the source says what other values mean" if labelled else "")
         )
     for split, read in splits.items():
         if not read.records:

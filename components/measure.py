@@ -8,8 +8,8 @@ plain side is another, that one is timed beside the method as well, as seconds o
 methods do. Peak memory is that of one process a side. A method that cannot be measured says why, and the
 stage exits with 0.
 
---schedule gets the ratio to one decimal place: for cells that train as long as this method does (`as_long_as`), and
-that noise does not train anew.
+--schedule gets the ratio to one decimal place, so that noise does not rerun the cells that train as long as this
+method does (`as_long_as`).
 
 examples:
   python -m components.measure --method reweight --seed 0 --data runs/corrupt/noise/0 --start runs/pretrain/gru \\

@@ -35,7 +35,7 @@ Backward = Callable[["nn.Module", Sequence[Drawn], Sequence[Drawn]], StepReport]
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its checkpoint stands."""
+    """The run was asked to stop; its checkpoint is saved."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def fit(
             is kept, the first of equals.
         checkpoint: where to resume from and to save to, at every look at the selection split.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
-        watch: told of every step, also of one that is not finite: the method's report, and by name its `examples`,
-            `seconds` (of the wall, without looks at the selection split), `loss`, `learning_rate`, `gradient_norm`. It
-            must change nothing.
+        watch: called after every step, also one that is not finite, with the method's report, and by name the step's
+            `examples`, `seconds` (of the wall, without looks at the selection split), `loss`, `learning_rate`,
+            `gradient_norm`. It must change nothing.
         world: this process among several, of which the method knows; all of them end with the same.
 
     Returns:
@@ -197,7 +197,7 @@ def fit(
 
     model.train()
     rows = {key: row for row, key in enumerate(mixture.rows())}
-    marks, told = _marks(total, settings.every), set()
+    marks, warned = _marks(total, settings.every), set()
     floor = -settings.better * math.inf
     still = Still(model, world)
     with Progress(name, total, "step", start=trace.step) if world.first else contextlib.nullcontext() as bar:
@@ -214,8 +214,8 @@ def fit(
             figures = {"loss": loss, "learning_rate": made.rate, "gradient_norm": made.norm}
             if made.finite:
                 trace.note(report, drawn, rows, **figures)
-                for one in set(trace.without_weight(len(rows))) - told:
-                    told.add(one)
+                for one in set(trace.without_weight(len(rows))) - warned:
+                    warned.add(one)
                     if world.first:
                         print(
                             f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py",

@@ -71,10 +71,10 @@ def train(
         tokenizer: which made them.
         settings: of params.yaml.
         device: where to compute.
-        checkpoint: where to resume from and to save to; the caller removes it when its outputs stand.
+        checkpoint: where to resume from and to save to; the caller removes it when its outputs are written.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
         name: of the encoder, for what is said.
-        watch: told of every step, also of one that is not finite, as in `loop.fit`; the report is None.
+        watch: called after every step, as in `loop.fit`; the report is None.
 
     Returns:
         One row a step: step, sequences, loss, learning_rate and, where it was measured, held_out_loss.

@@ -201,7 +201,7 @@ class Pass(Protocol):
         """
 
     def count(self, thirds: float) -> float:
-        """Add work to `StepReport.passes` that is no pass of the model: so many thirds of one over this micro-batch.
+        """Add work to `StepReport.passes` that is no pass of the model, in thirds of one over this micro-batch.
 
         Returns what the step has counted so far, in the same unit.
         """
@@ -310,7 +310,7 @@ class Needs:
     Attributes:
         batches: consumed by every optimizer step, constant in time; "one_per_task" = as many as there are tasks.
         tasks: how the schedule fills the group (Reptile in episodes: "same").
-        groups: meta-batch: the step is the mean over so many groups of `batches` each.
+        groups: meta-batch: the step is the mean over this number of groups of `batches` each.
     """
 
     batches: int | Literal["one_per_task"] = 1

@@ -225,7 +225,7 @@ def duplicated():
         (of(("text", "source"), lambda i, t, y: (t, "web")), "'source' has one value, 'web'"),
         (of(("text", "label"), lambda i, t, y: (t, f"k{i} {t}")), "found 60 values in 60 rows"),
         (of(("doc_id", "label"), lambda i, t, y: (f"d-{i}", "ab"[y])), "no column looks like a text; 'doc_id' has ids"),
-        (of(("text", "label", "label"), lambda i, t, y: (t, y, y)), "the column 'label' stands twice"),
+        (of(("text", "label", "label"), lambda i, t, y: (t, y, y)), "duplicate column 'label'"),
         (duplicated, "Multiple matches for FieldRef.Name(label)"),
         (of(("text", "label"), lambda i, t, y: (t, y), n=4), "found 4 rows"),
         (raw("x.csv", b""), "empty"),

@@ -27,7 +27,7 @@ class Noise(Section):
     """Label noise.
 
     Attributes:
-        share: of the rows, whose labels are drawn anew.
+        share: of the rows whose labels are redrawn.
         to: `any` draws from all classes, the true one included; `other` from the other classes only.
     """
 
@@ -111,7 +111,7 @@ def imbalance(table: pa.Table, kind: Kind, given: Imbalance, seed: int, where: s
 
 
 def noise(table: pa.Table, kind: Kind, given: Noise, seed: int, where: str) -> tuple[pa.Table, list[Change]]:
-    """Draw the labels of `share` of the rows anew, uniformly.
+    """Redraw the labels of `share` of the rows, uniformly.
 
     Every chosen row is a change, also where the draw gave the old label back: with C classes and `to: any` a share p
     leaves 1-p+p/C of the labels right.

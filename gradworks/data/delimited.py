@@ -162,7 +162,7 @@ def read(
         account.header = last
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice:
-            raise InputError(f"{lines.path}: line 1: the column {twice!r} stands twice")
+            raise InputError(f"{lines.path}: line 1: duplicate column {twice!r}")
 
     def rows() -> Rows:
         for first, last, fields in found:

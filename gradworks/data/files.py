@@ -42,7 +42,7 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
         return {split: folder / name for split, name in files.items()}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        hidden = path.name.startswith((".", "~"))  # macOS and editors leave such files beside those they stand for
+        hidden = path.name.startswith((".", "~"))  # macOS and editors leave such files beside the data
         if path.suffix in layouts.SUFFIXES and path.is_file() and not hidden and path.stem.lower() not in _NO_DATA:
             if path.stem in found:
                 raise InputError(
@@ -97,7 +97,7 @@ def read(
         row: the task.
         paths: file of each split.
         name: of the source; ids begin with NAME/SPLIT.
-        root: the folder of the files; `shown` stands in its place in messages and reports (it may be temporary).
+        root: the folder of the files; `shown` replaces it in messages and reports (it may be temporary).
         layout: of all files; found out file by file when it is not given.
         asked: what the source says of its columns and labels.
         chosen: the source names its files: each must have labels.

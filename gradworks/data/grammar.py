@@ -18,7 +18,7 @@ from gradworks.data import lexicon as lx
 class Literal:
     """`subject verb object`, or its denial; adjectives are verbs without an object.
 
-    Names and professions stand for themselves; `a KIND` for anyone of that kind, `a person` for anyone.
+    Names and professions mean themselves; `a KIND` means anyone of that kind, `a person` anyone.
     """
 
     positive: bool

@@ -1,4 +1,4 @@
-"""What the value of a label column stands for: a class by its name, by what the source says, or by its index."""
+"""What the value of a label column means: a class by its name, by what the source says, or by its index."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reader(kind: Kind, given: Mapping[str, str | float] | None = None) -> Callab
 
 
 def of(kind: Kind, raw: Any, given: Mapping[str, str | float] | None = None) -> tuple[str | float | None, bool]:
-    """The label that a value stands for, None when it says that there is none; and whether it is one by its name.
+    """The label of a value, None when it says that there is none; and whether it is one by its name.
 
     Args:
         kind: of the task; reads what the source says nothing of.

@@ -43,7 +43,7 @@ NAMES = [
     "Art",
     "Amber",
 ]
-# what stands as an object without an article and means something else in the other case
+# objects without an article that mean something else in the other case
 TWINS = {upper: upper.lower() for upper in ["US", "IT", "AID", "CARE", "Grace", "Hope", "Faith", "Joy", "Art", "Amber"]}
 TWIN_OF = TWINS | {lower: upper for upper, lower in TWINS.items()}
 TWIN_VERBS = ["find", "lose", "love", "hate", "miss", "need", "want", "praise", "criticize", "trust"]

@@ -26,7 +26,16 @@ _PAIRS = (  # of texts that are read together
 )  # fmt: skip
 _TEXTS = ("text", "sentence", "review", "content", "comment", "message", "tweet", "document", "body", "review_text")
 _IDS = re.compile(r"(.*[_\s-])?(id|ids|idx|index|uuid|guid|pairid|unnamed: 0)|", re.IGNORECASE)
-_MISSING = {"", "none", "null", "nan", "na", "n/a", "<na>", "-"}  # as `labels` reads them; -1 by what stands beside it
+_MISSING = {
+    "",
+    "none",
+    "null",
+    "nan",
+    "na",
+    "n/a",
+    "<na>",
+    "-",
+}  # as `labels` reads them; -1 depends on the other values
 _FEW_NUMBERS = 20  # distinct whole numbers up to which they are classes
 _MOST_CLASSES = 1000
 _PROSE = 3  # words of a text in the mean

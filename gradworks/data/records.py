@@ -1,4 +1,4 @@
-"""From the fields of a source's rows to the columns that every split has: id, texts, label, whatever else there is."""
+"""From the fields of a source's rows to the columns of a split: id, texts, label, and all others of the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Asked:
 
     Attributes:
         columns: our column (a text, `label` or `id`) and the file's name for it.
-        labels: `labels.form` of a value, and the label that it stands for.
+        labels: `labels.form` of a value, and the label that it means.
         header: names of the columns of files that have no header.
     """
 
@@ -146,7 +146,7 @@ def _signed(row: Kind, candidates: list[_Candidate], at: int) -> bool:
 
 
 def _labelled(row: Kind, found: list[_Candidate], places: list[str], at: int, file: str, asked: Asked) -> Split:
-    """The rows with their labels, those of column `at`. InputError when it is not clear what -1 stands for."""
+    """The rows with their labels, those of column `at`. InputError when it is not clear what -1 means."""
     split = Split()
     signed = _signed(row, found, at)
     label_of = labels.reader(row, asked.labels)

@@ -39,7 +39,7 @@ class Take(Section):
         return self
 
     def count(self, rows: int) -> int | None:
-        """How many of so many examples; None for all that are left."""
+        """How many of `rows` examples; None for all that are left."""
         return self.size if self.share is None else max(1, round(self.share * rows))
 
     @field_validator("where", mode="before")
@@ -150,11 +150,11 @@ def draw(
 
 
 def check_disjoint(made: dict[str, Any], leaked: set[str]) -> None:
-    """Raises InputError when an id stands in two splits; `leaked` ids may stand in train and test."""
+    """Raises InputError when an id is in two splits; `leaked` ids may be in train and test."""
     ids = {name: made[name]["id"].to_pylist() for name in NAMES}
     for name, own in ids.items():
         if len(set(own)) < len(own):
-            raise InputError(f"split {name}: an id stands twice")
+            raise InputError(f"split {name}: duplicate id")
     for i, first in enumerate(NAMES):
         for second in NAMES[i + 1 :]:
             both = set(ids[first]) & set(ids[second])

@@ -1,6 +1,6 @@
 """A language inference data set that teaches a model a wrong rule and tests whether it learned it.
 
-In the in-distribution part, as in real data, a hypothesis whose words all stand in the premise is nearly always
+In the in-distribution part, as in real data, a hypothesis whose words are all in the premise is nearly always
 entailed (`ENTAILED` of such pairs), and other cues (negation, opposites, places) tell neutral from contradiction. In
 the challenge part every hypothesis overlaps, and under each of three heuristics the labels are equally frequent, so the
 overlap says nothing there. Names and acronyms differ from common words only by case (Hope and hope, US and us).
@@ -38,7 +38,7 @@ _TRIES = 10_000  # without a new pair before the grammar counts as exhausted
 
 
 def words(text: str) -> list[str]:
-    """The words of a sentence, the first as it would stand inside one."""
+    """The words of a sentence, the first in the case that it has inside one."""
     found = re.findall(r"\w+", text)
     if found and found[0] not in lx.NAMES:
         found[0] = found[0].lower()
@@ -46,7 +46,7 @@ def words(text: str) -> list[str]:
 
 
 def overlaps(premise: str, hypothesis: str) -> bool:
-    """Whether every word of the hypothesis stands in the premise, case kept."""
+    """Whether every word of the hypothesis is in the premise; case matters."""
     return set(words(hypothesis)) <= set(words(premise))
 
 
@@ -190,7 +190,7 @@ def generate(seed: int, rows: dict[str, int]) -> dict[str, list[dict[str, str]]]
     Returns:
         For each split its rows: premise, hypothesis, label, set (in_distribution, challenge), heuristic (none,
         lexical_overlap, subsequence, constituent), rule (the label that the true rule derives from the texts alone). No
-        pair stands twice, in one split or in two.
+        pair occurs twice, in one split or in two.
 
     Raises:
         InputError: the grammar has no more pairs.

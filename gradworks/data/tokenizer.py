@@ -81,7 +81,7 @@ def read_vocabulary(path: Path) -> list[str]:
     """A vocabulary file: one token per line, its number the line's, as the published BERT checkpoints have it.
 
     Raises:
-        InputError: the file is missing or not UTF-8, a token stands twice, a special token is missing.
+        InputError: the file is missing or not UTF-8, a duplicate token, or no special token.
     """
     try:
         tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -93,7 +93,7 @@ def read_vocabulary(path: Path) -> list[str]:
     seen: dict[str, int] = {}
     for line, token in enumerate(tokens, 1):
         if token in seen:
-            raise InputError(f"{path}: line {line}: token {token!r} stands on line {seen[token]} too")
+            raise InputError(f"{path}: line {line}: duplicate token {token!r}, first on line {seen[token]}")
         seen[token] = line
     for token in SPECIAL:
         if token not in seen:

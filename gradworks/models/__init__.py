@@ -61,7 +61,7 @@ def create(encoder_folder: Path, outputs: heads.Sizes, seed: int) -> nn.Module:
 
 
 def fresh_head(model: nn.Module, seed: int) -> None:
-    """Draw the last layer, or all last layers, anew; the global random state is left alone."""
+    """Redraw the last layer, or all last layers; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         heads.redraw(model, seed)
 
@@ -102,7 +102,7 @@ def _sizes(outputs: heads.Sizes) -> heads.Sizes:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for any torch optimizer: weight decay on matrices, none on biases and norms.
 
-    Frozen parameters stand in neither group.
+    Frozen parameters are in neither group.
     """
     plain: set[int] = set()
     for module in model.modules():

@@ -36,7 +36,7 @@ class Options(TwoTowers):
 class Gru(towers.Towers):
     """Every text of the batch, premises and hypotheses alike, is read in one call of the GRU.
 
-    No packed sequences: padding stands at the end, so the states at a text's own tokens do not depend on it, and the
+    No packed sequences: padding comes last, so the states at a text's own tokens do not depend on it, and the
     final one is gathered. A bidirectional nn.GRU would begin at the padding; so the second direction is a GRU of its
     own that reads each text reversed within its own length, which is exact and costs the same.
     """
@@ -54,7 +54,7 @@ class Gru(towers.Towers):
         pooled = [self._pool(self.directions[0](embedded)[0], lengths)]
         if len(self.directions) == 2:
             position = torch.arange(embedded.shape[1], device=embedded.device)
-            back = (lengths[:, None] - 1 - position).clamp_min(0)  # what stands behind a text's end is never looked at
+            back = (lengths[:, None] - 1 - position).clamp_min(0)  # positions behind a text's end are never read
             pooled.append(self._pool(self.directions[1](_at(embedded, back))[0], lengths))
         return torch.cat(pooled, 1)
 

@@ -139,14 +139,14 @@ def adopt(options: Options, folder: Path, where: str) -> None:
     """
     from transformers import AutoModel
 
-    encoder, told = _from_checkpoint(AutoModel, options, where, output_loading_info=True)
+    encoder, loaded = _from_checkpoint(AutoModel, options, where, output_loading_info=True)
     parts = {encoder.base_model_prefix, *(name for name, _ in encoder.named_children())}
-    mine = [n for n in told["unexpected_keys"] if n.split(".")[0] in parts and not n.endswith("position_ids")]
-    for names, what in ((told["missing_keys"], "no tensor"), (mine, "tensor of no layer:")):
+    mine = [n for n in loaded["unexpected_keys"] if n.split(".")[0] in parts and not n.endswith("position_ids")]
+    for names, what in ((loaded["missing_keys"], "no tensor"), (mine, "tensor of no layer:")):
         for name in sorted(names):
             if not name.startswith(_POOLER):
                 raise InputError(f"{where}.from: {options.from_}: {what} {name!r}")
-    if any(name.startswith(_POOLER) for name in told["missing_keys"]):
+    if any(name.startswith(_POOLER) for name in loaded["missing_keys"]):
         encoder.pooler = None
     files.write_tokenizer(_tokenizer(options, where), folder)
     encoder.config.save_pretrained(folder)

@@ -39,6 +39,8 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         "pipeline": pipeline.stages(inputs),
         "provenance": pipeline.provenance(inputs),
     }
+    if parts := details.parts(inputs):  # no key where every cell has the one task
+        results["parts"] = parts
     artifacts.write_json(out / "results.json", results)
     views.write(out, results, inputs)
     for name, text in page.render(results, inputs).items():

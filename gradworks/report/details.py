@@ -1,4 +1,4 @@
-"""What the page shows beside the answer: every metric of the task, confusion matrices, the loss while training."""
+"""What the page shows beside the answer: every metric, the tasks of a mixture, confusion matrices, the loss."""
 
 from __future__ import annotations
 
@@ -35,6 +35,31 @@ def every_metric(inputs: Inputs) -> dict[str, Any]:
         if found:
             rows.append(row)
     return {"names": names, "rows": rows}
+
+
+def parts(inputs: Inputs) -> list[dict[str, Any]]:
+    """The scores of every task of a mixture, the main one first: one row per condition, encoder, method, task and
+    metric; none where no cell trains on another task than the project's.
+
+    `value`, `se` and `values` are over seeds, `n` counts test examples, and `scores` has the 95 % interval of each seed
+    over these.
+    """
+    rows = []
+    for (condition, encoder, method), keys in _groups(inputs).items():
+        found = [inputs.metrics[key] for key in keys if inputs.metrics[key]["state"] in USED]
+        found = [one for one in found if "parts" in one]
+        tasks = [
+            {inputs.task.name: one["overall"], **{name: part["overall"] for name, part in one["parts"].items()}}
+            for one in found
+        ]
+        for task in dict.fromkeys(name for one in tasks for name, scores in one.items() if scores):
+            for metric in dict.fromkeys(metric for one in tasks for metric in one.get(task, {})):
+                scores = [one[task][metric] for one in tasks if metric in one.get(task, {})]
+                values = [score["value"] for score in scores if score["value"] is not None]
+                row = {"condition": condition, "encoder": encoder, "method": method, "task": task, "metric": metric}
+                row |= {**vars(statistics.mean(values)), "values": values, "better": better(metric)}
+                rows.append(row | {"seeds": row["n"], "n": scores[0]["n"], "scores": scores})
+    return rows
 
 
 def confusions(inputs: Inputs) -> list[dict[str, Any]]:

@@ -163,6 +163,11 @@ def plain_interval(score: dict[str, Any]) -> str:
     return f"[{number(score['low'])}, {number(score['high'])}]"
 
 
+def plain_intervals(scores: list[dict[str, Any]]) -> str:
+    """`[0.61, 0.67], [0.60, 0.66]`: those of several seeds; a dash where there are none."""
+    return ", ".join(filter(None, map(plain_interval, scores))) or "–"
+
+
 def corruption(done: dict[str, dict[str, Any]]) -> str:
     """`3 000 labels drawn anew, 2 010 of them changed`; `none`."""
     said = {"noise": "{} labels drawn anew", "imbalance": "{} rows removed", "leak": "{} test examples added"}

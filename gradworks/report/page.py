@@ -23,6 +23,7 @@ def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
         "results": results,
         "conditions": conditions(results),
         "breakdown": _breakdown(results),
+        "parts": results.get("parts", []),
         "shown_confusions": [one for one in results["confusions"] if pictures.highlighted(results, one)],
         "stale": len(inputs.stale),
         "training": inputs.values.get("train") or {},

@@ -3,6 +3,7 @@
 import copy
 import csv
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,14 @@ from tests.small import SMALL, run
 WORDS = {"bad": -1.0, "poor": -0.5, "fair": 0.0, "good": 0.5, "great": 1.0}
 TAKE = {"train": {}, "clean": {"size": 24}, "selection": {"size": 40}, "test": {}}
 SOURCE = {"train": "train", "clean": "validation", "selection": "validation", "test": "test"}
+# beside erm, dotprod and reweight
+RESUMED = {
+    "reptile": {"update": {"reptile": {"batches": 4, "inner_lr": 0.1}}},
+    "fomaml": {"update": {"fomaml": {"batches": 2, "inner_lr": 0.1}}},
+    "different": {"update": {"reptile": {"batches": 2, "inner_lr": 0.1, "tasks": "different"}}},
+    "sam": {"update": "sam"},
+    "smart": {"objective": "smart"},
+}
 
 
 def write(folder):
@@ -42,6 +51,7 @@ def values():
     }
     made["train"] |= {"epochs": 2}
     made["methods"] |= {"reweight": {"weighting": "reweight"}, "apart": {"update": {"reptile": {"tasks": "different"}}}}
+    made["methods"] |= RESUMED
     made["mixtures"] = {
         "both": {"parts": ["nli", "worth"], "schedule": "round_robin", "select": "mean"},
         "turned": {"parts": ["worth", "nli"], "schedule": "proportional", "select": "worth"},
@@ -134,21 +144,29 @@ def test_another_task_alone_is_scored_as_a_part(project):
     assert found["overall"] == {} and found["parts"]["worth"]["overall"]["pearson"]["value"] > 0.3
 
 
-@pytest.mark.parametrize("method", ["erm", "dotprod", "reweight"])
-def test_killed_and_resumed_it_ends_with_the_same_bytes(project, method, monkeypatch):
-    whole, step = train(method, "both", out="whole"), loop.step
+@pytest.mark.parametrize(
+    ("mixture", "method"),
+    [("both", name) for name in ("erm", "dotprod", "reweight", *RESUMED)]
+    + [("turned", name) for name in ("erm", "dotprod", "different")],
+)
+def test_killed_and_resumed_it_ends_with_the_same_bytes(project, method, mixture, monkeypatch, capsys):
+    whole, step = train(method, mixture, out="whole"), loop.step
+    assert "resumed" not in capsys.readouterr().out
     calls = []
 
     def killed(*args, **more):
         calls.append(1)
-        if len(calls) > 43:
+        if len(calls) > 26:
             raise KeyboardInterrupt
         return step(*args, **more)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "step", killed)
-        train(method, "both", out="killed")
-    resumed = train(method, "both", out="killed")
+        train(method, mixture, out="killed")
+    resumed = train(method, mixture, out="killed")
+    total = artifacts.read_json(whole / "run/status.json")["steps"]
+    found = re.search(rf"resumed from step (\d+) of {total}\b", capsys.readouterr().out)
+    assert 0 < int(found[1]) <= 26 < total
     assert contents(whole / "run") == contents(resumed / "run")
     assert contents(whole / "model") == contents(resumed / "model")
 

@@ -118,7 +118,7 @@ def test_an_empty_file(tmp_path, name):
 
 
 def test_a_column_twice(tmp_path):
-    with pytest.raises(InputError, match=r"line 1: the column 'a' stands twice"):
+    with pytest.raises(InputError, match=r"line 1: duplicate column 'a'"):
         read(tmp_path / "a.tsv", "a\ta\n1\t2\n")
 
 

@@ -95,7 +95,7 @@ def test_an_id_in_two_splits_is_found():
         splits.check_disjoint({**made, "clean": made["test"]}, {"test-0", "test-1", "test-2", "test-3"})
     with pytest.raises(InputError, match=r"splits train and clean share"):
         splits.check_disjoint({**made, "clean": made["train"]}, set())
-    with pytest.raises(InputError, match=r"split train: an id stands twice"):
+    with pytest.raises(InputError, match=r"split train: duplicate id"):
         splits.check_disjoint({**made, "train": pa.concat_tables([made["train"]] * 2)}, set())
 
 

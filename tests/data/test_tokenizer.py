@@ -74,7 +74,7 @@ def test_a_given_vocabulary(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[PAD]\n[UNK]\n[PAD]\n", r"line 3: token '\[PAD\]' stands on line 1 too"),
+        (b"[PAD]\n[UNK]\n[PAD]\n", r"line 3: duplicate token '\[PAD\]', first on line 1"),
         (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n", r"no token \[MASK\]"),
         (b"\xff\n", "not UTF-8 at byte 0"),
         (None, "no such file"),

@@ -190,7 +190,7 @@ ROWS = (
      'tests/methods/test_class_shares.py::test_the_log_has_the_share_of_each_class_over_all_micro_batches'),
     ('gradworks/trace.py', 'if row["examples"] > (ends[-1] - 1) * size), self.step)', 'if row["examples"] > ends[-1] * size), self.step)',
      'tests/methods/test_class_shares.py::test_an_epoch_ends_where_all_examples_were_met'),
-    ('gradworks/loop.py', '- told:\n', '- set():\n',
+    ('gradworks/loop.py', '- warned:\n', '- set():\n',
      'tests/methods/test_class_shares.py::test_the_loop_warns_once_of_a_class_without_weight_for_an_epoch'),
     ('gradworks/methods/_shared/passes.py', 'own = self.log | getattr(self._step.weighting, "log", {})', 'own = self.log',
      'tests/methods/test_class_shares.py::test_the_log_has_the_share_of_each_class_over_all_micro_batches'),

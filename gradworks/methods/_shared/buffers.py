@@ -128,7 +128,7 @@ def _is_torchs_norm(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def swapped(slots: Sequence[Slot], values: Sequence[Tensor | None]) -> Iterator[None]:
-    """Inside, the modules have these buffers; afterwards, whatever happened, their own: not one bit is written."""
+    """Inside, the modules have these buffers; afterwards, also after an error, their own: not one bit is written."""
     own = [slot.tensor for slot in slots]
     try:
         for slot, value in zip(slots, values, strict=True):

@@ -1,4 +1,4 @@
-"""Why a micro-batch that is evaluated twice gives something else the second time, as far as it can be told."""
+"""Why a micro-batch that is evaluated twice gives different results, as far as that can be determined."""
 
 from __future__ import annotations
 

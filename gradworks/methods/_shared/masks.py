@@ -1,6 +1,6 @@
 """Random numbers keyed by (seed, batch of the data stream, micro-batch, stream): replayed by key, not stored.
 
-Only of the micro-batch at hand is dropout's noise kept for its next passes (see `noise.py`).
+Dropout noise is cached for the current micro-batch only (see `noise.py`).
 
 `batch` counts the batches that a run has drawn, not its optimizer steps: `erm` (one batch a step) and `dotprod` (two)
 see the same masks on the same batch. The key depends neither on how many passes a method makes nor on whether it draws
@@ -40,7 +40,7 @@ class Masks:
         batch: how many batches the run drew before this one.
         micro: index of the micro-batch over all ranks: m ranks = m micro-batches.
         devices: indices of the CUDA devices whose generators dropout draws from.
-        kept: holds noise of the micro-batch that was last at hand; one for all masks of a step. None: nothing is kept.
+        kept: cache of the current micro-batch's noise, shared by all masks of a step. None: nothing is cached.
     """
 
     def __init__(

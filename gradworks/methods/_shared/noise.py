@@ -2,8 +2,9 @@
 
 Replaying a mask by its key draws it again, which on a CPU is a seventh of a forward and backward pass, and each pass
 keeps noise of its own for its backward pass. So where a pass meets `dropout` with the generator in the state in which
-an earlier pass met it, it takes the noise that was drawn there: the same numbers, by construction, whatever else draws
-from the generator. Other devices draw faster than they read, and other kinds of dropout are rare: both draw again.
+an earlier pass met it, it takes the noise that was drawn there: the same numbers, by construction, even if something
+else draws from the generator. Other devices draw faster than they read, and other kinds of dropout are rare: both draw
+again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from gradworks.spec import Params
 
 @contextlib.contextmanager
 def at_point(parameters: Sequence[nn.Parameter], point: Params | None) -> Iterator[None]:
-    """Inside, the parameters hold `point`; afterwards, whatever happened, the memory they had: not one bit is written.
+    """Inside, the parameters hold `point`; afterwards, also after an error, their own memory: not one bit is written.
 
     A graph made inside must be used inside. For graphs through the point itself see `differentiable`.
     """

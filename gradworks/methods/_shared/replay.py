@@ -28,7 +28,7 @@ from gradworks.methods._shared.point import fresh_autocast
 from gradworks.methods._shared.tensors import precision
 from gradworks.spec import Batch, Drawn, Outputs, Reduce, Task, offers
 
-EVERY = 200  # steps: of a run of 200 the check is then at most 1 %, whatever the method
+EVERY = 200  # steps: of a run of 200 the check is then at most 1 % for any method
 _MOST_KINDS = 256
 
 # largest difference over the largest output that can be rounding: of operations in another order, or on a GPU

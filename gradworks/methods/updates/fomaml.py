@@ -27,7 +27,7 @@ class Fomaml(Inner):
     33 and every 200.
 
     Args:
-        batches: k in all. inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is
+        batches: k in all. inner_lr: alpha, in units of plain gradient descent with any outer optimizer
             (see `_shared/inner.py`).
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """

@@ -28,7 +28,7 @@ class Maml(Inner):
     """The gradient of batch k - 1 at theta_{k-1} with respect to theta.
 
     Args:
-        batches: k in all. inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is
+        batches: k in all. inner_lr: alpha, in units of plain gradient descent with any outer optimizer
             (see `_shared/inner.py`).
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """

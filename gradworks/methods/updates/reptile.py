@@ -40,7 +40,7 @@ class Reptile(Inner):
 
     Args:
         batches: k.
-        inner_lr: alpha, in units of plain gradient descent, whatever the outer optimizer is; see `_shared/inner.py`.
+        inner_lr: alpha, in units of plain gradient descent with any outer optimizer; see `_shared/inner.py`.
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 

@@ -1,4 +1,4 @@
-"""The control for class imbalance: every class counts the same, whatever its share of the examples.
+"""The control for class imbalance: every class counts the same, regardless of its share.
 
 "Proportion" of Ren et al. (2018, section 4.1): w_i = 1 / (frequency of the class of example i), here times the mean
 over the classes, so that a balanced batch has weights of 1. They count classes over the training set; without `counts`

@@ -49,7 +49,7 @@ _BACKENDS = {
     "second_order": "SecondOrder",
 }
 _CLASSES = 20  # whose shares are logged
-_KINDS = 64  # so many are examined before `auto` takes what needs no examination
+_KINDS = 64  # examined before `auto` takes the form that needs no examination
 _logger = logging.getLogger("gradworks")
 
 

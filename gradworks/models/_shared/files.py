@@ -14,7 +14,7 @@ from gradworks.base.errors import InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CONFIG = "gradworks.json"  # ours; a transformer's own config.json, in the layout of Hugging Face, stands beside it
+CONFIG = "gradworks.json"  # ours; a transformer's own config.json, in the layout of Hugging Face, is beside it
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 

@@ -17,7 +17,7 @@ class Heads(nn.Module):
 
     Args:
         width: of the vector that they read.
-        sizes: outputs of each by task. No weight is drawn here: `redraw` does so, whatever the order of the tasks.
+        sizes: outputs of each by task. `redraw` draws the weights, in any order of the tasks the same.
     """
 
     def __init__(self, width: int, sizes: Mapping[str, int]) -> None:
@@ -67,7 +67,7 @@ def last_layers(model: nn.Module) -> nn.Module:
 
 
 def redraw(model: nn.Module, seed: int, first: bool = False) -> None:
-    """Draw the last layer of each task anew; of several each by seed and task name alone. Moves torch's generator.
+    """Redraw the last layer of each task, where there are several by seed and task name. Moves torch's generator.
 
     Args:
         model: of this folder.

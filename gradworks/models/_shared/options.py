@@ -1,4 +1,4 @@
-"""Keys of an encoder in params.yaml; those of one kind of model alone stand in its file."""
+"""Keys of an encoder in params.yaml; those of one kind of model alone are in its file."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gradworks.models._shared.options import TwoTowers
 
-VECTORS = "vectors.safetensors"  # frozen vectors stand apart: the same file, and one DVC object, for every model
+VECTORS = "vectors.safetensors"  # frozen vectors have their own file: one DVC object for all models
 
 
 class Towers(Headed):

@@ -16,7 +16,7 @@ class _Graphless(TorchFunctionMode):
     """Inside, `copy.deepcopy` copies the value of a tensor that has a graph, which torch refuses to copy.
 
     Modules keep such tensors from one forward pass to the next: the `weight` of the old `weight_norm` and
-    `spectral_norm`, caches. A forward pass makes them anew.
+    `spectral_norm`, caches. A forward pass recomputes them.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:

@@ -3,8 +3,8 @@
 Too near and rounding wins, too far and curvature does; a distance relative to |theta| does not transfer between models
 (embeddings of unit variance), the share by which the two gradients differ does. Kinks (ReLU, max-pooling) ask for a
 much smaller distance, because every unit that crosses its kink between the two points is an error of full size. There
-are kinks where the graph of a pass has an operation whose derivative jumps, and, whatever the graph says, where the
-derivative at two distances that both suit a smooth model, computed now and then, disagrees. A small net needs the
+are kinks where the graph of a pass has an operation whose derivative jumps, and also where the derivatives at two
+distances that both suit a smooth model, compared now and then, disagree. A small net needs the
 graph: its units cross seldom, so most comparisons see nothing, and one that crosses errs by 10 to 4000 %. So where
 there are kinks, each pass notes on which side of them its operations are, and `hessian.py` looks at both sides of a
 step between whose points one lies.
@@ -97,7 +97,7 @@ class Distance:
         return self._nearer(_share(self._form, precision))
 
     def restart(self) -> None:
-        """Measure anew at the next step."""
+        """Measure again at the next step."""
         self._value, self.kinks = None, False
 
     def follow(self, precision: torch.dtype, seen: float) -> None:

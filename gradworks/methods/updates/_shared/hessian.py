@@ -157,8 +157,8 @@ class Hessian:
     def _nothing(self, form: str, passes: Passes, i: int) -> Product:
         """Where no distance is small enough: an error, unless the gradient is the same when it is made again.
 
-        Then it is rounding itself, as at the bottom of a loss that is fitted to the last digit, and so would H v be: it
-        is left out, and the distance measured anew at the next step.
+        Then the gradient is rounding error, as at the bottom of a loss that is fitted to the last digit, and so would
+        H v be: the product is left out, and the distance is measured again at the next step.
         """
         self._distances[form].restart()
         near = passes.gradient(i)
@@ -197,7 +197,7 @@ class _Sides:
         target: the share that the distance is to have.
         crossed: whether a kink lies between two passes.
         third: one pass more: at theta (central) or on the other side (one-sided).
-        at: the points at so many times the distance.
+        at: the points by their multiple of the distance.
     """
 
     form: str
@@ -253,7 +253,7 @@ class _Sides:
         found.error = gap / least if doubtful else math.nan
 
     def _again(self, found: Product, theta: Packed, factor: float) -> bool:
-        """From points at so many times the distance, below 0 on the other side, unless a kink lies between them."""
+        """From points at multiples of the distance, below 0 on the other side, unless a kink lies between them."""
         near, other, memory, taken = self.at(factor)
         if self.crossed(*taken):
             return False

@@ -1,4 +1,4 @@
-"""nn.GRU with backpropagation through time written out, so that the gradients of all gates are at hand.
+"""nn.GRU with backpropagation through time written out, so that the gradients of all gates are available.
 
 With gi = x W_ih^T + b_ih and gh = h_(t-1) W_hh^T + b_hh (gates r, z, n in nn.GRU's order):
 
@@ -88,12 +88,12 @@ Record = Callable[[Use], None]
 
 
 def forward(module: nn.GRU, name: str, record: Record | None) -> Callable[..., tuple[Tensor, Tensor]]:
-    """What stands in for the module's `forward`.
+    """A replacement for the module's `forward`.
 
     Args:
         module: covered, see `reason`.
         name: in the model.
-        record: told of every use, whose weights then get no gradient; None: they get it as from nn.GRU.
+        record: called at every use; the weights then get no gradient. None: they get it as from nn.GRU.
     """
 
     def run(x: Any, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:

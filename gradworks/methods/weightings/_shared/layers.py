@@ -66,7 +66,7 @@ class Few:
 
     Attributes:
         values: those rows, after a row of zeros.
-        place: (V,) where each row stands in `values`.
+        place: (V,) the index of each row in `values`.
     """
 
     values: Tensor

@@ -121,7 +121,7 @@ def _by_outputs(total: Tensor, outputs: Sequence[Tensor]) -> Sequence[Tensor | N
 
 
 def along(outputs: Sequence[Tensor], losses: Tensor, changes: Sequence[Tensor | None]) -> Tensor:
-    """(n,) the derivative of the losses when the outputs change by `changes`, whatever each loss reads.
+    """(n,) the derivative of the losses when the outputs change by `changes`; a loss may read any of them.
 
     Raises:
         ValueError: an operation of the loss can be differentiated only once.

@@ -52,7 +52,7 @@ images: ## build the images of the stages (KIND=cpu|gpu, PLATFORM=linux/amd64, R
 	  $(if $(PUSH),docker push $$tag;) done
 
 # without this machine's wheels and pip.conf, so that the pins hold everywhere
-pins: setup ## resolve constraints.txt anew and write versions.json from it (ARGS=--upgrade takes newer versions)
+pins: setup ## resolve constraints.txt again and write versions.json from it (ARGS=--upgrade takes newer versions)
 	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS PIP_CONFIG_FILE=/dev/null UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never \
 	  $(BIN)/uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest --python-version 3.11 \
 	  --no-annotate --no-header --quiet -o constraints.txt $(ARGS)

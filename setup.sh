@@ -20,7 +20,7 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14) or sys.platform + platfo
 }
 
 version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
-# of a Python in a virtual environment, the one below it: .venv may be active and is about to be made anew
+# of a Python in a virtual environment, the one below it: .venv may be active and is about to be replaced
 base() { "$1" -c 'import sys; print(sys._base_executable)'; }
 identity() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null; }
 
@@ -64,7 +64,7 @@ fi
 stamp="$(cksum pyproject.toml constraints.txt setup.sh) $torch $venv"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
 
-# 2. the environment; one that another Python made, or that was made in another folder, is made anew
+# 2. the environment; one that another Python made, or that was made in another folder, is replaced
 if [ "$(identity "$venv/bin/python")" != "$(identity "$python")" ] || ! grep -qF "$venv" "$venv/bin/activate" ||
   ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   if [ "$python" = "$venv/bin/python" ]; then find_python; fi

@@ -85,7 +85,7 @@ def of_like_length(clean: Examples, size: int, seed: int) -> Iterator[list[int]]
 
 
 def at_random(clean: Examples, size: int, seed: int) -> Iterator[list[int]]:
-    """Whatever their lengths."""
+    """Of any length."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield torch.randperm(len(clean), generator=generator)[:size].tolist()
@@ -166,7 +166,7 @@ def written(found: list[Found]) -> str:
         "# Size of the clean batch", "",
         "Split-half correlation of the scores of `reweight`: how much the scores of the same training examples agree",
         f"between two independent clean batches of m examples (mean ± standard error over n = {n} seeds of data, order",
-        f"and initialisation; per seed {BATCHES} training batches, {PAIRS} pairs of clean batches), after so many",
+        f"and initialisation; per seed {BATCHES} training batches, {PAIRS} pairs of clean batches), after as many",
         f"steps of plain training; condition `{CONDITION}`, encoder `{ENCODER}`, all as in params.yaml.", "",
         *lines, "",
         "Made by `python -m benchmarks.clean_batch`.", "",

@@ -1,7 +1,7 @@
 """`python -m benchmarks.methods`: cost and error of every gradient method over plain training.
 
 Writes results.json (after every row, so that a run can be cut and continued with --only-missing), RESULTS.md and
-results.svg. Peers need `pip install 'gradworks[benchmarks]'`; without it they stand in the table as not measured.
+results.svg. Peers need `pip install 'gradworks[benchmarks]'`; without it the table has them as not measured.
 """
 
 from __future__ import annotations

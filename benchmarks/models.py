@@ -88,7 +88,7 @@ class Sizes:
     pooling: str = "last"
 
     def build(self, dropout: float = 0.1, attention: str = "sdpa", seed: int = 0) -> nn.Module:
-        """In training mode; the same seed gives the same weights whatever the attention."""
+        """In training mode; the same seed gives the same weights for any attention."""
         torch.manual_seed(seed)
         if self.kind == "bert":
             size = (self.layers, self.width, self.heads, self.vocabulary)

@@ -117,7 +117,7 @@ def written(
         "# Size of the perturbation of `smart`", "",
         "R_s and the size of its gradient over that of the loss (factor 1), against epsilon, a share of the root mean",
         f"square of the embeddings; mean ± standard error over n = {n} batches ({BATCHES} of each of {len(SEEDS)}",
-        "seeds of order and initialisation), dropout on, after so many steps of plain training as in params.yaml.",
+        "seeds of order and initialisation), dropout on, after as many steps of plain training as in params.yaml.",
         "`own masks`: dropout masks of their own for the adversarial pass. `noise alone`: `r3f`.", "",
     ]  # fmt: skip
     for encoder, values in found.items():

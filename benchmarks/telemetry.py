@@ -95,13 +95,13 @@ def measure(args: argparse.Namespace, fit: Any, url: str) -> tuple[pairs.Ratio, 
     """Processor time of a watched step over that of one that is not; seconds of the latter; seconds of a push."""
     os.environ[push.VARIABLE] = url
     args.metrics_port = None if url else 0
-    told = live.begin("train", args, encoder="gru", condition="noise", task="nli")
+    run = live.begin("train", args, encoder="gru", condition="noise", task="nli")
     found, last = pairs.Pairs(), [0.0]
 
     def watch(report: Any, **figures: Any) -> None:
         watched = len(found.plain) > len(found.method)
         if watched:
-            told.step(report, **figures)
+            run.step(report, **figures)
         now = time.process_time()
         (found.method if watched else found.plain).append(now - last[0])
         last[0] = now
@@ -110,12 +110,12 @@ def measure(args: argparse.Namespace, fit: Any, url: str) -> tuple[pairs.Ratio, 
     fit(watch)
     pushed = 0.0
     if url:
-        pusher = push.Pusher(push.Gateway(url), told.registry, "local", "train")
+        pusher = push.Pusher(push.Gateway(url), run.registry, "local", "train")
         start = time.thread_time()
         for _ in range(PUSHES):
             pusher._push()
         pushed = (time.thread_time() - start) / PUSHES
-    told.close()
+    run.close()
     return found.ratio, found.seconds[0], pushed
 
 
@@ -124,13 +124,13 @@ def alone(args: argparse.Namespace, times: int = 20_000) -> float:
     from gradworks.spec import StepReport
 
     args.metrics_port, os.environ[push.VARIABLE] = 0, ""
-    told = live.begin("train", args)
+    run = live.begin("train", args)
     report = StepReport(False, 2.0, log={"dot": 0.1, "conflict": 0.0, "effective_share": 1.0, "smoothness_share": 0.1})
     start = time.process_time()
     for _ in range(times):
-        told.step(report, examples=32, seconds=0.01, loss=1.0, learning_rate=1e-3, gradient_norm=1.0)
+        run.step(report, examples=32, seconds=0.01, loss=1.0, learning_rate=1e-3, gradient_norm=1.0)
     spent = (time.process_time() - start) / times
-    told.close()
+    run.close()
     return spent
 
 

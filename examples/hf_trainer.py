@@ -1,7 +1,7 @@
 """A gradient method in the Hugging Face Trainer: `python examples/hf_trainer.py [--update dotprod] [--lora] [--bf16]`.
 
-A tiny BERT with random weights learns which of three words stands in a sentence; most of the training labels were
-overwritten with class 0, and a hundred clean examples stand beside them. To use it elsewhere, take `MethodTrainer` and
+A tiny BERT with random weights learns which of three words a sentence contains; most of the training labels were
+overwritten with class 0, and a hundred clean examples are kept apart. To use it elsewhere, take `MethodTrainer` and
 the functions above it: schedule, clipping, evaluation and checkpoints stay the Trainer's.
 """
 
@@ -104,7 +104,7 @@ class MethodTrainer(Trainer):
 
 
 def sentences(n, noisy, seed):
-    """Sentences of ten words; the label says which of the words 1, 2, 3 stands in it, a share `noisy` overwritten."""
+    """Sentences of ten words; the label says which of the words 1, 2, 3 it contains, a share `noisy` overwritten."""
     g = torch.Generator().manual_seed(seed)
     words, labels = torch.randint(4, 40, (n, 10), generator=g), torch.randint(0, 3, (n,), generator=g)
     words[torch.arange(n), torch.randint(0, 10, (n,), generator=g)] = labels + 1

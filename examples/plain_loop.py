@@ -1,6 +1,6 @@
 """Gradient methods in a plain PyTorch loop: `python examples/plain_loop.py [--weighting reweight] [--update dotprod]`.
 
-A share of the training labels was overwritten with class 0; a hundred clean examples stand beside them. Any nn.Module
+A share of the training labels was overwritten with class 0; a hundred clean examples are kept apart. Any nn.Module
 and any loader do: the method gets a function that returns outputs and one that returns the loss of each example.
 """
 

@@ -62,7 +62,8 @@ def method_of(
         raise InputError(f"{params}: methods.{name}: {error}") from None
 
 
-def _peak(params: base.Params, train: Train, model: str) -> float:
+def peak(params: base.Params, train: Train, model: str) -> float:
+    """The largest learning rate for a kind of model. Raises InputError where `train` has none for it."""
     if isinstance(train.learning_rate, float | int):
         return train.learning_rate
     if model not in train.learning_rate:
@@ -162,7 +163,7 @@ class Run:
         epoch = sum(-(-artifacts.read_parquet(file, ["id"]).num_rows // s.batch) for file in files)
         return loop.Settings(
             batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
-            clean_batch=s.clean_batch, learning_rate=_peak(self.params, s, kind), weight_decay=s.weight_decay,
+            clean_batch=s.clean_batch, learning_rate=peak(self.params, s, kind), weight_decay=s.weight_decay,
             warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip

@@ -67,14 +67,13 @@ def write(name: str, given: Path, label: str | None = None, texts: Sequence[str]
         raise InputError(f"{params.parent.relative_to(top)}: exists already\nchoose another name, or remove it")
     data = _found(given, top)
     first = next(iter(data.files.values()))
+    if first.rows < _FEWEST:
+        raise InputError(f"{first.path}: found {first.rows} rows\nexpected {_FEWEST} at least, better some hundreds")
     column = look.label_of(first, label)
     texts = look.texts_of(first, column, texts)
     _same_columns(data, [column, *texts])
     sure = label is not None or column.strip().lower() in look.USUAL
     found = look.labels_in(column, list(data.files.values()), sure)
-    rows = first.rows
-    if rows < _FEWEST:
-        raise InputError(f"{first.path}: found {rows} rows\nexpected {_FEWEST} at least, better some hundreds")
     text = _text(name, data, found, texts)
     params.parent.mkdir(parents=True)
     try:
@@ -195,6 +194,13 @@ def _said(params: Path, data: Data, found: look.Label, texts: Sequence[str]) -> 
         some = ", ".join(f"{name} ({count})" for name, count in list(found.counts.items())[:6])
         more = f", and {len(found.classes) - 6} more" if len(found.classes) > 6 else ""
         lines.append(f"  label: {found.column!r}, {len(found.classes)} classes: {some}{more}")
+    others = (
+        []
+        if found.sure
+        else [name for name in look.candidates(next(iter(data.files.values()))) if name != found.column]
+    )
+    if others:
+        lines.append(f"  could be the label, too (--label): {', '.join(map(repr, others[:6]))}")
     lines += [f"  {note}" for note in data.notes]
     lines += ["its guesses are marked `guess`; where one is wrong, change it there", "next:"]
     return "\n".join([*lines, f"  gradworks run {params}", f"  open {params.with_name('report') / 'report.html'}"])

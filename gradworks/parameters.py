@@ -94,7 +94,7 @@ def _given(values: Mapping[str, Any], name: str) -> Any:
 
 
 def _no_blanks(value: Any, where: str) -> None:
-    """Raises InputError at a key with nothing behind it, which would stand for the key's not being there, and at a
+    """Raises InputError at a key without a value, which would read as a missing key, and at a
     seed below zero.
     """
     for key, found in value.items() if isinstance(value, dict) else ():
@@ -262,7 +262,7 @@ def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[s
 
 
 def _figures(params: Path, values: Mapping[str, Any], task: Kind, synthetic: bool) -> None:
-    """What is evaluated, and what the report tells of it."""
+    """What is evaluated, and what the report shows of it."""
     evaluate = validate(_given(values, "evaluate"), predictions.Evaluate, f"{params}: evaluate")
     report = validate(_given(values, "report"), Report, f"{params}: report")
     if synthetic:

@@ -6,13 +6,15 @@ import random
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
-from gradworks import new, parameters
+from gradworks import new, parameters, tasks
 from gradworks.base import artifacts, cells
 from gradworks.base.errors import InputError
 from gradworks.cost import hardware
@@ -230,7 +232,7 @@ def duplicated():
         (of(("text", "label"), lambda i, t, y: (t, y), n=4), "found 4 rows"),
         (raw("x.csv", b""), "empty"),
         (raw("x.csv", b"text,label\n"), "no rows"),
-        (raw("x.csv", b"text;label\ngut;1\nschlecht;0\n"), "fields between semicolons"),
+        (raw("x.csv", b"text;label\ngut;1\nschlecht;0\n"), "found 2 rows"),
         (raw("x.xlsx", b"PK"), "found .xlsx"),
         (raw("x.parquet", b"PK"), "not a readable Parquet file"),
         (raw("x.csv", "text,label\na,b\n".encode("utf-16")), "UTF-16"),
@@ -278,3 +280,29 @@ def test_a_choice_is_taken_and_nothing_is_overwritten(project):
             new.write("other", rows, **given)
     with pytest.raises(InputError, match="found the name 'my data'"):
         new.write("my data", rows)
+
+
+def test_semicolons_between_fields(project):
+    """As spreadsheets write in countries with a decimal comma; commas in quoted fields are text."""
+    rows = [(f"r{i}", ["schlecht", "gut"][y], f"{t}, und so fort") for i, (t, y) in enumerate(sentences())]
+    new.write("mine", delimited(Path("data/x.csv"), ("Nr", "Klasse", "Überschrift"), rows, ";"))
+    run("fetch", "--params", "pipelines/mine/params.yaml", "--source", "mine", "--out", "out")
+    table = pq.read_table("out/all.parquet")
+    found = list(zip(table["uberschrift"].to_pylist(), table["label"].to_pylist(), strict=True))
+    assert found == [(text, label) for _, label, text in rows]
+
+
+def test_numbers_are_learned_in_units_of_their_spread(project):
+    """The oracle: mean and deviation by hand. A constant's loss is near 1; answers have the label's unit."""
+    rows = [(t, y * 80.0 + i % 20 + 0.5) for i, (t, y) in enumerate(sentences())]
+    new.write("mine", delimited(Path("data/x.csv"), ("text", "score"), rows))
+    mean = sum(y for _, y in rows) / len(rows)
+    spread = (sum((y - mean) ** 2 for _, y in rows) / len(rows)) ** 0.5
+    values = values_of()
+    own = values["tasks"]["mine"]
+    assert own["center"] == pytest.approx(mean, rel=0.01) and own["spread"] == pytest.approx(spread, rel=0.01)
+    kind = tasks.kind(tasks.find("mine", values))
+    batch = SimpleNamespace(labels=torch.tensor([y for _, y in rows]))
+    constant = (torch.zeros(len(rows), 1),)
+    assert kind.loss(constant, batch).mean().item() == pytest.approx(1, rel=0.02)
+    assert kind.answers((torch.tensor([[0.5]]),)).tolist() == [pytest.approx(mean + spread / 2, rel=0.01)]

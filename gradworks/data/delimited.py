@@ -24,6 +24,20 @@ _LONGEST = 1000  # lines of one row; more means that a closing mark is missing
 _QUOTED = {d: re.compile(rf'(?:"(?:[^"]|"")*"|[^"{d}]*)(?:{d}(?:"(?:[^"]|"")*"|[^"{d}]*))*') for d in "\t,"}
 
 
+def comma(path: Path) -> str:
+    """What is between the fields of a CSV file: a semicolon where its first line has no comma between fields."""
+    first = next((text for _, text in Lines(path, lambda _: None)), "")
+    return ";" if _count(first, ",") < 2 <= _count(first, ";") else ","
+
+
+def _count(text: str, delimiter: str) -> int:
+    """Fields of a line; 0 where its quotation marks do not fit."""
+    try:
+        return len(next(csv.reader([text], delimiter=delimiter, strict=True), []))
+    except csv.Error:
+        return 0
+
+
 def is_quoted(path: Path, delimiter: str) -> bool:
     """Whether quotation marks enclose fields. Published TSV files come both ways; most of a file's lines decide.
 
@@ -133,7 +147,7 @@ def read(
 
     Args:
         lines: of the file.
-        delimiter: a tab or a comma.
+        delimiter: a tab, a comma or a semicolon.
         header: names of the columns of a file whose first line is a row.
         whole: whether the fields of one line are a good row; called where a quoted field spans lines.
 
@@ -142,7 +156,7 @@ def read(
     """
     names: list[str] = list(header or ())
     account = Account()
-    if delimiter == "," or is_quoted(lines.path, delimiter):
+    if delimiter != "\t" or is_quoted(lines.path, delimiter):
         found = _quoted(
             lines, delimiter, lambda fields: not names or len(fields) == len(names),
             lambda fields: len(fields) == len(names) > 0 and whole(dict(zip(names, fields, strict=True))),
@@ -162,7 +176,7 @@ def read(
         account.header = last
         twice = next((name for name in names if name and names.count(name) > 1), None)
         if twice:
-            raise InputError(f"{lines.path}: line 1: duplicate column {twice!r}")
+            raise InputError(f"{lines.path}: line 1: duplicate column {twice!r}\nexpected distinct names")
 
     def rows() -> Rows:
         for first, last, fields in found:

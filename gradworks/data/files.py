@@ -73,7 +73,7 @@ def check_columns(row: Kind, path: Path, layout: layouts.Layout | None, asked: r
         try:
             names = pq.read_schema(path).names
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{path}: not a readable Parquet file\n{str(error).splitlines()[0][:200]}") from None
     elif layout in layouts.WITH_HEADER:
         names = layouts.read(path, layout, asked.header).names
     else:

@@ -145,7 +145,7 @@ def _parquet(path: Path, advance: Callable[[int], None]) -> Table:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: not a readable Parquet file\n{str(error).splitlines()[0][:200]}") from None
     advance(path.stat().st_size)
     return Table(table.column_names, rows_of(table))
 
@@ -177,5 +177,6 @@ def read(
         return _parquet(path, advance)
     if layout in WITH_HEADER:
         header = header or (_COLA if layout == "cola" else None)
-        return Table(*delimited.read(Lines(path, advance), "," if layout == "csv" else "\t", header, whole))
+        delimiter = delimited.comma(path) if layout == "csv" else "\t"
+        return Table(*delimited.read(Lines(path, advance), delimiter, header, whole))
     return _json(path, layout, advance)

@@ -6,6 +6,7 @@ The values of a column decide, and its name where it is a usual one. Rows are re
 from __future__ import annotations
 
 import re
+import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from gradworks.data import labels, layouts, records
 USUAL = (  # names of label columns
     *(name.lower() for name in records.LABELS), "labels", "target", "class", "category", "rating", "stars", "polarity",
     "intent", "topic", "emotion", "stance", "toxicity", "spam", "is_spam", "y", "answer", "annotation",
+    "klasse", "kategorie", "urteil", "bewertung", "stimmung", "sterne", "thema", "étiquette", "classe", "catégorie",
 )  # fmt: skip
 _PAIRS = (  # of texts that are read together
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("question", "passage"),
@@ -70,7 +72,8 @@ class Label:
         column: its name; sure: it has a usual name, or is the only one that can be.
         classes: in order, as params.yaml names them; None where labels are numbers.
         values: value in the file -> class, where the file's value is no name for one.
-        counts: class -> rows; missing: rows without a label. least, most: of numbers.
+        counts: class -> rows; missing: rows without a label.
+        least, most, center, spread: of numbers; mean and standard deviation, rounded.
     """
 
     column: str
@@ -81,6 +84,8 @@ class Label:
     missing: int
     least: float = 0.0
     most: float = 0.0
+    center: float = 0.0
+    spread: float = 1.0
 
 
 def read(path: Path) -> File:
@@ -98,9 +103,6 @@ def read(path: Path) -> File:
     if layout in ("csv", "tsv") and _is_a_row(table.names):
         header = [f"column_{number}" for number in range(1, len(table.names) + 1)]
         table = layouts.read(path, layout, tuple(header))
-    if len(table.names) == 1 and layout == "csv" and ";" in table.names[0]:
-        raise InputError(f"{path}: line 1: found {table.names[0][:60]!r}, fields between semicolons\n"
-                         "expected commas or tabs between fields")  # fmt: skip
     made = File(path, [name for name in table.names if name], header, {n: [] for n in table.names if n}, 0)
     for number, found in table.rows:
         made.rows += 1
@@ -186,7 +188,7 @@ def label_of(file: File, chosen: str | None) -> str:
             return name
     if usual and values[usual[0]]:
         return usual[0]  # what is wrong with it is said of it
-    there = [name for name in file.names if _is_label(name, values[name])]
+    there = candidates(file)
     if not there:
         one = next((n for n in file.names if len({labels.form(v) for v in values[n]}) == 1), None)
         why = f"; {one!r} has one value, {values[one][0]!r}, in all rows" if one else ""
@@ -195,6 +197,11 @@ def label_of(file: File, chosen: str | None) -> str:
         )
     few = {name: len({labels.form(one) for one in values[name]}) for name in there}
     return min(there, key=lambda name: (few[name] > _FEW_NUMBERS, name != file.names[-1], few[name]))
+
+
+def candidates(file: File) -> list[str]:
+    """Columns that can hold labels."""
+    return [name for name in file.names if _is_label(name, filled(file.columns[name]))]
 
 
 def texts_of(file: File, label: str, chosen: Sequence[str]) -> list[str]:
@@ -271,7 +278,9 @@ def labels_in(column: str, files: Sequence[File], sure: bool) -> Label:
         whole = all(one.is_integer() for one in numbers)  # type: ignore[union-attr]
         if not whole or len(forms) > _FEW_NUMBERS:
             known = [one for one in numbers if one is not None]
-            return Label(column, sure, None, {}, {}, len(values) - len(there), min(known), max(known))
+            center, spread = (float(f"{one:.3g}") for one in (statistics.fmean(known), statistics.pstdev(known)))
+            missing = len(values) - len(there)
+            return Label(column, sure, None, {}, {}, missing, min(known), max(known), center, spread)
     first = {labels.form(one): one for one in reversed(there)}
     if len(forms) > min(_MOST_CLASSES, len(there) / 2):
         some = ", ".join(repr(str(one)[:20]) for one in list(first.values())[:3])

@@ -50,6 +50,24 @@ ROWS = (
         "tests/test_new.py::test_labels_are_read_as_they_were_counted",
     ),
     (
+        "gradworks/data/delimited.py",
+        'return ";" if _count(first, ",") < 2 <= _count(first, ";") else ","',
+        'return ","',
+        "tests/test_new.py::test_semicolons_between_fields",
+    ),
+    (
+        "gradworks/tasks/kinds/regression.py",
+        "(batch.labels.to(value.dtype) - self.center) / self.spread",
+        "batch.labels.to(value.dtype)",
+        "tests/test_new.py::test_numbers_are_learned_in_units_of_their_spread",
+    ),
+    (
+        "gradworks/tasks/kinds/regression.py",
+        "super().answers(outputs) * self.spread + self.center",
+        "super().answers(outputs)",
+        "tests/test_new.py::test_numbers_are_learned_in_units_of_their_spread",
+    ),
+    (
         "gradworks/new.py",
         "if params.parent.exists():",
         "if False:",

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from gradworks.base import Section
 from gradworks.tasks.kinds._shared.parts import Values
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from gradworks.spec import Batch, Outputs
+    from gradworks.tasks import TaskSpec
 
 
 class Options(Section):
-    """None."""
+    """center, spread: about the mean and the standard deviation of the labels. The model learns (label - center) /
+    spread; labels, predictions and scores keep their unit.
+    """
+
+    center: float = Field(0.0, allow_inf_nan=False)
+    spread: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 class Kind(Values):
-    """Squared error of one value; labels (n,) floating point."""
+    """((value - label) / spread)^2 of value = center + spread * head; labels (n,) floating point."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.center = float(spec.options.get("center", Options().center))
+        self.spread = float(spec.options.get("spread", Options().spread))
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(n,) (value - label)^2, in squared units of the label."""
+        """(n,) squared error in units of spread^2."""
         value = outputs[0][:, 0]
-        return (value - batch.labels.to(value.dtype)) ** 2
+        return (value - (batch.labels.to(value.dtype) - self.center) / self.spread) ** 2
 
     def divergence(self, p: Outputs, q: Outputs) -> Tensor:
-        """(n,) squared difference (SMART, section 2.1, for regression)."""
+        """(n,) squared difference in units of spread^2 (SMART, section 2.1, for regression)."""
         return ((p[0] - q[0]) ** 2)[:, 0]
+
+    def answers(self, outputs: Outputs) -> np.ndarray:
+        """(n,) center + spread * head."""
+        return super().answers(outputs) * self.spread + self.center

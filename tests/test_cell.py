@@ -1,0 +1,60 @@
+"""A cell as its parameters ask for it: what is refused, and in which words."""
+
+import argparse
+
+import pytest
+
+from gradworks.base import Params, validate
+from gradworks.base.errors import InputError
+from gradworks.base.points import MethodPoint
+from gradworks.cell import Run, Train, method_of, peak
+
+PARAMS = """
+task: nli
+train: {epochs: 2, batch: 8, learning_rate: {gru: 0.01}}
+methods: {long: {as_long_as: erm}, erm: {}}
+"""
+
+
+@pytest.fixture
+def params(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(PARAMS)
+    return file
+
+
+def run(params, method, schedule=None):
+    folders = {name: params.parent / name for name in ("data", "start")}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+        (folder / "manifest.json").write_text('{"files": {}}')
+    return Run(argparse.Namespace(params=params, method=method, seed=0, **folders), schedule)
+
+
+def test_a_method_that_takes_as_long_as_another_needs_its_schedule(params):
+    with pytest.raises(InputError, match="found erm and no --schedule\nexpected the file that `measure` wrote"):
+        run(params, "long")
+    file = params.parent / "erm.json"
+    file.write_text('{"ratio": 1.5}')
+    assert run(params, "long", file).longer == 1.5
+    file.write_text('{"ratios": 1.5}')
+    with pytest.raises(InputError, match="no ratio in"):
+        run(params, "long", file)
+    assert run(params, "erm").longer == 1.0
+
+
+def test_an_entry_that_does_not_fit_is_refused_with_file_and_key(params):
+    point = validate({"update": {"dotprod": {"weigth": 1}}}, MethodPoint, "here")
+    with pytest.raises(InputError, match=r"methods\.mine: update dotprod: unknown option 'weigth'"):
+        method_of(params, "mine", point, run(params, "erm").task, 0)
+
+
+def test_a_learning_rate_is_needed_for_the_kind_of_model(params):
+    with pytest.raises(InputError, match=r"train\.learning_rate: found gru\nexpected a number or one for 'bow'"):
+        peak(Params(params), run(params, "erm").settings, "bow")
+    assert peak(Params(params), run(params, "erm").settings, "gru") == 0.01
+
+
+def test_the_section_has_defaults():
+    train = validate({"epochs": 1, "batch": 2, "learning_rate": 0.1}, Train, "here")
+    assert train.select.metric == "accuracy" and train.clip == 1.0 and train.micro_batch is None

@@ -92,6 +92,8 @@ def over(parts: list[dict[str, Any]], base: dict[str, Any]) -> tuple[float, floa
     ends = []
     for end, other in (("low", "high"), ("high", "low")):
         far = total + math.copysign(math.hypot(*(p[end] - p["ratio"] for p in parts)), 1 if end == "high" else -1)
+        if far <= 0 or base[other] <= 0:  # so noisy that its logarithm has no end
+            return total / base["ratio"], None, None
         log = math.hypot(math.log(far / total), math.log(base[other] / base["ratio"]))
         ends.append(total / base["ratio"] * math.exp(log if end == "high" else -log))
     return total / base["ratio"], *ends

@@ -222,3 +222,13 @@ def test_a_significant_gain_below_the_highest_is_told():
     results = results_of({**level, "wild": by_seed(0.62, 0.55, 0.6, 0.5, 0.75), "sure": sure})
     assert "; sure gains +0.060" in " ".join(words.answer(results))
     assert [(h["method"], h["highest"]) for h in words.headline(results)] == [("wild", True), ("sure", False)]
+
+
+def test_a_noisy_measurement_has_no_interval_of_a_run():
+    part = {"ratio": 1.0, "low": -0.2, "high": 2.0}
+    assert cost.over([part], {"ratio": 1.1, "low": 1.0, "high": 1.2}) == (1.0 / 1.1, None, None)
+    assert cost.over([{"ratio": 1.0, "low": 0.9, "high": 1.1}], {"ratio": 1.1, "low": -0.1, "high": 2}) == (
+        1 / 1.1,
+        None,
+        None,
+    )

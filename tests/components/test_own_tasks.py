@@ -1,0 +1,100 @@
+"""Tasks of one's own from CSV to the report: classes with names of their own, numbers, two texts."""
+
+import copy
+import csv
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gradworks import parameters
+from gradworks.base import artifacts, cells
+from gradworks.cost import hardware
+from gradworks.dvc_compat import resolved
+from tests.small import SMALL, run
+
+WORDS = {"awful": -2, "poor": -1, "fair": 0, "good": 1, "great": 2}
+TASKS = {
+    "mood": {"kind": "classification", "texts": ["review"], "classes": ["not so good", "10/10"], "metrics": ["f1"]},
+    "worth": {"kind": "regression", "texts": ["review"], "metrics": ["mean_squared_error"]},
+    "alike": {"kind": "similarity", "texts": ["left", "right"], "metrics": ["spearman"], "scale": 4.0},
+}
+COLUMNS = {"mood": ["opinion"], "worth": ["opinion"], "alike": ["this", "that"]}  # of the file
+
+
+def rows(task, n, seed):
+    """Texts and their label, which the words say."""
+    draw = np.random.default_rng(seed)
+    for _ in range(n):
+        words = draw.choice(list(WORDS), 4).tolist()
+        value = sum(WORDS[word] for word in words)
+        if task == "mood":
+            yield [" ".join(words), TASKS["mood"]["classes"][value > 0]]
+        elif task == "worth":
+            yield [" ".join(words), value / 2]
+        else:
+            other = words[: draw.integers(5)]
+            yield [" ".join(words), " ".join(other or ["none"]), len(other)]
+
+
+def project(task, folder):
+    (folder / "components").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "versions.json", folder)
+    for split, n in (("train", 96), ("validation", 48), ("test", 40)):
+        (folder / "data").mkdir(exist_ok=True)
+        with (folder / f"data/{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*COLUMNS[task], "verdict"], *rows(task, n, n)])
+    values = copy.deepcopy(SMALL)
+    names = dict(zip(TASKS[task]["texts"], COLUMNS[task], strict=True))
+    values |= {"task": task, "tasks": TASKS}
+    values["fetch"] = {"mine": {"from": "file:data", "columns": names | {"label": "verdict"}}}
+    source = {"train": "train", "clean": "validation", "selection": "validation", "test": "test"}
+    sizes = {"clean": {"size": 12}, "selection": {"size": 24}}
+    values["corrupt"] = {
+        "splits": {split: {"from": f"mine/{of}"} | sizes.get(split, {}) for split, of in source.items()},
+        "conditions": {"clean": {}},
+    }
+    values["pretrain"]["gru"] |= {"vocabulary": 60, "embedding": 8, "hidden": 8, "dropout": 0.0}
+    values["methods"] = {"erm": {}, "reweight": {"weighting": "reweight"}}
+    metric = TASKS[task]["metrics"][0]
+    values["train"] |= {"epochs": 6, "learning_rate": 0.01, "select": {"metric": metric, "every": 0.5}}
+    values["evaluate"] = {"by": []}
+    values["report"] = {"title": task, "primary": {"metric": metric}}
+    block = {"condition": ["clean"], "method": ["erm", "reweight"], "encoder": ["gru"]}
+    values["cells"] = {"seeds": [0, 1], "grid": [block]}
+    values["ensemble"] = [{"condition": "clean", "method": "erm", "encoders": ["gru"]}]
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_from_csv_to_the_report(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project(task, tmp_path)
+    params = Path("params.yaml")
+    parameters.check(params, data=True)
+    cells.write(params)
+    hardware.write(params)
+    for stage in resolved(Path("dvc.yaml")).values():
+        _, _, program, *args = shlex.split(stage["cmd"])
+        run(program.removeprefix("components."), *args)
+    results = artifacts.read_json(Path("report/results.json"))
+    assert len(results["cells"]) == 4
+    table = artifacts.read_parquet(Path("runs/evaluate/clean/erm/gru/0/predictions.parquet"))
+    expected = [row[-1] for row in rows(task, 40, 40)]
+    assert table["label"].to_pylist() == expected
+    found = artifacts.read_json(Path("runs/metrics/clean/erm/gru/0.json"))["overall"][TASKS[task]["metrics"][0]]
+    if task == "mood":
+        label, chosen = (np.array(table[c].to_pylist()) == "10/10" for c in ("label", "prediction"))
+        value = 2 * (label & chosen).sum() / (label.sum() + chosen.sum())
+    elif task == "worth":
+        value = ((np.array(expected) - table["value"].to_numpy()) ** 2).mean()
+    else:
+        from scipy.stats import spearmanr
+
+        value = spearmanr(expected, table["value"].to_numpy()).statistic
+    assert found["value"] == pytest.approx(value)
+    page = Path("report/report.html").read_text()
+    assert ("10/10" in page) == (task == "mood") and TASKS[task]["metrics"][0].split("_")[0] in page.lower()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.base import artifacts, cells
+from gradworks.base import artifacts, cells, grid
 from gradworks.cost import hardware
+from tests.components import test_mixture
 from tests.small import SMALL
 
 pytestmark = pytest.mark.slow("runs whole pipelines")
@@ -247,3 +248,44 @@ def test_a_cell_out_of_memory_stands_in_the_table_and_the_rest_runs(tmp_path):
     states = {c["encoder"]: c["state"] for c in artifacts.read_json(tmp_path / "report/results.json")["cells"]}
     assert states == {"gru": "ok", "huge": "OOM"}
     assert "OOM" in (tmp_path / "report/report.md").read_text()
+
+
+def test_two_mixtures_run_from_the_template_to_a_report(tmp_path):
+    values = test_mixture.values()
+    test_mixture.write(tmp_path / "data/mine")
+    values["train"] |= {"epochs": 1}
+    values["methods"] = {**SMALL["methods"], "long": {"as_long_as": "dotprod"}}
+    values["mixtures"] = {name: values["mixtures"][name] for name in ("alone", "both")}
+    both = {"condition": ["noise"], "method": ["dotprod", "long"], "mixture": ["both"], "encoder": ["gru"]}
+    values["cells"]["grid"] = [both, {**both, "method": ["erm"], "mixture": ["alone"]}]
+    project = Project(tmp_path, values)
+    project.dvc("repro")
+    assert project.changed() == set()
+    lock, made = project.lock(), grid.expand(tmp_path / "params.yaml", project.values)
+    assert {key for key in lock if key.startswith("train@")} == {f"train@{key}" for key in made["train"]}
+    assert {key for key in lock if key.startswith("measure@")} == {f"measure@{key}" for key in made["measure"]}
+    outputs = {out["path"] for entry in lock.values() for out in entry["outs"]}
+    for cell in made["train"].values():
+        assert {f"runs/{stage}/{cell['path']}" for stage in ("train", "models", "evaluate")} <= outputs
+        assert f"runs/metrics/{cell['path']}.json" in outputs
+    assert {out for out in outputs if out.startswith("runs/measure/")} == {
+        "runs/measure/both/gru/dotprod.json", "runs/measure/alone/gru/erm.json",
+    }  # fmt: skip
+    ratio = artifacts.read_json(tmp_path / "runs/schedule/both/gru/dotprod.json")["ratio"]
+    steps = {
+        name: artifacts.read_json(tmp_path / f"runs/train/noise/{name}/both/gru/0/status.json")["steps"]
+        for name in ("dotprod", "long")
+    }
+    assert steps == {"dotprod": (480 + 160) / 8 / 2, "long": round((480 + 160) / 8 * ratio)}
+    reads = {
+        name: {dep["path"] for dep in lock[f"train@noise-{name}-both-gru-0"]["deps"]} for name in ("dotprod", "long")
+    }
+    assert "runs/schedule/both/gru/dotprod.json" in reads["long"] - reads["dotprod"]
+    results = artifacts.read_json(tmp_path / "report/results.json")
+    assert {cell["state"] for cell in results["cells"]} <= {"ok", "not converged"}
+    assert {row["encoder"] for row in results["summaries"]} == {"gru · both", "gru · alone"}
+    parts = {(row["encoder"], row["method"], row["task"], row["metric"]): row for row in results["parts"]}
+    found = artifacts.read_json(tmp_path / "runs/metrics/noise/dotprod/both/gru/0.json")["parts"]["worth"]["overall"]
+    row = parts["gru · both", "dotprod", "worth", "pearson"]
+    assert (row["value"], row["n"]) == (found["pearson"]["value"], 64)
+    assert "worth" in (tmp_path / "report/report.html").read_text()

@@ -25,6 +25,8 @@ from tests import docker
 from tests.cluster import toy
 from tests.cluster.api_server import Api, Refusal
 
+pytestmark = pytest.mark.slow("an S3 server, an API server")
+
 TOKEN = "planted-token-4711"
 STAGES = ["make", "double@a", "double@b", "join"]
 

@@ -15,6 +15,8 @@ from gradworks.base.errors import InputError
 from gradworks.cost import hardware
 from tests.small import SMALL, run
 
+pytestmark = pytest.mark.slow("trains for minutes to measure it")
+
 DATA, START = "runs/corrupt/noise/0", "runs/pretrain/gru"
 
 

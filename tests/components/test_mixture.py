@@ -16,6 +16,8 @@ from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from tests.small import SMALL, run
 
+pytestmark = pytest.mark.slow("trains through all stages")
+
 WORDS = {"bad": -1.0, "poor": -0.5, "fair": 0.0, "good": 0.5, "great": 1.0}
 TAKE = {"train": {}, "clean": {"size": 24}, "selection": {"size": 40}, "test": {}}
 SOURCE = {"train": "train", "clean": "validation", "selection": "validation", "test": "test"}

@@ -22,6 +22,8 @@ from gradworks.data import splits
 from gradworks.models._shared import files
 from gradworks.telemetry import live
 
+pytestmark = pytest.mark.slow("trains language models")
+
 NOUNS = ("pilot", "doctor", "lawyer", "judge", "artist")
 TRAIN = [(f"the {a} met the {b} {i}", f"the {b} met the {a}") for i, a in enumerate(NOUNS) for b in NOUNS]
 PARAMS = {

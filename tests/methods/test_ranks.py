@@ -12,6 +12,8 @@ from gradworks.methods import Method
 from tests.methods import ranks
 from tests.methods.toys import TASKS, batch, same
 
+pytestmark = pytest.mark.slow("starts processes")
+
 # they differentiate through the parameters of one process
 EXACT = ("maml", "exact")
 

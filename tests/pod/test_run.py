@@ -18,6 +18,8 @@ import yaml
 from gradworks.base.errors import InputError
 from tests.cluster import launcher, toy
 
+pytestmark = pytest.mark.slow("runs pods against an S3 server")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

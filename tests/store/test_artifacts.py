@@ -22,6 +22,8 @@ from gradworks.store.artifacts.store import Fault, Store
 from gradworks.store.places import Places
 from tests.cluster import toy
 
+pytestmark = pytest.mark.slow("an S3 server")
+
 ROOT = Path(__file__).parents[2]
 
 

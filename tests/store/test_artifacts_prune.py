@@ -15,6 +15,8 @@ from gradworks.store.artifacts import prune
 from gradworks.store.places import Places, encoded
 from tests.cluster import toy
 
+pytestmark = pytest.mark.slow("an S3 server")
+
 DAY = 86400
 
 

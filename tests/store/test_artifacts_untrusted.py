@@ -24,6 +24,8 @@ from gradworks.store.artifacts import diff, fast_yaml, lock, previews, store, wo
 from gradworks.store.places import Places
 from tests.cluster import toy
 
+pytestmark = pytest.mark.slow("an S3 server")
+
 ROOT = Path(__file__).parents[2]
 YAML = b"""
 a: &x [1, {b: 2.5}]

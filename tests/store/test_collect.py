@@ -19,6 +19,8 @@ from gradworks.store.places import Places
 from tests.cluster import toy
 from tests.small import SMALL
 
+pytestmark = pytest.mark.slow("an S3 server, DVC in processes")
+
 
 def dvc(root, *args):
     subprocess.run([sys.executable, "-m", "dvc", *args], cwd=root, check=True, capture_output=True)

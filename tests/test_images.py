@@ -154,7 +154,8 @@ def test_no_compiler_and_nothing_of_the_build_is_left():
 def code() -> bytes:
     """This checkout with small parameters as a tar, as a pod gets it: no lock, no runs, no git."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "--", ".dvc", ".dvcignore", "*.py", "*.yaml", "*.json"],
+        ["git", "ls-files", "-co", "--exclude-standard", "--",
+         ".dvc", ".dvcignore", "*.py", "*.yaml", "*.json", "*.j2"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     packed = io.BytesIO()

@@ -101,8 +101,14 @@ def clock(device: str) -> Callable[[], float]:
     if torch.get_num_threads() > 1 or not _SCHEDSTAT.is_file():
         return time.perf_counter
 
+    def waited() -> int:
+        return int(_SCHEDSTAT.read_text().split()[1])
+
     def undisturbed() -> float:
-        return time.perf_counter() - int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+        while True:  # losing the core between two of these reads would count the wait once only
+            before, now = waited(), time.perf_counter()
+            if waited() == before:
+                return now - before / 1e9
 
     return undisturbed
 

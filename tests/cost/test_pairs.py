@@ -128,6 +128,31 @@ def test_the_clock_sees_a_sleep_and_not_the_processes_beside_it():
     assert took < 1.5 * 0.3
 
 
+@pytest.mark.parametrize("read", range(1, 6))
+def test_a_wait_between_the_reads_of_the_clock_counts_for_neither_side(monkeypatch, read):
+    """The thread loses the core for 50 ms after its `read`-th look at the counter or the time."""
+    counts, seconds, waits = 0, 10.0, 0
+
+    def look(what):
+        nonlocal counts, seconds, waits
+        found, counts = what(), counts + 1
+        if counts == read:
+            seconds, waits = seconds + 0.05, waits + 50_000_000
+        return found
+
+    class Counter:
+        def is_file(self):
+            return True
+
+        def read_text(self):
+            return look(lambda: f"0 {waits} 0")
+
+    monkeypatch.setattr(pairs, "_SCHEDSTAT", Counter())
+    monkeypatch.setattr(pairs.time, "perf_counter", lambda: look(lambda: seconds))
+    now = pairs.clock("cpu")
+    assert now() == pytest.approx(10) and now() == pytest.approx(10)
+
+
 def test_with_more_threads_the_clock_is_that_of_the_wall(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert pairs.clock("cpu") is time.perf_counter

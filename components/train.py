@@ -8,6 +8,8 @@ that was killed goes on from its last checkpoint by itself.
 examples:
   python -m components.train --method reweight --seed 0 --data runs/corrupt/noise/0 --start runs/pretrain/gru \\
       --out runs/train/noise/reweight/gru/0 --model runs/models/noise/reweight/gru/0
+  torchrun --standalone --nproc-per-node 2 -m -- components.train --method reweight ...
+      two processes; without `--` torchrun takes --start for an option of its own
 """
 
 from __future__ import annotations
@@ -53,13 +55,14 @@ def schedule(text: str) -> Path | None:
     return None if Path(text).name == grid.ALWAYS_PRESENT else Path(text)
 
 
-def processes(params: base.Params) -> int:
-    """How many processes are to be started in the place of this one; 0 = none."""
+def processes(params: base.Params, asked: int | None) -> int:
+    """How many processes are to be started in the place of this one, `asked` for or `gpu.count`; 0 = none."""
     if params.value("device") == "cpu" or "LOCAL_WORLD_SIZE" in os.environ:
         return 0  # and torch is not imported
     from gradworks.distributed import wanted
 
-    return wanted(params.value("device"), params.optional("gpu", Gpu).count, os.environ)
+    count = params.optional("gpu", Gpu).count if asked is None else asked
+    return wanted(params.value("device"), count, os.environ)
 
 
 def main() -> None:
@@ -73,9 +76,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
     said = "file that `measure` wrote, for a method that takes `as_long_as` another; versions.json: none"
     parser.add_argument("--schedule", type=schedule, help=said)
+    said = "processes that train together, each with a GPU (default: gpu.count); with `device: cuda`, or in a pod"
+    parser.add_argument("--processes", type=int, metavar="N", help=said)
     args = parser.parse_args()
     run = Run(args, args.schedule)
-    if count := processes(run.params):
+    if count := processes(run.params, args.processes):
         from gradworks import distributed
 
         distributed.launch(count, "components.train", sys.argv[1:])

@@ -2,17 +2,19 @@
 
 import argparse
 
+import pyarrow as pa
 import pytest
 
-from gradworks.base import Params, validate
+from gradworks.base import Params, artifacts, validate
 from gradworks.base.errors import InputError
 from gradworks.base.points import MethodPoint
-from gradworks.cell import Run, Train, method_of, peak
+from gradworks.cell import Run, Train, method_of, out_of_memory, peak
 
 PARAMS = """
 task: nli
 train: {epochs: 2, batch: 8, learning_rate: {gru: 0.01}}
 methods: {long: {as_long_as: erm}, erm: {}}
+mixtures: {both: {parts: [nli, sst2], schedule: round_robin, select: mean}}
 """
 
 
@@ -23,12 +25,12 @@ def params(tmp_path):
     return file
 
 
-def run(params, method, schedule=None):
+def run(params, method, schedule=None, **more):
     folders = {name: params.parent / name for name in ("data", "start")}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
         (folder / "manifest.json").write_text('{"files": {}}')
-    return Run(argparse.Namespace(params=params, method=method, seed=0, **folders), schedule)
+    return Run(argparse.Namespace(params=params, method=method, seed=0, **folders, **more), schedule)
 
 
 def test_a_method_that_takes_as_long_as_another_needs_its_schedule(params):
@@ -58,3 +60,35 @@ def test_a_learning_rate_is_needed_for_the_kind_of_model(params):
 def test_the_section_has_defaults():
     train = validate({"epochs": 1, "batch": 2, "learning_rate": 0.1}, Train, "here")
     assert train.select.metric == "accuracy" and train.clip == 1.0 and train.micro_batch is None
+
+
+def rows(folder, count):
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.write_parquet(folder / "train.parquet", pa.table({"id": [str(i) for i in range(count)]}))
+
+
+@pytest.mark.parametrize(("ratio", "batches"), [(None, 6), (1.5, 9), (0.9, 5)])
+def test_batches_are_epochs_of_whole_batches_times_the_ratio(params, ratio, batches):
+    rows(params.parent / "data", 20)  # three batches of at most 8
+    file = params.parent / "erm.json"
+    file.write_text(f'{{"ratio": {ratio}}}')
+    plan = run(params, "long" if ratio else "erm", file).plan("gru")
+    assert plan.batches == batches
+    assert (plan.batch, plan.clean_batch, plan.learning_rate, plan.micro) == (8, 32, 0.01, None)
+
+
+def test_an_epoch_of_a_mixture_is_one_of_each_part(params):
+    made = run(params, "erm", mixture="both")
+    rows(params.parent / "data", 20)
+    with pytest.raises(InputError, match=r"parts/sst2: no such folder\nexpected the splits of sst2, of corrupt.parts"):
+        made.plan("gru")
+    rows(params.parent / "data/parts/sst2", 9)
+    assert made.plan("gru").batches == 2 * (3 + 2)
+    assert made.parameters["mixture"]["parts"] == ["nli", "sst2"]
+    with pytest.raises(InputError, match=r"no key 'mixtures.other'"):
+        run(params, "erm", mixture="other")
+
+
+def test_which_errors_are_lack_of_memory():
+    assert out_of_memory(MemoryError()) and out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: 9"))
+    assert not out_of_memory(RuntimeError("a defect")) and not out_of_memory(ValueError("not enough memory"))

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from gradworks import distributed
+from gradworks.base.device import ASKED
 from gradworks.base.errors import InputError
-from gradworks.distributed import World, place
+from gradworks.distributed import World, launch, place, wanted
 
 _G = torch.Generator().manual_seed(0)  # 1e8 + 1 - 1e8 is 0 in float32, in another order 1
 VALUES = [torch.cat([torch.tensor([first, -0.0]), torch.randn(999, generator=_G)]) for first in (1e8, 1.0, -1e8)]
@@ -68,3 +70,39 @@ def test_one_process_needs_no_group():
 def test_several_nodes_and_other_launchers_are_refused(environment, said):
     with pytest.raises(InputError, match=said):
         place(environment)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "environment", "processes"),
+    [
+        ("cuda", 4, {}, 4),
+        ("cuda", 1, {}, 0),
+        ("cuda", 0, {}, 0),
+        ("auto", 4, {}, 0),
+        ("cpu", 4, {ASKED: "4"}, 0),
+        ("auto", 0, {ASKED: "2"}, 2),
+        ("cuda", 4, {ASKED: "2"}, 2),  # a pod has what it asked for
+        ("cuda", 4, {ASKED: "4", "LOCAL_WORLD_SIZE": "4"}, 0),
+    ],
+)
+def test_who_starts_how_many_processes(device, count, environment, processes):
+    assert wanted(device, count, environment) == processes
+
+
+def test_more_processes_than_gpus_are_refused_before_any_is_started(monkeypatch):
+    started = []
+    monkeypatch.setattr(distributed, "torchrun", lambda *given: started.append(given))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"^gpu.count: found 4, but torch sees 2 GPUs\nexpected one for each process$"):
+        launch(4, "components.train", [])
+    assert not started
+    launch(2, "components.train", ["--seed", "0"])
+    assert started == [(2, "components.train", ["--seed", "0"])]
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"^4 processes: found 2 GPUs\nexpected one for each process$"):
+        World.current("cuda")

@@ -76,6 +76,8 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
     encoders, cells = each["pretrain"].values(), each["train"].values()
     mixed = values.get("mixtures") or {}
     several = "${item.mixture}/" if len(mixed) > 1 else ""
+    count = (values.get("gpu") or {}).get("count", 0)
+    together = isinstance(count, int) and count > 1  # which changes the bits of a cell
     return {
         "has": [stage for stage in ("measure", "ensemble") if each[stage]],
         "optional": optional,
@@ -87,6 +89,9 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "schedule": "${item.mixture_schedule}" if mixed else "single",
         "flag": " --mixture ${item.mixture}" if mixed else "",
         "mixture": ', "mixtures.${item.mixture}"' if mixed else "",
+        "gpus": ", gpu.count" if together else "",
+        "processes": " --processes ${gpu.count}" if together else "",  # DVC misses a parameter that is dropped later
+        "one_gpu": "1" if together else '"${gpu.count}"',  # of stages that use one
         "measured": f"{several}${{item.encoder}}/${{item.method}}",
         "members": f"${{item.condition}}/${{item.method}}{'/${item.mixture}' if several else ''}",
     }

@@ -8,6 +8,7 @@ words, or "". What an update needs (`spec.Needs`) is kept, or refused by `check`
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ def names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("[!_]*.py"))
 
 
+@functools.cache  # each step asks, and listing a folder takes 2 % of a small step
 def load(name: str, where: str = "schedule") -> ModuleType:
     """The file of a schedule. Raises InputError that lists the names there are; `where` begins the message."""
     if name not in names():

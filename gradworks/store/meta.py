@@ -7,11 +7,13 @@ The cluster's names for GPUs, nodes and secrets are in its profile (see profile.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from gradworks.base import Section
+from gradworks.base.errors import InputError
 from gradworks.store.sections import text, validated
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -89,6 +91,12 @@ def read(value: Any, where: str) -> Meta:
         where: file and stage, for the error message.
 
     Raises:
-        InputError: a key is unknown, a value impossible.
+        InputError: a key is unknown, a value impossible, or several nodes are requested.
     """
+    resources = value.get("resources") if isinstance(value, Mapping) else None
+    if isinstance(resources, Mapping) and "nodes" in resources:
+        raise InputError(
+            f"{where}: meta.resources.nodes: found {resources['nodes']}\n"
+            "expected no such key: a stage runs on one node, on several GPUs of it with gpu.count"
+        )
     return validated({} if value is None else value, Meta, f"{where}: meta")

@@ -249,14 +249,14 @@ def test_what_does_not_fit_of_mixtures_is_refused(tmp_path, change, said):
         expand(tmp_path, change)
 
 
-def defined(tmp_path, change=None):
+def defined(tmp_path, change=None, count=0):
     """The stages of dvc.yaml, as DVC resolves them."""
     from gradworks.dvc_compat import resolved
 
     (tmp_path / "components").mkdir(exist_ok=True)
     expand(tmp_path, change)
     values = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": 0}}
+    more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": count}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values | more))
     cells.write(tmp_path / "params.yaml")
     return resolved(tmp_path / "dvc.yaml")
@@ -289,6 +289,20 @@ def test_a_stage_depends_on_its_mixture_its_schedule_and_tasks_of_ones_own(tmp_p
         assert "tasks.rte" in keys, name
     assert "runs/evaluate/clean/erm/both" in made["ensemble@clean-erm-both-gru+cased"]["deps"]
     assert made["measure@both-gru-erm"]["outs"][0] == "runs/measure/both/gru/erm.json"
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_gpus_that_train_together_are_a_parameter_and_other_stages_reserve_one(tmp_path, count):
+    made = defined(tmp_path, count=count)
+    asked = {name.partition("@")[0]: one["meta"]["resources"]["gpu"]["count"] for name, one in made.items()
+             if "meta" in one}  # fmt: skip
+    assert asked == {"train": count, **dict.fromkeys(("pretrain", "measure", "evaluate"), min(count, 1))}
+    for name, stage in made.items():
+        keys = {key for one in stage.get("params", []) for key in next(iter(one.values()))}
+        together = count > 1 and name.startswith(("train@", "cells"))
+        assert ("gpu.count" in keys) == together, name
+        # DVC runs a stage again whose command has changed, and not one that has lost a parameter
+        assert ("--processes 4" in stage["cmd"]) == (together and name != "cells"), name
 
 
 def test_a_stale_definition_is_noticed(tmp_path):

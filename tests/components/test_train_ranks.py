@@ -1,10 +1,13 @@
-"""Two processes through components.train are one process with two micro-batches, byte for byte."""
+"""Two gloo processes through `components.train` are one process with two micro-batches, byte for byte.
 
+Every entry of every slot, found by listing the folders, on one task and on a mixture of two.
+"""
+
+import contextlib
 import copy
+import dataclasses
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,122 +16,201 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components import train
 from gradworks.base import artifacts
-from gradworks.base.errors import InputError
-from tests.components.test_mixture import contents, values, write
-from tests.small import run
+from tests.components.ranks import MEMORY, Cell, Ended, ended
+from tests.methods.shipped import STAR
+from tests.small import SMALL, run
 
 ROOT = Path(__file__).parents[2]
-SLOTS = {"objective": "objectives", "weighting": "weightings", "update": "updates"}
-ENTRIES = {
-    f"{slot}-{file.stem}": {slot: file.stem}
-    for slot, folder in SLOTS.items()
-    for file in sorted((ROOT / "gradworks/methods" / folder).glob("[!_]*.py"))
-}
+pytestmark = pytest.mark.slow("starts processes")
+
+FILES = ("history.parquet", "weights.parquet", "statistics.parquet", "status.json", "manifest.json")
 MIXTURES = (None, "both")
-# of a mixture whose second task is a regression, with the words of the refusal
-REFUSED = {("objective-label_smoothing", "both"): "smoothed", ("weighting-class_ratio", "both"): "class"}
+OWN = {  # what reads whole batches, several of them, or random numbers
+    "erm-2": {"weighting": "reweight", "update": {"erm": {"batches": 2}}},
+    "dotprod-exact": {"update": {"dotprod": {"form": "exact"}}},
+    "smart-reweight-reptile": {"objective": "smart", "weighting": "reweight", "update": "reptile"},
+    "rdrop-reweight": {"objective": "rdrop", "weighting": "reweight"},
+    "dotprod-2": {"objective": "label_smoothing", "update": "dotprod"},
+    "clean": {"train_on": ["train", "clean"], "weighting": "class_ratio", "update": "sam"},
+}
+METHODS = {"-".join(triple): dict(zip(("objective", "weighting", "update"), triple, strict=True)) for triple in STAR}
+METHODS |= OWN
+CELLS = [(method, mixture) for method in METHODS for mixture in MIXTURES]
 
-pytestmark = pytest.mark.slow("starts two processes")
-
-
-def folder_of(method, mixture, where):
-    return Path(f"{where}/{mixture or 'alone'}-{method}")
-
-
-def arguments(method, mixture, where):
-    folder = folder_of(method, mixture, where)
-    mixed = ["--mixture", mixture] if mixture else []
-    return ["--method", method, "--seed", "0", "--data", "runs/corrupt/noise/0", "--start", "runs/pretrain/gru",
-            "--out", f"{folder}/run", "--model", f"{folder}/model", *mixed]  # fmt: skip
-
-
-def ports(count):
-    free = [socket.socket() for _ in range(count)]
-    try:
-        for one in free:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in free]
-    finally:
-        for one in free:
-            one.close()
+REFUSED = {  # on a mixture of which one task has no classes
+    "label_smoothing-uniform-erm": "objective label_smoothing: needs smoothed(...) of a task, and task 'worth'",
+    "supervised-class_ratio-erm": "class_ratio: found float32 labels of shape (4,) in task 'worth'",
+}
+ALWAYS = ("dotprod-2", None)  # which torchrun trains too
+# a checkpoint has the distance of a difference, the state of an update, and counters of each part
+STOPPED = [("erm-2", None), ("smart-reweight-reptile", "both"), ("supervised-reweight-erm", "both")]
 
 
-def started(cells):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.components.rank", str(rank), cells], env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        ) for rank in range(2)
-    ]  # fmt: skip
+def values(**train):
+    """Last batches of 6 and of 2 examples: two micro-batches, or one that all ranks compute."""
+    made = copy.deepcopy(SMALL)
+    made["tasks"] = {"mood": {"kind": "classification", "texts": ["text"], "classes": ["bad", "good"]}}
+    made["tasks"]["mood"]["metrics"] = ["accuracy"]
+    made["fetch"]["synthetic"]["rows"] = {"train": 120, "validation": 160, "test": 40}
+    made["tasks"]["worth"] = {"kind": "regression", "texts": ["text"], "metrics": ["pearson"]}
+    made["fetch"]["mine"] = {"from": "file:data/mine", "task": "mood"}
+    made["fetch"]["valued"] = {"from": "file:data/valued", "task": "worth"}
+    made["corrupt"]["parts"] = {
+        task: {
+            "train": {"from": f"{source}/train"}, "clean": {"from": f"{source}/validation", "size": 24},
+            "selection": {"from": f"{source}/validation", "size": 24}, "test": {"from": f"{source}/test"},
+        } for task, source in (("mood", "mine"), ("worth", "valued"))
+    }  # fmt: skip
+    made["corrupt"]["splits"]["train"] = {"from": "synthetic/train", "size": 62}
+    made["corrupt"]["splits"]["selection"]["size"] = 30
+    # of clean batches, both ranks compute all; of `both`, a micro-batch each
+    made["train"] |= {"epochs": 2, "micro_batch": 4, "clean_batch": 4, "select": {"every": 0.5}} | train
+    made["methods"] = METHODS
+    made["mixtures"] = {
+        name: {"parts": ["nli", task], "schedule": "round_robin", "select": "mean"}
+        for name, task in (("both", "mood"), ("valued", "worth"))
+    }
+    return made
+
+
+def write(folder, labels):
+    folder.mkdir(parents=True)
+    for name, rows in (("train", 34), ("validation", 64), ("test", 32)):
+        texts = (f"{('poor', 'fine')[i % 2]} {('film', 'book', 'play')[i % 3]} of {name} {i},{labels[i % 2]}"
+                 for i in range(rows))  # fmt: skip
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *texts]) + "\n")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Every entry and mixture, trained by one process and by two; the refusals of one."""
+def project(tmp_path_factory):
     folder, before = tmp_path_factory.mktemp("ranks"), Path.cwd()
     os.chdir(folder)
-    write(folder / "data/mine")
-    made = copy.deepcopy(values())
-    made["methods"] = ENTRIES | {"long": {"update": "dotprod"}}
-    made["train"] |= {"epochs": 0.2, "batch": 8, "micro_batch": 4}
-    (folder / "params.yaml").write_text(yaml.safe_dump(made))
-    for source in ("synthetic", "mine"):
+    write(folder / "data/mine", ("bad", "good"))
+    write(folder / "data/valued", (-0.5, 1.0))
+    (folder / "params.yaml").write_text(yaml.safe_dump(values()))
+    (folder / "uneven.yaml").write_text(yaml.safe_dump(values(micro_batch=8)))
+    (folder / "both.yaml").write_text(yaml.safe_dump(values(clean_batch=8)))
+    for source in ("synthetic", "mine", "valued"):
         run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
     run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
     run("pretrain", "--encoder", "gru", "--data", "runs/fetch", "--out", "runs/pretrain/gru")
-    refused, cells = {}, []
-    for method in ENTRIES:
-        for mixture in MIXTURES:
-            try:
-                run("train", *arguments(method, mixture, "one"))
-                cells.append((method, mixture))
-            except (InputError, ValueError) as error:
-                refused[method, mixture] = str(error)
-    listed = [(port, arguments(*cell, "two")) for port, cell in zip(ports(len(cells)), cells, strict=True)]
-    Path("cells.json").write_text(json.dumps(listed))
-    said = [rank.communicate(timeout=500)[0] for rank in started("cells.json")]
-    yield refused, said
+    yield folder
     os.chdir(before)
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
-@pytest.mark.parametrize("method", ENTRIES)
-def test_two_processes_are_one_with_two_micro_batches(trained, method, mixture):
-    refused, said = trained
-    if (method, mixture) in refused:
-        assert REFUSED[method, mixture] in refused[method, mixture]
-        return
-    one, two = (folder_of(method, mixture, where) for where in ("one", "two"))
-    assert two.is_dir(), said[0][-2000:]
-    assert artifacts.read_json(one / "run/status.json")["steps"] >= 3
-    assert contents(two) == contents(one)
+def arguments(method, mixture, out, params=None):
+    folder = f"{out}/{mixture}-{method}"
+    made = ["--params", params or ("both.yaml" if mixture else "params.yaml"), "--method", method, "--seed", "0"]
+    made += ["--data", "runs/corrupt/noise/0", "--start", "runs/pretrain/gru"]
+    made += ["--out", f"{folder}/run", "--model", f"{folder}/model"]
+    return made + (["--mixture", mixture] if mixture else [])
 
 
-def test_nothing_else_is_refused(trained):
-    assert set(trained[0]) == set(REFUSED)
+def two(folder, cells):
+    """How each cell ended on each of two ranks."""
+    Path("cells.json").write_text(json.dumps([dataclasses.asdict(cell) for cell in cells]))
+    command, environment = [sys.executable, "-m", "tests.components.ranks"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(Path(f"rank{rank}.txt").open("w+")) for rank in (0, 1)]
+        processes = [
+            subprocess.Popen([*command, str(rank), "2", str(folder / "store"), "cells.json"], stdout=file,
+                             env=environment)
+            for rank, file in enumerate(files)
+        ]  # fmt: skip
+        for process in processes:
+            stack.callback(process.kill)
+        until = time.monotonic() + 240
+        while None in (codes := [process.poll() for process in processes]):  # one that failed leaves the other waiting
+            assert set(codes) <= {None, 0} and time.monotonic() < until, codes
+            time.sleep(0.05)
+        assert codes == [0, 0]
+    said = [Path(f"rank{rank}.txt").read_text() for rank in (0, 1)]
+    return zip(*([Ended(**one) for one in json.loads(text.splitlines()[-1])] for text in said), strict=True)
 
 
-def test_two_processes_of_which_one_is_stopped_go_on_to_the_same_bytes(trained):
-    """SIGTERM reaches one rank alone; the checkpoint is of both, and the next run resumes from it."""
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["train"]["epochs"] = 6
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    run("train", *arguments("long", "both", "one"))
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
-    def again():
-        Path("long.json").write_text(json.dumps([(ports(1)[0], arguments("long", "both", "two"))]))
-        return started("long.json")
 
-    ranks, checkpoints = again(), Path(".gradworks/checkpoints")
-    until = time.monotonic() + 120
-    while not list(checkpoints.rglob("state.pt")) and time.monotonic() < until:
-        time.sleep(0.01)
-    ranks[1].send_signal(signal.SIGTERM)
-    said = [rank.communicate(timeout=120)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [143, 143], said
-    ranks = again()
-    said = [rank.communicate(timeout=240)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0] and "resumed from step" in said[0], said
-    assert contents(folder_of("long", "both", "two")) == contents(folder_of("long", "both", "one"))
+def differ(one, two):
+    """The files of two cells that differ, of all that a cell writes."""
+    first, second = contents(one), contents(two)
+    assert first.keys() == second.keys() >= {"model/model.safetensors", *(f"run/{name}" for name in FILES)}
+    return [name for name in first if first[name] != second[name]]
+
+
+@pytest.fixture(scope="module")
+def sides(project, request):
+    """How each cell ended in one process, and all others, by name, on each of two ranks; of the tests that are run."""
+    asked = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    asked = {(params.get("method"), params.get("mixture")) for params in asked} | {ALWAYS}
+    chosen = [cell for cell in CELLS if cell in asked]
+    one = [ended(Cell(arguments(*cell, "one"))) for cell in chosen]
+    cells = {cell: Cell(arguments(*cell, "two")) for cell in chosen}
+    for cell in (cell for cell in STOPPED if cell in asked):
+        made = arguments(*cell, "stopped")
+        cells |= {(*cell, "stopped"): Cell(made, "SIGTERM", rank=1, steps=2), (*cell, "resumed"): Cell(made)}
+    for rank in (0, 1):
+        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
+    for method in REFUSED:
+        cells["refused", method] = Cell(arguments(method, "valued", "refused"))
+    cells["uneven"] = Cell(arguments("erm-2", None, "uneven", params="uneven.yaml"))
+    return dict(zip(chosen, one, strict=True)), dict(zip(cells, two(project, cells.values()), strict=True))
+
+
+@pytest.mark.parametrize(("method", "mixture"), CELLS)
+def test_two_processes_are_two_micro_batches_byte_for_byte(sides, method, mixture):
+    alone, (first, second) = (side[method, mixture] for side in sides)
+    assert {(one.refused, one.code) for one in (alone, first, second)} == {("", 0)}
+    assert (alone.written, first.written, second.written) == (1, 1, 0)
+    assert differ(*(f"{side}/{mixture}-{method}" for side in ("one", "two"))) == []
+    status = artifacts.read_json(Path(f"two/{mixture}-{method}/run/status.json"))
+    assert status["state"] in ("ok", "not converged") and status["steps"] >= 4
+
+
+@pytest.mark.parametrize(("method", "mixture"), STOPPED)
+def test_one_rank_is_asked_to_stop_all_do_and_go_on_to_the_same_bytes(sides, method, mixture):
+    stopped, resumed = (sides[1][method, mixture, when] for when in ("stopped", "resumed"))
+    assert [(one.code, one.written) for one in stopped] == [(143, 0), (143, 0)]
+    assert "stopped after step 3 of" in stopped[0].printed and "stopped" not in stopped[1].printed
+    assert [(one.code, one.written) for one in resumed] == [(0, 1), (0, 0)]
+    assert "resumed from step 3 of" in resumed[0].printed
+    assert differ(*(f"{side}/{mixture}-{method}" for side in ("one", "stopped"))) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_out_of_memory_on_one_rank_is_the_state_of_all_and_written_once(sides, rank):
+    first, second = sides[1]["OOM", rank]
+    assert [(one.refused, one.code, one.written) for one in (first, second)] == [("", 0, 1), ("", 0, 0)]
+    status = artifacts.read_json(Path(f"oom{rank}/None-erm-2/run/status.json"))
+    assert (status["state"], status["reason"]) == ("OOM", MEMORY)
+    assert not Path(f"oom{rank}/None-erm-2/model/model.safetensors").exists()
+    artifacts.check(Path(f"oom{rank}/None-erm-2/model"))
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_what_one_process_refuses_all_ranks_do_in_the_same_words(sides, method):
+    alone = ended(Cell(arguments(method, "valued", "refused"))).refused
+    assert REFUSED[method] in alone and len(alone.splitlines()) <= 3
+    assert [one.refused for one in sides[1]["refused", method]] == [alone, alone]
+    assert not Path("refused").exists()
+
+
+def test_micro_batches_that_do_not_divide_are_refused_in_words_on_all_ranks(sides):
+    for one in sides[1]["uneven"]:
+        assert one.refused == (
+            "train.micro_batch: found 8, which makes 1 of a batch of 8\n"
+            "expected as many for each of 2 processes, as 4 would make"
+        )
+    assert not Path("uneven").exists()
+
+
+def test_torchrun_starts_them_in_the_documented_spelling(sides):
+    from torch.distributed import run as torchrun
+
+    listed = [*train.__doc__.split("torchrun ")[1].split(" --method")[0].split(), *arguments(*ALWAYS, "cli")]
+    subprocess.run([sys.executable, torchrun.__file__, *listed], check=True, timeout=240,
+                   env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert differ("one/None-dotprod-2", "cli/None-dotprod-2") == []

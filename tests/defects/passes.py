@@ -26,7 +26,7 @@ ROWS = (
      'tests/methods/test_buffers.py::test_forward_mode_is_refused_where_it_would_reach_what_is_held'),
     ('gradworks/methods/_shared/passes.py', '        return loss.to(at_least_float32(loss.dtype))\n', '        return loss\n',
      'tests/methods/test_sums.py::test_512_micro_batches_of_one_in_bf16'),
-    ('gradworks/methods/_shared/passes.py', 'return one.gradient if divided else widened(one.gradient), one', 'return one.gradient, one',
+    ('gradworks/methods/_shared/tensors.py', 'return one.gradient if divided else widened(one.gradient), one', 'return one.gradient, one',
      'tests/methods/test_sums.py::test_512_micro_batches_of_one_in_bf16'),
     ('gradworks/methods/_shared/point.py', '    torch.backends.mha.set_fastpath_enabled(False)\n', '',
      'tests/methods/test_buffers.py::test_passes_without_a_graph_take_the_path_of_those_with_one'),

@@ -150,7 +150,7 @@ ROWS = (
      'tests/methods/test_ghost.py::test_weights_are_held_on_later_visits'),
     ('gradworks/methods/_shared/passes.py', 'by = torch.where(weight == 0, 1, weight) if', 'by = weight if',
      'tests/methods/test_ghost_limits.py::test_no_weight_skips_and_counts_as_zero_beside_another_batch'),
-    ('gradworks/methods/weightings/_shared/agreement.py', '        if recorded.kind in ghost.layouts:\n', '        if ghost.layouts:\n',
+    ('gradworks/methods/weightings/_shared/agreement.py', '    if recorded.kind in ghost.layouts and not check:', '    if ghost.layouts and not check:',
      'tests/methods/test_ghost_kinds.py::test_a_later_kind_of_batch_is_examined_before_its_scores_count'),
     ('gradworks/methods/weightings/_shared/agreement.py', 'return step in (10, 50) or', 'return False and',
      'tests/methods/test_ghost_kinds.py::test_rows_moved_by_a_product_are_seen_by_the_look_now_and_then_and_stop_the_run'),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from gradworks.methods import Method
@@ -40,6 +41,27 @@ def test_two_gloo_ranks_are_two_micro_batches_bit_for_bit(sides, case):
     else:
         assert not isinstance(two, str), two
         assert same(one, two)
+
+
+@pytest.fixture
+def group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "fully_shard"])
+def test_a_sharded_module_is_refused(kind, group):
+    from torch.distributed import fsdp
+
+    if kind == "fully_shard":
+        sharded = fsdp.fully_shard(nn.Linear(4, 2))
+    else:  # its constructor wants an accelerator
+        sharded = fsdp.FullyShardedDataParallel.__new__(fsdp.FullyShardedDataParallel)
+        nn.Module.__init__(sharded)
+        sharded._fsdp_wrapped_module, sharded.training_state = nn.Linear(4, 2), None
+    with pytest.raises(ValueError, match=r"model: found FSDP, .* expected the bare module"):
+        Method(tasks=TASKS).backward(sharded, [[batch()]])
 
 
 def test_a_module_wrapped_for_backward_is_refused_with_what_to_give():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +31,12 @@ def check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         raise ValueError(
             "model: found DistributedDataParallel, expected the module in it, model.module; "
             "the sums over ranks are those of Method(..., reduce=..., rank=...)"
+        )
+    sharded = sys.modules.get("torch.distributed.fsdp")  # slow to import, and there where a model is of it
+    if sharded and isinstance(model, sharded.FullyShardedDataParallel | sharded.FSDPModule):
+        raise ValueError(
+            "model: found FSDP, which gives each rank a shard of the parameters; expected the bare module: "
+            "each rank holds all of it, and sums over ranks with Method(..., reduce=..., rank=...)"
         )
     if not parameters:
         raise ValueError("model: no parameter requires a gradient")

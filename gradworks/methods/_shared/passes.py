@@ -21,7 +21,7 @@ from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
 from gradworks.methods._shared.ranks import Ranks
-from gradworks.methods._shared.tensors import add_, at_least_float32, divide_, mean_by_name, norm, owned, widened
+from gradworks.methods._shared.tensors import added, at_least_float32, divide_, mean_by_name, norm, owned
 from gradworks.methods._shared.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Sum, Task, Weighting
 
@@ -44,14 +44,6 @@ class Step:
     start: list[Tensor | None] | None = None  # buffers at the start of the step, for clean batches
     sparse: bool = False  # gradients of sparse embeddings stay sparse
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # of these parameters; which the batches read
-
-
-def _added(total: list[Tensor], weight: Tensor | None, one: Sum, divided: bool) -> tuple[list[Tensor], Tensor]:
-    """A sum of gradients and of weights with one more, in place."""
-    if weight is None:
-        return one.gradient if divided else widened(one.gradient), one.weight.clone()
-    add_(total, widened(one.gradient))
-    return total, weight + one.weight
 
 
 class MicroBatch:
@@ -157,6 +149,15 @@ class MicroBatch:
         self._meter.thirds += thirds * len(self.batch.mass)
         return self._meter.thirds / len(self.batch.mass)
 
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Afterwards all that is held and logged is as before: the next visit is the first again."""
+        kept = [dict(one) for one in (self.held, self.log, self._constants)]
+        yield
+        for one, before in zip((self.held, self.log, self._constants), kept, strict=True):
+            one.clear()
+            one.update(before)
+
     def log_shares(self) -> None:
         """`NAME_share`: the size of the gradient of each part of the objective over that of the first, the task's.
 
@@ -186,9 +187,11 @@ class FirstVisit:
     def change(self, at: Params) -> tuple[float, float]:
         sums = torch.zeros(3, dtype=torch.float64)
         for here in self.passes:
+            own = torch.zeros_like(sums)  # summed by micro-batch, as ranks do
             for z, moved in zip(here.raw_outputs(), here.raw_outputs(at), strict=True):
                 z, moved = z.double(), moved.double()
-                sums += torch.stack([(moved - z).square().sum(), z.square().sum(), z.new_tensor(z.numel())]).cpu()
+                own += torch.stack([(moved - z).square().sum(), z.square().sum(), z.new_tensor(z.numel())]).cpu()
+            sums += own
         self.reduce(shared := [sums.to(here.parameters[0].device)])
         change, size, count = shared[0].tolist()
         return (change / count) ** 0.5, (size / count) ** 0.5
@@ -198,10 +201,14 @@ class FirstVisit:
         here = max(self.passes, key=lambda one: len(one.batch.mass))
         ranks, meter = self._step.ranks, self._step.meter
         sizes = ranks.gather_values([len(one.batch.mass) for one in self.passes], here.batch.mass.device)
-        before, number = meter.thirds, ranks.number(self.passes.index(here), len(self.passes))
-        yield here
-        if ranks.together and number != sizes.index(max(sizes)):
-            meter.thirds = before
+        number = ranks.number(self.passes.index(here), len(self.passes))
+        if not ranks.together or number == sizes.index(max(sizes)):
+            yield here
+            return
+        before = meter.thirds
+        with here.untouched():  # one process would not have worked on it
+            yield here
+        meter.thirds = before
 
     def clean_gradient(self) -> list[Tensor]:
         step, index = self._step, self.passes[0].index
@@ -212,7 +219,7 @@ class FirstVisit:
             masks = step.masks("clean", index, k, len(self._clean))
             here = MicroBatch(step, index, batch, masks, BaseObjective(), alone, first=False)
             one = BaseWeighting().gradient(here)
-            total, mass = _added(total, mass, one, here.divided)
+            total, mass = added(total, mass, one, here.divided)
         if not alone:
             step.clean_ranks([*total, mass])
             divide_(total, mass)
@@ -249,7 +256,7 @@ class StepPasses:
             for here in self._passes[i]:
                 here.divided = False
                 one = weighting.gradient(here)
-                total, weight = _added(total, weight, one, here.divided)
+                total, weight = added(total, weight, one, here.divided)
                 one.gradient = []
                 sums.append(one)
         if not here.divided:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._shared.inside import coarsest, lowest
+from gradworks.spec import Sum
 
 
 def norm(x: Sequence[Tensor]) -> Tensor:
@@ -105,6 +106,14 @@ def precision(x: Tensor) -> torch.dtype:
     kind = x.device.type
     own = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return coarsest((own, lowest())) or own
+
+
+def added(total: list[Tensor], weight: Tensor | None, one: Sum, divided: bool) -> tuple[list[Tensor], Tensor]:
+    """A sum of gradients and of weights with one more, in place."""
+    if weight is None:
+        return one.gradient if divided else widened(one.gradient), one.weight.clone()
+    add_(total, widened(one.gradient))
+    return total, weight + one.weight
 
 
 def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tensor]:

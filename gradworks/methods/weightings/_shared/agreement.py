@@ -97,15 +97,12 @@ def admitted(ghost: Ghost, here: Pass, check: bool) -> Recorded:
     Raises:
         NotCovered: its scores must not count.
     """
-    before = here.count(0)
-    if not check:
-        recorded = _recorded(ghost, here)
-        if recorded.kind in ghost.layouts:
-            if not recorded.row_wise and coupled(recorded.outputs, recorded.losses):
-                raise NotCovered("", COUPLED)
-            return recorded
-        del recorded  # its graph and that of the plain pass would be in memory at once
-        here.count(before - here.count(0))
+    recorded = _recorded(ghost, here)  # first: what is examined holds and logs what others do
+    if recorded.kind in ghost.layouts and not check:
+        if not recorded.row_wise and coupled(recorded.outputs, recorded.losses):
+            raise NotCovered("", COUPLED)
+        return recorded
+    del recorded  # its graph and that of the plain pass would be in memory at once
     recorded, plain = _exact(ghost, here, besides=True)
     direction = ghost.direction()
     expected, made = dot(direction, plain.gradient), (plain.r * ghost.scores(recorded)).sum()
@@ -125,7 +122,7 @@ def _recorded(ghost: Ghost, here: Pass) -> Recorded:
 
 
 def _exact(ghost: Ghost, here: Pass, besides: bool = False) -> tuple[Recorded, _Plain]:
-    """`besides`: the plain pass is not counted."""
+    """`besides`: after a forward pass that was counted; of these passes the backward one alone is."""
     modules, before = ghost.modules(here), here.count(0)
     outputs = here.outputs()  # a pass of its own: recording must not change what the model computes
     losses = here.loss(outputs)
@@ -137,6 +134,8 @@ def _exact(ghost: Ghost, here: Pass, besides: bool = False) -> tuple[Recorded, _
     if besides:
         here.count(before - here.count(0))
     recorded = _recorded(ghost, here)
+    if besides:
+        here.count(before - here.count(0))
     try:
         ghost.backward(recorded)
     except RuntimeError as error:  # of what runs the forward pass again, as checkpointing does

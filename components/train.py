@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from gradworks import base
-from gradworks.base import artifacts, grid
+from gradworks.base import artifacts
 from gradworks.cell import Run, out_of_memory
 from gradworks.telemetry import live
 
@@ -50,11 +50,6 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
     return {**about, **counts, "figures": trace.figures()}
 
 
-def schedule(text: str) -> Path | None:
-    """The file of --schedule; None where it is what DVC watches anyway, because the cell trains as long as all do."""
-    return None if Path(text).name == grid.ALWAYS_PRESENT else Path(text)
-
-
 def processes(params: base.Params, asked: int | None) -> int:
     """How many processes are to be started in the place of this one, `asked` for or `gpu.count`; 0 = none."""
     if params.value("device") == "cpu" or "LOCAL_WORLD_SIZE" in os.environ:
@@ -74,8 +69,8 @@ def main() -> None:
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
-    said = "file that `measure` wrote, for a method that takes `as_long_as` another; versions.json: none"
-    parser.add_argument("--schedule", type=schedule, help=said)
+    said = "file that `measure` wrote, for a method that takes `as_long_as` another"
+    parser.add_argument("--schedule", type=Path, help=said)
     said = "processes that train together, each with a GPU (default: gpu.count); with `device: cuda`, or in a pod"
     parser.add_argument("--processes", type=int, metavar="N", help=said)
     args = parser.parse_args()

@@ -177,10 +177,9 @@ def test_a_run_for_as_long_as_a_method_waits_for_its_cost_and_no_other_does(whol
     whole.values["cells"]["grid"].append({"condition": ["noise"], "method": ["long"], "encoder": ["gru"], "seed": [0]})
     whole.write()
     ran = whole.ran(whole.dvc("repro"))
-    # the first schedule of a benchmark changes the command of all training stages (--schedule), and none of their bytes
-    assert {name for name in ran if name.startswith("measure@")} == set() and "train@noise-long-gru-0" in ran
+    assert {name for name in ran if name.startswith(("train@", "measure@"))} == {"train@noise-long-gru-0"}
     lock = whole.lock()
-    assert all(lock[name].get("outs") == stage.get("outs") for name, stage in old.items())
+    assert old.items() <= lock.items()
     ratio = artifacts.read_json(whole.folder / "runs/schedule/gru/dotprod.json")["ratio"]
     assert artifacts.read_json(whole.folder / "runs/train/noise/long/gru/0/status.json")["steps"] == round(240 * ratio)
     reads = {name: {dep["path"] for dep in entry["deps"]} for name, entry in lock.items() if name.startswith("train@")}

@@ -85,6 +85,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "own": given("tasks"),
         "parts": ", corrupt.parts" if "parts" in values["corrupt"] else "",
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
+        "schedules": "${item.times}" if any(cell["times"] for cell in cells) else "",
         "longer": any(cell["schedule"] != ALWAYS_PRESENT for cell in cells),
         "schedule": "${item.mixture_schedule}" if mixed else "single",
         "flag": " --mixture ${item.mixture}" if mixed else "",

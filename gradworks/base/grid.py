@@ -171,7 +171,7 @@ def _train(
             "start": _start(params, points, named),
             "model": values["pretrain"][encoder].get("model"),
             "schedule": (schedule := _schedule(params, points, method, f"{here}runs/schedule/{folder}")),
-            "times": shlex.quote(schedule),  # as a shell takes it
+            "times": "" if schedule == ALWAYS_PRESENT else f" --schedule {shlex.quote(schedule)}",
             **({"mixture_schedule": mixed[cell["mixture"]].chosen} if mixed else {}),
             **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
         }

@@ -40,7 +40,7 @@ def test_names_paths_and_entries(tmp_path):
     assert len(made["train"]) == 2 * 2 * 2 + 1
     assert made["train"]["noise-dotprod-gru-1"] == {
         "condition": "noise", "method": "dotprod", "encoder": "gru", "seed": 1, "path": "noise/dotprod/gru/1",
-        "start": "pretrain/gru", "model": "gru", "schedule": "versions.json", "times": "versions.json",
+        "start": "pretrain/gru", "model": "gru", "schedule": "versions.json", "times": "",
         "objective": "supervised", "weighting": "uniform", "update": "dotprod",
     }  # fmt: skip
     assert "clean-erm-cased-7" in made["train"]

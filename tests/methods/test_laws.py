@@ -141,7 +141,7 @@ def test_hold_law_reptile_weighs_at_the_moved_parameters():
                 self.i = i
 
             def gradient(self, passes):
-                return [passes.gradient(i) for i in range(3)][self.i]
+                return passes.gradient(self.i)
 
             def state_dict(self):
                 return {}

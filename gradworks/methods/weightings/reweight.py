@@ -231,7 +231,7 @@ def class_shares(
     """
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for pairs in done:
-        if all(_are_classes(batch.labels, one.weights) for batch, one in pairs):
+        if pairs and all(_are_classes(batch.labels, one.weights) for batch, one in pairs):
             columns = gather([batch.labels for batch, _ in pairs]), gather([one.weights for _, one in pairs])
             parts.setdefault(pairs[0][0].task, []).extend(zip(*columns, strict=True))
     found = {}

@@ -9,7 +9,7 @@ ROWS = (
     ('gradworks/methods/weightings/reweight.py', '        if pairs and all(_are_classes(', '        if all(_are_classes(',
      'tests/methods/test_laws.py::test_hold_law_reptile_weighs_at_the_moved_parameters'),
     ('gradworks/base/grid.py', '"" if schedule == ALWAYS_PRESENT else f" --', 'f" --',
-     'tests/base/test_cells.py::test_the_grid_becomes_cells'),
+     'tests/base/test_cells.py::test_names_paths_and_entries'),
     ('gradworks/distributed.py', '            if local >= there:\n', '            if False:\n',
      'tests/test_distributed.py::test_a_rank_without_a_gpu_of_its_own_is_refused'),
     ('gradworks/distributed.py', '    if there < count:\n', '    if False:\n',

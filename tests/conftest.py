@@ -57,23 +57,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow each case of a cross product whose every value is already in an earlier case of its test.
 
-    Thins tuples of names, such as (objective, weighting, update); rows of a table stay, and so do every entry and kind.
+    Thins stacked parametrize and tuples of names, such as (objective, weighting, update); rows of one table stay.
     """
-    seen: dict[str, set[tuple[str, int, object]]] = {}
+    seen: dict[str, set[tuple[object, ...]]] = {}
     for item in items:
         case = getattr(item, "callspec", None)
         if case is None:
             continue
-        values = set()
-        for name, value in case.params.items():
-            if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
-                values |= {(name, place, part) for place, part in enumerate(value)}
-            else:
-                values.add((name, -1, case.indices[name]))
+        values = set(_values(item, case.params))
         known = seen.setdefault(item.nodeid.partition("[")[0], set())
         if values <= known:
             item.add_marker(pytest.mark.slow("every value is in another case"))
         known |= values
+
+
+def _values(item: pytest.Item, params: dict[str, object]) -> Iterator[tuple[object, ...]]:
+    """One key for each row of each parametrize, or for each part of a tuple of names.
+
+    A row is known by its objects: the indices of pytest >= 9.1 count cases, not the values of one parametrize.
+    """
+    marks = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    rows = [[name.strip() for name in m.split(",")] if isinstance(m, str) else list(m) for m in marks]
+    rows += [[name] for name in params if not any(name in row for row in rows)]  # of fixtures
+    for row in rows:
+        value = params[row[0]]
+        if len(row) == 1 and isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+            yield from ((row[0], place, part) for place, part in enumerate(value))
+        else:
+            yield (row[0], *(id(params[name]) for name in row))
 
 
 def _cpu() -> float:

@@ -86,6 +86,9 @@ import itertools, pytest
 def test_names(names): pass
 @pytest.mark.parametrize(("x", "y"), [(1, 1), (1, 2), (2, 1), (2, 2)])
 def test_rows(x, y): pass
+@pytest.mark.parametrize("x", [{}, {"a": 1}, {"b": 2}], ids="abc")
+@pytest.mark.parametrize(("y", "z"), [(1, 1), (1, 2)])
+def test_stacked(x, y, z): pass
 @pytest.mark.slow("runs containers")
 def test_marked(): pass
 """
@@ -112,7 +115,8 @@ def test_the_fast_tier_has_every_value_and_every_row(tmp_path: Path):
     )
     names = [line.partition("::")[2] for line in found.stdout.splitlines() if "::" in line]
     rows = [f"test_rows[{x}-{y}]" for x in (1, 2) for y in (1, 2)]
-    assert sorted(names) == sorted([*(f"test_names[{n}]" for n in ("ac", "ad", "ae", "bc")), *rows]), found
+    stacked = [f"test_stacked[1-1-{x}]" for x in "abc"] + ["test_stacked[1-2-a]"]
+    assert sorted(names) == sorted([*(f"test_names[{n}]" for n in ("ac", "ad", "ae", "bc")), *rows, *stacked]), found
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.old[:30]!r}")

@@ -129,6 +129,17 @@ def test_an_edit_names_only_the_cells_that_use_it(whole):
     assert whole.changed() == set()
 
 
+def test_gpus_that_the_definition_does_not_know_of_stop_a_plain_repro(whole):
+    params = whole.folder / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("count: 0", "count: 2"))
+    text = whole.dvc("repro", code=255)
+    assert "dvc.yaml: not what params.yaml asks for" in text and not whole.ran(text) - {"cells"}
+    params.write_text(before)
+    whole.dvc("repro", "-s", "cells")
+    assert whole.changed() == set()
+
+
 def test_a_new_seed_and_a_new_method_run_no_existing_cell(whole):
     old = {key: value for key, value in whole.lock().items() if key.startswith(("train@", "evaluate@"))}
     whole.values["cells"]["seeds"] = [0, 1]

@@ -35,6 +35,7 @@ ROWS = (
      'tests/store/test_meta.py::test_a_wrong_wish_is_refused_with_file_stage_and_key'),
     ('gradworks/base/cells.py', '"gpus": ", gpu.count" if together', '"gpus": ", gpu.count" if False', _GPUS),
     ('gradworks/base/cells.py', '--processes ${gpu.count}" if together', '--processes ${gpu.count}" if False', _GPUS),
+    ('gradworks/dvc.yaml.j2', '[gpu.count, fetch,', '[fetch,', _GPUS),
     ('gradworks/base/cells.py', '"one_gpu": "1" if together', '"one_gpu": "1" if False', _GPUS),
     ('gradworks/cell.py', 'sum(-(-artifacts.read_parquet(file, ["id"]).num_rows // s.batch)', 'sum((artifacts.read_parquet(file, ["id"]).num_rows // s.batch)',
      'tests/test_cell.py::test_batches_are_epochs_of_whole_batches_times_the_ratio'),

@@ -17,7 +17,7 @@ from gradworks.base import names
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
 from gradworks.base.words import near
-from gradworks.data import files, look
+from gradworks.data import files, look, look_texts
 
 _ROLES = {  # of a folder's files
     "train": ("train", "training", "trn"),
@@ -70,11 +70,11 @@ def write(name: str, given: Path, label: str | None = None, texts: Sequence[str]
     if first.rows < _FEWEST:
         raise InputError(f"{first.path}: found {first.rows} rows\nexpected {_FEWEST} at least, better some hundreds")
     column = look.label_of(first, label)
-    texts = look.texts_of(first, column, texts)
+    texts, more = look_texts.texts_of(first, column, texts)
     _same_columns(data, [column, *texts])
     sure = label is not None or column.strip().lower() in look.USUAL
     found = look.labels_in(column, list(data.files.values()), sure)
-    text = _text(name, data, found, texts)
+    text = _text(name, data, found, texts, more)
     params.parent.mkdir(parents=True)
     try:
         with atomic_file(params) as temporary:
@@ -84,7 +84,7 @@ def write(name: str, given: Path, label: str | None = None, texts: Sequence[str]
         params.unlink(missing_ok=True)
         params.parent.rmdir()
         raise
-    return _said(params.relative_to(top), data, found, texts)
+    return _said(params.relative_to(top), data, found, texts, more)
 
 
 def _found(given: Path, top: Path) -> Data:
@@ -128,7 +128,7 @@ def _same_columns(data: Data, needed: Sequence[str]) -> None:
             raise InputError(f"{file.path}: no column {missing[0]!r}, which the other files have\nfound: {shown}")
 
 
-def _text(name: str, data: Data, found: look.Label, texts: Sequence[str]) -> str:
+def _text(name: str, data: Data, found: look.Label, texts: Sequence[str], more: Sequence[str]) -> str:
     """The text of params.yaml."""
     import jinja2
 
@@ -153,12 +153,12 @@ def _text(name: str, data: Data, found: look.Label, texts: Sequence[str]) -> str
     environment.filters["line"] = lambda value: " ".join(str(value).split())  # of a comment
     environment.filters["q"] = lambda value: json.dumps(value, ensure_ascii=False)
     empty, allowed = _without_text(data, found, texts)
-    others = [n for n in first.names if n not in (found.column, *texts)]
+    others = [n for n in first.names if n not in (found.column, *texts, *more)]
     most = max(found.counts.values()) / sum(found.counts.values()) if found.counts else 0.0
     taken = tasks.shipped()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         name=name, empty=empty, bad_rows=allowed, task=f"my_{name}" if name in taken else name, data=data,
-        first=first, label=found, columns=dict(zip(short, texts, strict=True)), others=others,
+        first=first, label=found, columns=dict(zip(short, texts, strict=True)), others=others, more=more,
         train=train, large=train > _LARGE, cap=_LARGE, has_dev=dev, has_test=held, skewed=most > 0.7,
         epochs=max(2, min(20, _SEEN // max(1, seen))), batch=32 if train >= 400 else 8,
         clean_batch=max(1, min(32, clean // 2)), max_length=limit,
@@ -183,11 +183,13 @@ def _without_text(data: Data, found: look.Label, texts: Sequence[str]) -> tuple[
     return empty, math.ceil(1000 * empty / max(1, rows)) / 1000
 
 
-def _said(params: Path, data: Data, found: look.Label, texts: Sequence[str]) -> str:
+def _said(params: Path, data: Data, found: look.Label, texts: Sequence[str], more: Sequence[str]) -> str:
     lines = [f"wrote {params}"]
     for file in data.files.values():
         lines.append(f"  {file.path.name}: {file.rows} rows" + (f", {file.bad} of them unreadable" if file.bad else ""))
     lines.append(f"  text: {', '.join(map(repr, texts))}")
+    if more:
+        lines.append(f"  could be a text, too (--text): {', '.join(map(repr, more[:6]))}")
     if found.classes is None:
         lines.append(f"  label: {found.column!r}, numbers from {found.least:g} to {found.most:g}")
     else:

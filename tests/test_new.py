@@ -248,6 +248,37 @@ def test_what_is_no_data_is_refused_in_words(project, make, said):
     assert not (project / "pipelines/mine").exists()
 
 
+PROSE = {name: lambda i, name=name: f"{name} number {i} of many" for name in ("title", "body", "comment", "notes")}
+PLACE = {"place": lambda i: ("the far north", "the deep south")[i // 3 % 2]}  # a category in words
+
+
+@pytest.mark.parametrize(
+    ("columns", "texts", "more"),
+    [
+        (("title", "body", "comment"), ["title", "body"], ["comment"]),
+        (("comment", "notes", "body"), ["comment", "body"], ["notes"]),
+        (("body", "notes"), ["body"], ["notes"]),
+        (("notes", "place", "body"), ["body"], ["notes"]),
+        (("place", "notes"), ["notes"], []),
+    ],
+    ids="-".join,
+)
+def test_texts_that_are_not_taken_are_named(project, columns, texts, more):
+    rows = [(*((PROSE | PLACE)[name](i) for name in columns), "ab"[y]) for i, (_, y) in enumerate(sentences())]
+    said = new.write("mine", delimited(Path("data/x.csv"), (*columns, "label"), rows))
+    assert values_of()["tasks"]["mine"]["texts"] == texts
+    assert [n for n in columns if f"could be a text, too (--text): {n!r}" in said] == more
+    assert [
+        n for n in columns if f"# could be a text, too: {n}; " in (Path("pipelines/mine/params.yaml").read_text())
+    ] == more
+
+
+def test_a_second_text_that_most_rows_lack_is_not_taken(project):
+    rows = [(f"title of {i} here", t if i % 8 else "", "ab"[y]) for i, (t, y) in enumerate(sentences())]
+    new.write("mine", delimited(Path("data/x.csv"), ("title", "notes", "label"), rows))
+    assert values_of()["tasks"]["mine"]["texts"] == ["title"]
+
+
 def test_no_name_of_a_column_breaks_the_file(project):
     header = ("No", "the\nlabel: x", 'a "quoted" # name\n- b', "label")
     rows = [(t, y, f"other {i} words", "ab"[y]) for i, (t, y) in enumerate(sentences())]

@@ -1,4 +1,4 @@
-"""What a file of one's own holds: which column is the label, which are texts; classes or numbers.
+"""What a file of one's own holds: which column is the label; classes or numbers.
 
 The values of a column decide, and its name where it is a usual one. Rows are read as the stage `fetch` reads them.
 """
@@ -22,11 +22,6 @@ USUAL = (  # names of label columns
     "intent", "topic", "emotion", "stance", "toxicity", "spam", "is_spam", "y", "answer", "annotation",
     "klasse", "kategorie", "urteil", "bewertung", "stimmung", "sterne", "thema", "étiquette", "classe", "catégorie",
 )  # fmt: skip
-_PAIRS = (  # of texts that are read together
-    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("question", "passage"),
-    ("question", "sentence"), ("question", "context"), ("text1", "text2"), ("text_a", "text_b"), ("query", "document"),
-)  # fmt: skip
-_TEXTS = ("text", "sentence", "review", "content", "comment", "message", "tweet", "document", "body", "review_text")
 _IDS = re.compile(r"(.*[_\s-])?(id|ids|idx|index|uuid|guid|pairid|unnamed: 0)|", re.IGNORECASE)
 _MISSING = {
     "",
@@ -40,7 +35,7 @@ _MISSING = {
 }  # as `labels` reads them; -1 depends on the other values
 _FEW_NUMBERS = 20  # distinct whole numbers up to which they are classes
 _MOST_CLASSES = 1000
-_PROSE = 3  # words of a text in the mean
+PROSE = 3  # words of a text in the mean
 _SHARE_BAD = 0.001  # of the rows, as `fetch.SOURCE.bad_rows`
 
 
@@ -137,7 +132,7 @@ def filled(values: Iterable[Any]) -> list[Any]:
     return [one for one in values if labels.form(one) not in _MISSING]
 
 
-def _is_id(name: str, values: Sequence[Any]) -> bool:
+def is_id(name: str, values: Sequence[Any]) -> bool:
     if _IDS.fullmatch(name.strip()):
         return True
     forms = [labels.form(one) for one in values]
@@ -151,7 +146,7 @@ def _is_id(name: str, values: Sequence[Any]) -> bool:
     )
 
 
-def _words(values: Sequence[Any]) -> float:
+def words(values: Sequence[Any]) -> float:
     """Words of a value in the mean; 0 where the values are no text."""
     if not values or not all(isinstance(one, str) for one in values):
         return 0.0
@@ -164,14 +159,14 @@ def _words(values: Sequence[Any]) -> float:
 
 def _is_label(name: str, values: Sequence[Any]) -> bool:
     """Whether a column can hold labels: few classes, or numbers that are no ids."""
-    if len(values) < 2 or any(isinstance(one, dict | list) for one in values) or _is_id(name, values):
+    if len(values) < 2 or any(isinstance(one, dict | list) for one in values) or is_id(name, values):
         return False
     kinds = len({labels.form(one) for one in values})
     if kinds < 2:
         return False
     if all(_number(one) is not None for one in values):
         return True
-    return kinds <= min(_MOST_CLASSES, max(2, len(values) // 4)) and _words(values) < _PROSE * 2
+    return kinds <= min(_MOST_CLASSES, max(2, len(values) // 4)) and words(values) < PROSE * 2
 
 
 def label_of(file: File, chosen: str | None) -> str:
@@ -202,34 +197,6 @@ def label_of(file: File, chosen: str | None) -> str:
 def candidates(file: File) -> list[str]:
     """Columns that can hold labels."""
     return [name for name in file.names if _is_label(name, filled(file.columns[name]))]
-
-
-def texts_of(file: File, label: str, chosen: Sequence[str]) -> list[str]:
-    """The columns of texts. Raises InputError where none can be one; `--text` chooses."""
-    shown = ", ".join(repr(name[:40]) for name in file.names[:12])
-    for name in chosen:
-        if name not in file.names or name == label:
-            raise InputError(f"{file.path}: --text: found {name!r}\nexpected a column that is not the label: {shown}")
-    if chosen:
-        return list(dict.fromkeys(chosen))
-    free = {name: [v for v in file.columns[name] if v is not None and v != ""] for name in file.names if name != label}
-    words = {name: _words(values) for name, values in free.items()}
-    plain = {name.strip().lower(): name for name in free if words[name]}
-    for pair in _PAIRS:
-        if all(one in plain for one in pair):
-            return [plain[one] for one in pair]
-    for name in _TEXTS:
-        if name in plain:
-            return [plain[name]]
-    prose = sorted((n for n in free if words[n] >= _PROSE and len(set(free[n])) > 2), key=lambda n: -words[n])[:2]
-    if prose:
-        return sorted(prose, key=file.names.index)
-    short = [n for n in free if words[n] and not _is_id(n, free[n]) and len(set(free[n])) > len(free[n]) / 4]
-    if short:
-        return [max(short, key=lambda name: len(set(free[name])))]
-    ids = [name for name in free if _is_id(name, free[name])]
-    why = f"; {ids[0]!r} has ids" if ids else ""
-    raise InputError(f"{file.path}: no column looks like a text{why}\nfound: {shown}\n`--text NAME` says which it is")
 
 
 def slug(name: str, otherwise: str) -> str:

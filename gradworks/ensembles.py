@@ -1,6 +1,6 @@
 """Ensembles of predictions: averaged answers of members, always aligned by example id.
 
-Members may differ in tokenisation, order and seed, so nothing but the id says which rows belong together.
+Members may differ in tokenisation, order and seed, so only the id identifies an example.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Member:
     """What one model predicts.
 
     Attributes:
-        name: where it is from, for messages.
+        name: its origin, for messages.
         ids: n example ids.
         labels: (n,) as in the table.
         outputs: (n, ...) answers, see gradworks.tasks.kinds.
@@ -38,7 +38,7 @@ def align(members: Sequence[Member]) -> list[Member]:
     """The members, rows in the order of the first one's ids.
 
     Raises:
-        InputError: an id stands twice, a member lacks an id that another one has, or the labels of an id differ.
+        InputError: an id is duplicate, a member lacks an id that another one has, or the labels of an id differ.
     """
     first = members[0]
     aligned = []
@@ -46,7 +46,7 @@ def align(members: Sequence[Member]) -> list[Member]:
         place = {key: i for i, key in enumerate(member.ids)}
         if len(place) < len(member.ids):
             twice = next(key for i, key in enumerate(member.ids) if place[key] != i)
-            raise InputError(f"{member.name}: id {twice} stands twice")
+            raise InputError(f"{member.name}: duplicate id {twice}")
         for one, other in ((first, member), (member, first)):
             lacking = sorted(set(one.ids) - set(other.ids))
             if lacking:
@@ -67,7 +67,7 @@ def align(members: Sequence[Member]) -> list[Member]:
 
 
 def common(members: Sequence[Member]) -> list[Member]:
-    """The members with those rows alone whose ids all of them have, each in its own order."""
+    """The members, restricted to the ids that all of them have, each in its own order."""
     shared = set(members[0].ids).intersection(*(member.ids for member in members))
     made = []
     for member in members:
@@ -78,7 +78,7 @@ def common(members: Sequence[Member]) -> list[Member]:
 
 
 def mean(members: Sequence[Member], kind: Kind) -> np.ndarray:
-    """(n, ...) the answer of all aligned members together: mean probabilities, or mean values."""
+    """(n, ...) the mean answer of the aligned members: mean probabilities, or mean values."""
     return kind.mean(_stacked(members))
 
 
@@ -89,7 +89,7 @@ def oracle(members: Sequence[Member], kind: Kind) -> np.ndarray:
 
 
 def disagreement(members: Sequence[Member], kind: Kind) -> dict[str, float]:
-    """`A | B` -> how far two aligned members are apart, the mean over examples: a share where labels are classes."""
+    """`A | B` -> mean distance of two aligned members over examples; for classes, the share on which they disagree."""
     return {
         f"{one.name} | {other.name}": float(kind.apart(one.outputs, other.outputs).mean())
         for i, one in enumerate(members)

@@ -1,7 +1,7 @@
-"""The whole params file, checked before anything runs.
+"""Checks a whole params file before anything runs.
 
-Each section is checked by the very model with which its stage reads it, each method is built, and names are looked up
-across sections, so that a mistake is found in seconds and not by the stage that meets it after an hour of training.
+Each section is validated by the model with which its stage reads it, each method is built, and names are looked up
+across sections, so that a mistake is found in seconds and not after an hour of training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Gpu(Section):
 
 
 class _Surroundings(Section):
-    """The values that are no sections."""
+    """Top-level values that are not sections."""
 
     threads: int = Field(ge=1)
     device: Literal["cpu", "cuda", "auto"]
@@ -51,7 +51,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
 
     Args:
         params: the file.
-        values: what it holds, where that is not what lies there.
+        values: its content, if not that of the file.
         data: whether the files that it names must be there.
 
     Raises:
@@ -88,15 +88,13 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
 
 
 def _given(values: Mapping[str, Any], name: str) -> Any:
-    """A section that may be left out."""
+    """An optional section."""
     found = values.get(name)
     return {} if found is None else found
 
 
 def _no_blanks(value: Any, where: str) -> None:
-    """Raises InputError at a key without a value, which would read as a missing key, and at a
-    seed below zero.
-    """
+    """Raises InputError for a key without a value, which would read as a missing key, or a negative seed."""
     for key, found in value.items() if isinstance(value, dict) else ():
         if found is None:
             raise InputError(f"{where}.{key}: found nothing\nexpected a value; leave the key out where none is meant")
@@ -106,7 +104,7 @@ def _no_blanks(value: Any, where: str) -> None:
 
 
 def _importable(top: Path) -> None:
-    """components/ is no installed package: its programs are the checkout's."""
+    """Make components/ importable: it is not installed, its programs are those of the checkout."""
     if importlib.util.find_spec("components") is None:
         sys.path.insert(0, str(top))
 
@@ -134,7 +132,7 @@ def _sources(params: Path, values: Mapping[str, Any], task: Kind) -> dict[str, A
         files = list((source.files or {}).values())
         twice = next((file for file in files if files.count(file) > 1), None)
         if twice:
-            raise InputError(f"{where}.files: {twice} is two splits\nexpected a file of its own for each")
+            raise InputError(f"{where}.files: {twice} is two splits\nexpected one file for each")
     return made
 
 
@@ -153,7 +151,7 @@ def _splits(params: Path, values: Mapping[str, Any], task: Kind, sources: Mappin
 
 
 def _drawn(given: Any, sources: Mapping[str, Any], where: str) -> sizes.Sizes:
-    """The four splits of one task, taken from sources that there are."""
+    """The four splits of one task, from known sources."""
     asked = validate(given, splits.Splits, where)
     rows = {}
     for name in splits.NAMES:
@@ -171,7 +169,7 @@ def _drawn(given: Any, sources: Mapping[str, Any], where: str) -> sizes.Sizes:
 
 
 def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
-    """Parts are tasks with splits of their own, the schedule can give each method what it needs."""
+    """Parts must be tasks with splits, and the schedule must meet the needs of each method."""
     mixed = grid.mixtures(params, values)
     found = {m: {part: _task(params, values, part, f"mixtures.{m}.parts") for part in mixed[m].parts} for m in mixed}
     parts = values["corrupt"].get("parts")
@@ -262,7 +260,7 @@ def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[s
 
 
 def _figures(params: Path, values: Mapping[str, Any], task: Kind, synthetic: bool) -> None:
-    """What is evaluated, and what the report shows of it."""
+    """What is evaluated and reported."""
     evaluate = validate(_given(values, "evaluate"), predictions.Evaluate, f"{params}: evaluate")
     report = validate(_given(values, "report"), Report, f"{params}: report")
     if synthetic:
@@ -281,7 +279,7 @@ def _figures(params: Path, values: Mapping[str, Any], task: Kind, synthetic: boo
 
 
 def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    """What the report compares is trained."""
+    """All methods that the report compares must be trained."""
     report = validate(_given(values, "report"), Report, f"{params}: report")
     trained = list(dict.fromkeys(one["method"] for one in made["train"].values()))
     if report.baseline not in values["methods"]:
@@ -295,7 +293,7 @@ def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kind
 
 
 def not_there(params: Path, values: Mapping[str, Any] | None = None) -> list[str]:
-    """Files and folders that a params file names and that are not there, by key."""
+    """Missing files and folders that a params file names, by key."""
     values = fresh_yaml(params) if values is None else values
     top, _ = place(params, values)
     named: list[tuple[str, str | None]] = []
@@ -313,7 +311,7 @@ def not_there(params: Path, values: Mapping[str, Any] | None = None) -> list[str
 def _data(
     params: Path, values: Mapping[str, Any], top: Path, sources: Mapping[str, Any], drawn: sizes.Sizes, needed: bool
 ) -> None:  # fmt: skip
-    """The files that are named are there where they must be, and no split is read from another's."""
+    """Named files must exist if `needed`, and no split may be read from another's file."""
     from gradworks.data import files
 
     found: dict[str, dict[str, Path]] = {}

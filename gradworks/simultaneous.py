@@ -156,7 +156,7 @@ class Rule:
         cells: (method, seed) of each score, in the order in which `read` gets the scores.
         pool: of each, whether it enters the pooled variance (one that did not converge does not).
         pairs: (method, other) of each comparison; each has at least two seeds that both have.
-        examples: of each pair, the standard error of its difference over test examples, and how many; (0, inf) where
+        examples: for each pair, the standard error of its difference over test examples, and how many; (0, inf) where
             it is not known.
         correlated: all pairs have the same other method, a baseline.
     """

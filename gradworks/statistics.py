@@ -1,9 +1,9 @@
-"""What a number of seeds can and cannot say: mean and standard error, paired differences, detectable effects.
+"""Statistics over seeds: mean and standard error, paired differences, detectable effects.
 
 Runs of one seed share initialisation, data order, corruption and dropout masks, so methods are compared seed by seed:
-the spread of the paired differences is what counts, not the spread of the values. One comparison alone is here; those
-of a table, corrected over all of them, are in `gradworks.simultaneous`. scipy.special alone: importing scipy.stats
-takes two seconds.
+what counts is the spread of the paired differences, not that of the values. This module has single comparisons; those
+of a table, with their correction, are in `gradworks.simultaneous`. Imports scipy.special only: scipy.stats takes two
+seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-ERROR_FROM = 3  # seeds; below, values are shown one by one
+ERROR_FROM = 3  # seeds; below, values are listed
 INTERVAL_FROM = 2  # seeds
 LEVEL = 0.95
 
@@ -31,9 +31,9 @@ class Mean:
 class Difference:
     """Mean of n paired differences.
 
-    `low`, `high`: 95 % t interval, `p`: two-sided paired t, `detectable`: the smallest true difference that this many
-    pairs would show with 80 % power at the 5 % level; all from two pairs. None where
-    there is none; `note` says why. `unpaired`: the keys that only one side has.
+    `low`, `high`: 95 % t interval; `p`: two-sided paired t test; `detectable`: the smallest true difference that this
+    number of pairs finds with 80 % power at the 5 % level. They need two pairs; else they are None, and `note` says
+    why. `unpaired`: the keys of one side only.
     """
 
     n: int
@@ -49,12 +49,12 @@ class Difference:
 
     @property
     def certain(self) -> bool:
-        """The interval is there and does not hold 0."""
+        """Whether there is an interval that excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Mean and standard error s/√n of values over seeds; what is no number is no value."""
+    """Mean and standard error s/√n of the finite values over seeds."""
     values = [v for v in values if is_number(v)]
     n = len(values)
     if n == 0:
@@ -66,7 +66,7 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> Difference:
-    """`ours` minus `theirs`, paired by key (the seed); a score that is None or not finite is no score."""
+    """`ours` minus `theirs`, paired by key (the seed); scores that are None or not finite are ignored."""
     ours, theirs = ({k: v for k, v in side.items() if is_number(v)} for side in (ours, theirs))
     common = sorted(ours.keys() & theirs.keys(), key=str)
     unpaired = tuple(sorted(ours.keys() ^ theirs.keys(), key=str))
@@ -91,7 +91,7 @@ def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> 
 
 
 def is_number(value: float | None) -> bool:
-    """Whether it is a finite number: NaN, an infinity and None are not."""
+    """Whether it is finite: not NaN, infinite or None."""
     return value is not None and math.isfinite(value)
 
 
@@ -101,12 +101,12 @@ def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05, freed
     Args:
         sd: standard deviation of the paired differences.
         n: number of pairs; below two there is no test, so None.
-        power: chance to find it.
-        alpha: chance of a false alarm.
-        freedom: degrees of freedom of `sd`, where more than these pairs told it; n - 1 by default.
+        power: probability to find it.
+        alpha: probability of a false alarm.
+        freedom: degrees of freedom of `sd`, if estimated from more than these pairs; n - 1 by default.
 
     Returns:
-        δ·sd/√n with δ the noncentrality at which the t statistic passes its critical value with chance `power`.
+        δ·sd/√n with δ the noncentrality at which the t statistic exceeds its critical value with probability `power`.
     """
     if n < 2 and not freedom:
         return None
@@ -118,8 +118,8 @@ def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05, freed
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (Scand. J. Stat. 6, 1979) over the p-values that there are; None stays None,
-    and NaN is none.
+    """Holm's step-down correction (Scand. J. Stat. 6, 1979) of the given p-values; None stays None, and NaN becomes
+    None.
     """
     order = sorted((p, i) for i, p in enumerate(p_values) if is_number(p))
     corrected: list[float | None] = [None] * len(p_values)

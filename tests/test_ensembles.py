@@ -75,7 +75,7 @@ def test_different_id_sets_name_a_missing_id():
 
 
 def test_an_id_that_stands_twice():
-    with pytest.raises(InputError, match="one: id a stands twice"):
+    with pytest.raises(InputError, match="one: duplicate id a"):
         ensembles.align([member("one", "aab", ["no"] * 3, [0.1] * 3)])
 
 

@@ -28,7 +28,7 @@ def text(params: Path, values: dict[str, Any] | None = None) -> str:
 
     Args:
         params: the params file.
-        values: what it holds, where that is not what lies there.
+        values: its content, if not that of the file.
     """
     import yaml
 
@@ -48,7 +48,7 @@ def definition(params: Path, values: dict[str, Any] | None = None) -> str:
 
     Args:
         params: the params file.
-        values: what it holds, where that is not what lies there.
+        values: its content, if not that of the file.
     """
     import jinja2
 

@@ -1,7 +1,7 @@
 """Expand the grid of params.yaml: one named cell per training run, and the items of each stage.
 
-DVC can multiply lists but not look up named methods meanwhile, and a cell must depend on the files of its own method
-only. So the expanded grid is written to cells.yaml (see `cells`).
+DVC can multiply lists but not look up named methods, and a cell must depend on the files of its own method only. So the
+expanded grid is written to cells.yaml (see `cells`).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
     """Files and folders that an encoder depends on."""
     folder = options.get("from")
     return {
-        "from": folder if folder and (root / folder).is_dir() else ALWAYS_PRESENT,  # otherwise a name on the hub
+        "from": folder if folder and (root / folder).is_dir() else ALWAYS_PRESENT,  # else a name on the hub
         "text": (options.get("pretrain") or {}).get("corpus")
         or (options.get("vectors") or {}).get("file")
         or ALWAYS_PRESENT,
@@ -161,9 +161,9 @@ def _train(
         if key in cells and cells[key]["path"] != path:
             raise InputError(f"{where}: {path} and {cells[key]['path']} are both the cell {key}\nrename one")
         if key in cells:
-            raise InputError(f"{where}: duplicate cell {key}\nexpected each once in all blocks together")
+            raise InputError(f"{where}: duplicate cell {key}\nexpected each cell once")
         method, encoder = cell["method"], cell["encoder"]
-        # of its cost: the mixture only if there are several
+        # of its cost, by mixture if there are several
         folder = f"{cell['mixture']}/{encoder}" if len(mixed) > 1 else encoder
         cells[key] = {
             **cell,
@@ -215,7 +215,7 @@ def _schedule(params: Path, points: dict[str, MethodPoint], method: str, folder:
 def _measure(
     params: Path, points: dict[str, MethodPoint], cells: dict[str, dict[str, Any]], several: bool
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """A method's cost on an encoder (and mixture) is measured once: on the data, and from the start, of its first
+    """A method's cost on an encoder (and mixture) is measured once, with the data and the initial model of its first
     cell.
     """
     made: dict[str, dict[str, Any]] = {}
@@ -293,11 +293,11 @@ def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict
 
     Args:
         params: the params file.
-        values: what it holds, where that is not what lies there.
+        values: its content, if not that of the file.
 
     Raises:
         InputError: a name is invalid, a block names a condition, method, mixture or encoder that params.yaml does not
-            have, or a cell is duplicate.
+            have, or a cell is a duplicate.
     """
     values = fresh_yaml(params) if values is None else values
     check_names(params, values)

@@ -1,4 +1,4 @@
-"""The report: what was found, in words, tables and figures, from whatever cells are there."""
+"""The report: words, tables and figures from the cells that have results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradworks.base import artifacts
 
 
 def collect(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) -> dict[str, Any]:
-    """The results of the cells that are there; a cell without metrics is "not run", as is one that is `outdated`.
+    """The results of all cells; a cell without metrics, or `outdated`, is "not run".
 
     Raises:
         InputError: a file is damaged, or the section `report` does not fit what was evaluated.
@@ -22,8 +22,9 @@ def collect(params: Path, cells: Path, runs: Path, outdated: Collection[str] = (
 
 
 def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection[str] = ()) -> dict[str, Any]:
-    """Write report.html, report.md, results.json and what DVC shows to `out`; returns the results, with what only the
-    page shows.
+    """Write report.html, report.md, results.json and DVC's metrics and plots to `out`.
+
+    Returns the results, including what only the page shows.
 
     Raises what `collect` raises.
     """
@@ -39,7 +40,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         "pipeline": pipeline.stages(inputs),
         "provenance": pipeline.provenance(inputs),
     }
-    if parts := details.parts(inputs):  # no key where every cell has the one task
+    if parts := details.parts(inputs):  # no key if there is only one task
         results["parts"] = parts
     artifacts.write_json(out / "results.json", results)
     views.write(out, results, inputs)
@@ -64,5 +65,5 @@ def cell_line(results: dict[str, Any], path: str) -> str:
 
 
 def answer(results: dict[str, Any]) -> str:
-    """The answer in words: at most six lines, and one where cells were made with other parameters."""
+    """The answer in words: at most six lines, plus one if cells were made with other parameters."""
     return "\n".join(results["answer"])

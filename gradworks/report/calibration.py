@@ -31,7 +31,7 @@ FIGURES = ("ece", "ece_chance", "brier", "log_loss", *SCALED)
 def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
     """One row per condition, encoder and method, means over seeds; one per ensemble, whose method is its name.
 
-    A temperature at its bound is no estimate: its seed counts before scaling, not after, and `notes` says so.
+    A temperature at its bound is not an estimate: its seed counts before scaling only, which `notes` reports.
     """
     if not inputs.task.calibrated:
         return []
@@ -60,7 +60,7 @@ def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """What the logits are divided by so that the log loss is least; None without finite examples."""
+    """The divisor of the logits with the lowest log loss; None without finite examples."""
     from scipy.optimize import minimize_scalar
 
     if not _finite(probabilities):
@@ -73,7 +73,7 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def at_bound(probabilities: np.ndarray, labels: np.ndarray, found: float) -> bool:
-    """Whether a temperature that was found is no better than the largest or smallest that is tried."""
+    """Whether a fitted temperature is no better than the largest or smallest one tried."""
     least = log_loss(scaled(probabilities, found), labels)
     bounds = [log_loss(scaled(probabilities, by), labels) for by in (LARGEST, 1 / LARGEST)]
     return min(bounds) - least < 1e-6
@@ -109,7 +109,7 @@ def brier(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def bins(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, list[float]] | None:
-    """Of each bin of the highest probability: examples, sum of that probability, examples predicted right; None without
+    """For each bin of the highest probability: examples, sum of that probability, correct predictions; None without
     finite examples.
     """
     import numpy as np
@@ -131,9 +131,10 @@ def ece(found: dict[str, list[float]] | None) -> float | None:
 
 
 def ece_chance(probabilities: np.ndarray) -> float | None:
-    """The calibration error that predictions of the same confidence would show by chance if they were calibrated: its
-    mean where each is right as often as it says. It is the bias of `ece`, large where examples are few (Bröcker and
-    Smith 2007 resample likewise). DRAWS draws, the same for the same number of examples.
+    """The mean calibration error of perfectly calibrated predictions with the same confidences, over DRAWS draws.
+
+    It is the bias of `ece`, large for few examples (resampling as in Bröcker and Smith 2007). The draws depend on the
+    number of examples only.
     """
     import numpy as np
 
@@ -161,7 +162,7 @@ def _finite(probabilities: np.ndarray) -> bool:
 
 
 def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Probabilities and class indices that a table of predictions holds; None where there is none or no row of it."""
+    """Probabilities and class indices from a table of predictions; None if it is missing or empty."""
     if not file.exists():
         return None
     table = artifacts.read_parquet(file, ["id", "label", *inputs.task.columns])
@@ -171,7 +172,7 @@ def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _one(inputs: Inputs, folder: Path) -> dict[str, Any] | None:
-    """One cell: figures of its test predictions, and of the same scaled; None without predictions."""
+    """One cell: figures of its test predictions before and after scaling; None without predictions."""
     test, selection = (_read(inputs, folder / name) for name in (predictions.TEST, predictions.SELECTION))
     if test is None or not _finite(test[0]):
         return None
@@ -187,7 +188,7 @@ def _one(inputs: Inputs, folder: Path) -> dict[str, Any] | None:
         return made | {"note": "not scaled: a selection prediction is not finite"}
     if at_bound(*selection, by):
         end = "largest" if by > 1 else "smallest"
-        return made | {"note": f"not scaled: the temperature is at its bound, the {end} that is tried"}
+        return made | {"note": f"not scaled: the temperature is at its bound, the {end} one tried"}
     better = scaled(outputs, by)
     made |= {"temperature": by, "after": bins(better, labels), "ece_chance_scaled": ece_chance(better)}
     return made | {
@@ -197,7 +198,7 @@ def _one(inputs: Inputs, folder: Path) -> dict[str, Any] | None:
 
 
 def _pooled(found: list[dict[str, list[float]]]) -> dict[str, list[float]]:
-    """Mean confidence and accuracy of the bins that hold examples, seeds together: the points of the picture."""
+    """Mean confidence and accuracy of the non-empty bins, over all seeds: the points of the picture."""
     if not found:
         return {"confidence": [], "accuracy": [], "n": []}
     total = {name: [sum(x) for x in zip(*(one[name] for one in found), strict=True)] for name in found[0]}

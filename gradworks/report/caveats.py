@@ -1,4 +1,4 @@
-"""What the data and training brought along, in words: labels read from numbers, shared texts, inaccurate terms."""
+"""Caveats from data and training, in words: labels read from numbers, shared texts, inaccurate terms."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _OF = {"train": "a training example", "clean": "a clean example", "selection": "
 
 
 def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
-    """Sentences for the reader of a report, each with a blank before it; nothing where there is nothing to say.
+    """Sentences for the reader, each after a blank; empty if there are no caveats.
 
     Args:
-        manifests: condition and what `corrupt` wrote of it: `duplicates`, `duplicates_dropped`, `label_values`.
+        manifests: condition -> manifest of `corrupt`: `duplicates`, `duplicates_dropped`, `label_values`.
     """
     shared: dict[tuple[str, str], int] = {}
     values: dict[str, Mapping[str, Any]] = {}
@@ -47,7 +47,7 @@ def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def terms(inputs: Inputs) -> str:
-    """One sentence for each method and encoder whose term was inaccurate in some steps: its mean share over cells."""
+    """One sentence per method and encoder with an inaccurate term: the mean share of such steps over cells."""
     shares: dict[tuple[str, str, str], list[float]] = {}
     cells: dict[tuple[str, str], int] = {}
     for key, cell in inputs.cells.items():

@@ -1,13 +1,12 @@
-"""Two results.json of one benchmark: what a change of the code did to each method, and whether that is beyond chance.
+"""Compares two results.json of one benchmark: how a code change moved each method, and whether that is beyond chance.
 
 A method whose cells all score as before is unchanged: stages are replayed bit for bit, so most are. For the others the
-difference is paired by seed. With two seeds a row alone has one degree of freedom, and its interval would hide a drop
-of ten points; so the spread of such differences is estimated from all changed rows together, and from how far apart
-methods stand from seed to seed (the residuals of method + seed in each condition: what a retraining does). Rows may
-differ in spread: a difference must also be five standard errors of the widest row, and where rows clearly differ that
-row's spread takes the place of the pooled one, and a row must stand its own as well. With two seeds a noisy row can
-look as quiet as the others by chance, so there a row that is worse by this rule is called so and fails nothing, unless
-its own spread bears it out.
+difference is paired by seed. With two seeds, one row has a single degree of freedom, and its interval would hide a drop
+of ten points. So the spread of the differences is pooled over all changed rows and over the residuals of method + seed
+in each condition, which are the noise of a retraining. Rows may differ in spread: a difference must also exceed five
+standard errors of the widest row. If rows clearly differ, the widest row's spread replaces the pooled one, and a
+difference must exceed its own row's interval as well. With two seeds a noisy row can look quiet by chance, so a row
+that is worse by this rule is reported but does not fail, unless its own spread confirms it.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from gradworks.base.artifacts import read_json
 from gradworks.base.errors import InputError
 from gradworks.report import form
 
-LEVEL = 0.999  # of the intervals: an alarm that is often false is not looked at
-ALARM = 0.9999  # of the exit status; at three seeds LEVEL, as drops of ten points are to be found there
-_OWN = 3  # seeds, below which only a row's own spread is enough for the exit status
+LEVEL = 0.999  # of the intervals: frequent false alarms get ignored
+ALARM = 0.9999  # of the exit status; LEVEL at three seeds, which must find drops of ten points
+_OWN = 3  # seeds; below, only a row's own spread can fail the run
 _USED = ("ok", "not converged")
-_CLEAR = 0.01  # level at which rows are said to differ in spread
-_WIDEST = 5.0  # standard errors of the row that spreads most
+_CLEAR = 0.01  # level of the test that rows differ in spread
+_WIDEST = 5.0  # standard errors of the row with the widest spread
 Key = tuple[str, str, str]  # condition, encoder, method
 Rows = dict[Key, dict[int, float | None]]
 
@@ -38,14 +37,14 @@ class Change:
     """One method on one condition and encoder, before and after.
 
     Attributes:
-        seeds: that both have.
-        before, after: means of the primary metric over them; None where a side has no score.
-        mean: of the paired differences; `low`, `high`: its interval, corrected as p is, None where there is none.
+        seeds: number of common seeds.
+        before, after: means of the primary metric over them; None if a side has no score.
+        mean: of the paired differences; `low`, `high`: its interval, corrected like p; None without one.
         p: two-sided, corrected over the changed rows (Bonferroni).
         detectable: the smallest true difference that this rule finds with 80 % power, correction included.
         verdict: "unchanged", "better", "worse", "within chance", "no interval", "new", "gone", "lost" (a cell had a
-            score and has none), "now scored" (no cell had one) or "no common seed".
-        sure: a difference beyond chance that is beyond it at the level of the exit status, too.
+            score and lost it), "now scored" (no cell had one) or "no common seed".
+        sure: beyond chance at the level of the exit status, too.
     """
 
     condition: str
@@ -64,7 +63,7 @@ class Change:
 
     @property
     def fails(self) -> bool:
-        """It is surely worse, or has no result any more."""
+        """Surely worse, or lost its result."""
         return self.verdict == "lost" or (self.verdict == "worse" and self.sure)
 
 
@@ -72,7 +71,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     """Every row of either side, in the order of `after`.
 
     Raises:
-        ValueError: the two have another primary metric or subset, so that their scores are of different things.
+        ValueError: the two differ in primary metric or subset, so their scores are not comparable.
     """
     if before["primary"]["name"] != after["primary"]["name"]:
         raise ValueError(f"the base's figure is {before['primary']['name']!r}, now it is {after['primary']['name']!r}")
@@ -103,7 +102,7 @@ def _rows(results: dict[str, Any]) -> Rows:
 
 
 def _known(ours: dict[int, float | None], theirs: dict[int, float | None]) -> str:
-    """The verdict that needs no statistics, else ""."""
+    """A verdict without statistics, or ""."""
     if not theirs:
         return "new"
     if not ours:
@@ -120,10 +119,10 @@ def _known(ours: dict[int, float | None], theirs: dict[int, float | None]) -> st
 
 
 def _spreads(old: Rows, new: Rows, verdicts: dict[Key, str]) -> tuple[dict[Key, tuple[float, int]], tuple[float, int]]:
-    """Row -> sum of squares and degrees of freedom of one training's chance, from the residuals of method + seed; and
-    those of all rows together, which are fewer than their sum, as residuals of a seed add to 0.
+    """Row -> sum of squares and degrees of freedom of one training's noise, from the residuals of method + seed; and
+    those of all rows together, fewer than their sum because the residuals of a seed add to 0.
 
-    Of a changed row both sides count: their sum is independent of their difference, and has twice the variance.
+    A changed row counts with both sides: their sum is independent of their difference and has twice the variance.
     """
     import numpy as np
 
@@ -153,7 +152,7 @@ def _judged(
     all_: tuple[float, int],
     better: int,
 ) -> dict[Key, Change]:
-    """The changed rows with interval, corrected p and verdict; variances are of one training, a difference has two."""
+    """The changed rows with interval, corrected p and verdict. Variances are of one training; a difference has two."""
     from scipy.special import stdtr, stdtrit
 
     means = {key: math.fsum(values) / len(values) for key, values in pairs.items()}
@@ -164,7 +163,7 @@ def _judged(
         known = rows.get(key, (0.0, 0))
         rows[key] = known[0] + squares, known[1] + of_own
     variance = total / freedom if freedom else 0.0
-    if variance == 0.0:  # one seed, or the same difference for each: nothing says how much chance does
+    if variance == 0.0:  # one seed, or equal differences: no estimate of the noise
         return {key: _with(made[key], mean=mean, verdict="no interval") for key, mean in means.items()}
     differ, widest = _differ(rows, total, freedom), max(s / f for s, f in rows.values() if f)
     variance = widest if differ else variance
@@ -178,7 +177,7 @@ def _judged(
         p = max(float(2 * stdtr(f, -abs(means[key]) / se)) if se else 0.0 for se, f in errors)
         least = [statistics.detectable(math.sqrt(2 * v), len(values), alpha=alpha, freedom=f) for v, f in sides]
         wide = _WIDEST * math.sqrt(2 * widest / len(values))
-        if wide > half:  # p keeps step with the interval
+        if wide > half:  # p follows the interval
             half, p = wide, float(2 * stdtr(freedom, -abs(means[key]) / wide * stdtrit(freedom, 1 - alpha / 2)))
             least = [wide + float(stdtrit(freedom, 0.8)) * errors[0][0]]
         verdict = "within chance"
@@ -215,12 +214,12 @@ def _with(change: Change, **values: Any) -> Change:
 
 
 def markdown(found: list[Change], after: dict[str, Any], base: str) -> str:
-    """What a pull request is told: a sentence, and a table of the rows that changed.
+    """The comment on a pull request: a sentence, and a table of the rows that changed.
 
     Args:
         found: what `changes` returned.
         after: the results now.
-        base: how the commit that they are compared with is called.
+        base: name of the commit to compare with.
     """
     from gradworks.report.page import escaped
 
@@ -228,10 +227,10 @@ def markdown(found: list[Change], after: dict[str, Any], base: str) -> str:
     lines = [f"### Against `{base}`: {_sentence(found)}", ""]
     if other:
         lines += [
-            f"{name}; means over the seeds that both have, differences paired by seed with {LEVEL:.1%} intervals from "
-            "the spread of all changed rows and of methods from seed to seed, and at least five standard errors of the "
-            "row that spreads most; intervals, p and detectable differences are corrected over the changed rows. “Not "
-            "sure” fails nothing: with two seeds a noisy row may look quiet.",
+            f"{name}; means over the common seeds, differences paired by seed. The {LEVEL:.1%} intervals use the "
+            "spread of all changed rows and of methods over seeds, and span at least five standard errors of the "
+            "widest row; intervals, p and detectable differences are corrected over the changed rows. “Not sure” does "
+            "not fail: with two seeds a noisy row may look quiet.",
             "",
             "| condition | encoder | method | seeds | before | after | difference | p | detectable | |",
             "|---|---|---|---|---|---|---|---|---|---|",
@@ -263,10 +262,10 @@ def say(before: Path, after: Path, base: str) -> None:
 
     Args:
         before, after: the files.
-        base: what `before` is called in the text.
+        base: name of `before` in the text.
 
     Raises:
-        InputError: a file is no results.json, or the two score different things.
+        InputError: a file is not a results.json, or the two are not comparable.
         SystemExit: 1, a method is worse beyond its interval or lost its result.
     """
     sides = [read_json(file) for file in (before, after)]

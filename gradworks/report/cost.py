@@ -1,6 +1,6 @@
-"""What each method costs, as the stage `measure` found it: one row per encoder and method, each with its hardware.
+"""What each method costs, from the stage `measure`: one row per encoder and method, each with its hardware.
 
-A ratio means something on its own machine only, so hardware is part of every row and no column mixes two.
+A ratio holds for one machine only, so hardware is part of every row and no column mixes two machines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MISSING = {"state": "not measured", "reason": "", "hardware": {}}
 
 
 def costs(inputs: Inputs) -> dict[str, Any]:
-    """Rows of all encoders and methods of the cells, and the hardware that occurs, as words."""
+    """Rows for all encoders and methods of the cells, and the hardware in words."""
     pairs = dict.fromkeys((cell["encoder"], cell["method"]) for cell in inputs.cells.values())
     rows = [_row(inputs, encoder, method) for encoder, method in pairs]
     named = dict.fromkeys(row["hardware"] for row in rows if row["hardware"])
@@ -24,7 +24,7 @@ def costs(inputs: Inputs) -> dict[str, Any]:
 
 
 def hardware(about: dict[str, Any]) -> str:
-    """`AMD EPYC 7763, 2 cores, 1 thread, torch 2.13.0`: what sets the speed; of torch the release, not the build."""
+    """`AMD EPYC 7763, 2 cores, 1 thread, torch 2.13.0`: what sets the speed; the release of torch, not its build."""
     said = [about["device"]] if about.get("device") else []
     for key, one in (("cores", "core"), ("threads", "thread")):
         said += [f"{about[key]} {one}{'s' * (about[key] != 1)}"] if about.get(key) else []
@@ -50,12 +50,11 @@ def _row(inputs: Inputs, encoder: str, method: str) -> dict[str, Any]:
 
 
 def _total(inputs: Inputs, encoder: str, method: str) -> tuple[float, float | None, float | None] | None:
-    """The time of a whole run in whole runs of the baseline on the same machine, whose own is 1, and its interval.
+    """The time of a whole run over that of the baseline's run on the same machine, and its interval.
 
-    Rows are compared at equal examples, so it is the time of a batch over that of a batch of the baseline's run,
-    whatever number of them a step takes; both were timed beside plain training with one batch a step. A method that
-    starts from another's model takes that one's time too. None where either was not measured, or not on the same
-    machine; no interval where nothing is uncertain.
+    Rows are compared at equal examples, so it is the ratio of times per batch, for any number of batches in a step;
+    both were timed beside plain training with one batch a step. A method that starts from another's model includes
+    that one's time. None if either was not measured or the machines differ; no interval if nothing is uncertain.
     """
     points, baseline, measured, fixed = inputs.values["methods"], inputs.settings.baseline, [], 0.0
     base = inputs.costs.get((encoder, baseline), _MISSING)
@@ -65,7 +64,7 @@ def _total(inputs: Inputs, encoder: str, method: str) -> tuple[float, float | No
         found = inputs.costs.get((encoder, point.get("as_long_as", name)), _MISSING)
         if found["state"] != "ok":
             return None
-        if "as_long_as" in point:  # what the stage `measure` gave out as its schedule, in steps of plain training
+        if "as_long_as" in point:  # its schedule from the stage `measure`, in steps of plain training
             fixed += round(found["time"]["ratio"], 1)
         elif base["state"] != "ok" or base.get("hardware") != found.get("hardware"):
             return None
@@ -81,10 +80,10 @@ def _total(inputs: Inputs, encoder: str, method: str) -> tuple[float, float | No
 
 
 def over(parts: list[dict[str, Any]], base: dict[str, Any]) -> tuple[float, float | None, float | None]:
-    """The sum of ratios over another, all measured apart: value, low, high.
+    """The sum of independently measured ratios over another one: value, low, high.
 
-    Half widths add as the roots of their squares: of the terms of the sum, then of the logarithms of both. Both
-    intervals cover with 95 %, so their ratio's does (first order; for two normal logarithms exactly).
+    Half widths add in quadrature: those of the terms of the sum, then those of the logarithms of sum and divisor. Both
+    intervals have 95 % coverage, so their ratio's has it too (to first order; exactly for two normal logarithms).
     """
     total = math.fsum(part["ratio"] for part in parts)
     if any(one.get(end) is None for one in (*parts, base) for end in ("low", "high")):
@@ -92,7 +91,7 @@ def over(parts: list[dict[str, Any]], base: dict[str, Any]) -> tuple[float, floa
     ends = []
     for end, other in (("low", "high"), ("high", "low")):
         far = total + math.copysign(math.hypot(*(p[end] - p["ratio"] for p in parts)), 1 if end == "high" else -1)
-        if far <= 0 or base[other] <= 0:  # so noisy that its logarithm has no end
+        if far <= 0 or base[other] <= 0:  # too noisy for a logarithm
             return total / base["ratio"], None, None
         log = math.hypot(math.log(far / total), math.log(base[other] / base["ratio"]))
         ends.append(total / base["ratio"] * math.exp(log if end == "high" else -log))

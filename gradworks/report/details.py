@@ -19,8 +19,8 @@ POINTS = 24  # of a loss curve: each the mean of as many steps
 
 
 def every_metric(inputs: Inputs) -> dict[str, Any]:
-    """`names`: metric -> 1 where higher is better, -1 where lower is; `rows`: each condition, encoder and method with
-    the mean over seeds of each metric that the task declares, on all test examples, and why one is not defined.
+    """`names`: metric -> 1 if higher is better, -1 if lower is; `rows`: for each condition, encoder and method the mean
+    over seeds of each of the task's metrics on all test examples, or why it is undefined.
     """
     names = {name: better(name) for name in inputs.task.reported}
     rows = []
@@ -39,7 +39,7 @@ def every_metric(inputs: Inputs) -> dict[str, Any]:
 
 def parts(inputs: Inputs) -> list[dict[str, Any]]:
     """The scores of every task of a mixture, the main one first: one row per condition, encoder, method, task and
-    metric; none where no cell trains on another task than the project's.
+    metric; none if all cells train on the project's task only.
 
     `value`, `se` and `values` are over seeds, `n` counts test examples, and `scores` has the 95 % interval of each seed
     over these.
@@ -64,7 +64,7 @@ def parts(inputs: Inputs) -> list[dict[str, Any]]:
 
 def confusions(inputs: Inputs) -> list[dict[str, Any]]:
     """One row per condition, encoder and method: test examples by label (rows) and prediction (columns), all seeds
-    together, in the order of the task's classes; none where labels are numbers.
+    together, in the order of the task's classes; none if labels are numbers.
     """
     if not inputs.task.calibrated:
         return []
@@ -81,7 +81,7 @@ def confusions(inputs: Inputs) -> list[dict[str, Any]]:
 
 def losses(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
     """`{"examples": [...], "score": [...]}`: the loss of training batches, the mean over each of POINTS parts of the
-    run; None where none was logged.
+    run; None if none was logged.
     """
     import numpy as np
 
@@ -93,7 +93,7 @@ def losses(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
         return None
     examples = table["examples"].to_numpy(zero_copy_only=False)
     loss = table["loss"].to_numpy(zero_copy_only=False).astype(float)
-    known = np.isfinite(loss)  # the last one of a run that diverged is not
+    known = np.isfinite(loss)  # that of a diverged step is not
     parts = np.array_split(np.flatnonzero(known), min(POINTS, int(known.sum()))) if known.any() else []
     made = [(int(examples[part[-1]]), float(f"{loss[part].mean():.6g}")) for part in parts]
     return {"examples": [x for x, _ in made], "score": [y for _, y in made]} if made else None

@@ -1,4 +1,4 @@
-"""The differences of a table and what they show, all by the one rule of `gradworks.simultaneous`."""
+"""The differences in a table and their verdicts, all by the rule of `gradworks.simultaneous`."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def differences(
     correlated: bool = True,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Each pair of methods compared, corrected over all pairs that two seeds have.
+    """Compare each pair of methods, corrected over all pairs with at least two common seeds.
 
     Args:
-        values: method -> seed -> score, of every method whose spread says something about chance.
-        weak: method -> seeds of the scores that do not enter the pooled spread.
+        values: method -> seed -> score, of every method that enters the estimate of noise.
+        weak: method -> seeds whose scores are left out of the pooled spread.
         pairs: (method, other).
-        better: 1 where a higher score is better, -1 where a lower one is.
-        examples: pair -> standard error of the difference over test examples, and how many; where it is known.
-        correlated: all pairs have the same other method.
-        limits: the lowest and the highest score there can be.
+        better: 1 if a higher score is better, -1 if a lower one is.
+        examples: pair -> standard error of the difference over test examples and their number, if known.
+        correlated: all pairs share the other method.
+        limits: the lowest and the highest possible score.
 
     Returns:
         Pair -> the difference as results.json has it. `verdict`: "gain" or "loss" (the interval excludes 0),
-        "undecided" or "no interval"; `value`, `base`: means of the two over the seeds that both have; `methods`: over
-        how many comparisons it is corrected; `examples`: test examples whose variance the interval holds, None where it
-        is over seeds alone; `spreads`: "differ" where one of the two spreads clearly more than the others. An interval
-        ends where no score can be; `detectable` is None where not even the best score would be found.
+        "undecided" or "no interval"; `value`, `base`: means of the two over their common seeds; `methods`: number of
+        comparisons in the correction; `examples`: test examples whose variance the interval includes, None if it is
+        over seeds only; `spreads`: "differ" if one of the two spreads clearly more than the others. Intervals are cut
+        at the possible scores; `detectable` is None if not even the best score would be detected.
     """
     known = {m: {s: v for s, v in of.items() if statistics.is_number(v)} for m, of in values.items()}
     found = {pair: statistics.paired(*(known.get(name, {}) for name in pair)) for pair in pairs}
@@ -85,7 +85,7 @@ def _one(
         made |= {"spreads": interval.spreads, "note": ""}
         if interval.p < simultaneous.ALPHA and low <= 0 <= high and methods > 1:
             made["note"] = f"not beyond chance among {methods} methods compared"
-    elif found.n >= simultaneous.FROM:  # nothing varies: only how often it came out alike says anything
+    elif found.n >= simultaneous.FROM:  # nothing varies: a sign test is all that is left
         p = 2.0 ** (1 - found.n)
         corrected = min(1.0, methods * p)
         sure = found.mean != 0 and corrected < simultaneous.ALPHA

@@ -1,6 +1,6 @@
-"""How far a difference could move with other test examples drawn alike, from the predictions by example id.
+"""How far a difference could move with another test sample, from the predictions by example id.
 
-The test split is the same for every seed, so the spread over seeds leaves its examples out.
+All seeds share one test split, so the spread over seeds does not include it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def spread(
     inputs: Inputs, family: dict[str, list[dict[str, Any]]], target: Target, pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[float, int]]:
-    """Pair -> standard error of its difference over test examples, and how many there are.
+    """Pair -> standard error of its difference over test examples, and their number.
 
-    A pair is left out where a cell of its seeds has no predictions, or was tested on other examples.
+    A pair is left out if one of its cells has no predictions or was tested on other examples.
     """
     found: dict[tuple[str, int], tuple[np.ndarray, np.ndarray] | None] = {}
 
@@ -46,7 +46,7 @@ SCORED = ("ok", "not converged")
 
 
 def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.ndarray, np.ndarray] | None:
-    """Ids, in order, and what each example adds to the cell's score; None without predictions of it."""
+    """Sorted ids and each example's share of the cell's score; None without predictions."""
     import numpy as np
 
     file = inputs.runs / "evaluate" / cell["path"] / "predictions.parquet"
@@ -69,11 +69,11 @@ def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.nd
 
 
 def _error(pairs: list[tuple[Any, Any]]) -> tuple[float, int] | None:
-    """Over examples, of the difference averaged over seeds: what of it is of the examples and no other seed's chance.
+    """Standard error over examples of the difference averaged over seeds, without the noise of seeds.
 
-    Of seed by example differences d the mean's variance is that of seeds, of examples and of the rest (Brennan 2001,
-    Generalizability Theory, chapter 3). The spread over seeds holds the first and the last of them; so of the variance
-    between the examples' means that part is taken off which the rest explains.
+    The variance of the mean of differences d[seed, example] has components of seeds, examples and residual (Brennan
+    2001, Generalizability Theory, chapter 3). The spread over seeds includes the first and the last, so the residual's
+    part is subtracted from the variance between the examples' means.
     """
     import numpy as np
 

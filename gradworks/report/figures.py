@@ -1,7 +1,7 @@
-"""Figures as SVG text that stands in the page: no colour alone tells methods apart, and all colours follow the page's.
+"""Figures as inline SVG: methods differ in marker and dashes, not only in colour, and colours follow the page's theme.
 
-matplotlib draws with stand-in colours, which become CSS variables; fixed salt and no metadata, so that the same results
-give the same bytes.
+matplotlib draws with placeholder colours, which become CSS variables. A fixed salt and no metadata keep the bytes the
+same for the same results.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ COLOURS = 8  # --m0 … --m7 of style.css; methods beyond share a colour and dif
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour variable, marker and dashes of the method at this place of params.yaml: the same in every figure."""
+    """Colour variable, marker and dashes of the method at this position of params.yaml, the same in every figure."""
     turn = index // COLOURS
     dash = (index + turn) % len(DASHES)
     return {"colour": f"var(--m{index % COLOURS})", "marker": MARKERS[(index + turn) % len(MARKERS)], "dash": dash}
 
 
 def stand_in(index: int) -> str:
-    """What matplotlib draws a method's colour with; `svg_of` makes it the page's variable."""
+    """The placeholder for a method's colour, which `svg_of` replaces by the page's variable."""
     return f"#0a00{index % COLOURS:02x}"
 
 
 def mark(index: int) -> str:
-    """Identity of a method's parts of a figure; `svg_of` makes it an attribute by which the page can filter."""
+    """Id of a method's parts of a figure, which `svg_of` makes an attribute for the page's filters."""
     return f"method-{index}"
 
 
@@ -45,7 +45,7 @@ def curves(lines: dict[str, list[dict[str, list[float]]]], methods: Sequence[str
         lines: method -> one history (`examples`, `score`) per seed.
         methods: all of the report, in order: the place gives colour and marker.
         label: of the vertical axis.
-        alt: what the figure shows, for those who do not see it.
+        alt: text alternative of the figure.
     """
     axes = axes_of(3.9, 2.7, 0.5, 0.08)
     axes.locator_params(axis="x", nbins=6)
@@ -78,7 +78,7 @@ def dots(
     label: str,
     alt: str,
 ) -> str:
-    """Each seed a dot, the mean a bar, methods from above to below; chance and ceiling as lines.
+    """A dot per seed, a bar for the mean, methods from top to bottom; chance and ceiling as lines.
 
     Args:
         rows: summaries of one condition and encoder.
@@ -118,7 +118,7 @@ def dots(
 
 
 def _lines(axes: Axes, values: dict[str, float]) -> None:
-    """Dotted upright lines with their names above; a name too near to the one before stands higher."""
+    """Dotted vertical lines labelled above; a label too near the previous one is raised."""
     for value in values.values():
         axes.axvline(value, color=FAINT, linewidth=1, linestyle=":")
     low, high = axes.get_xlim()
@@ -133,7 +133,7 @@ def _lines(axes: Axes, values: dict[str, float]) -> None:
 
 
 def swatch(index: int, name: str) -> str:
-    """A method's line and marker for the legend (the name stands beside it)."""
+    """A method's line and marker for the legend, without its name."""
     look = style(index)
     dashes = f' stroke-dasharray="{DASH_ARRAYS[look["dash"]]}"' if look["dash"] else ""
     shape = {
@@ -158,7 +158,7 @@ def axes_of(width: float, height: float, left: float, top: float, bottom: float 
 
     axes = Figure(figsize=(width, height)).add_axes(
         (left / width, bottom / height, (width - left - 0.18) / width, (height - bottom - top) / height)
-    )  # a fixed frame: half the time of a layout engine, and panels that stand beside each other are aligned
+    )  # a fixed frame takes half the time of a layout engine and aligns neighbouring panels
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=8, length=3)
@@ -168,7 +168,7 @@ def axes_of(width: float, height: float, left: float, top: float, bottom: float 
 
 
 def svg_of(axes: Axes, salt: str, alt: str) -> str:
-    """The figure of these axes as SVG to stand in the page, the same bytes for the same drawing; `alt` tells it."""
+    """The figure as inline SVG with `alt` as its label; the same drawing gives the same bytes."""
     from html import escape
 
     import matplotlib
@@ -180,14 +180,14 @@ def svg_of(axes: Axes, salt: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # would hold for the whole page
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # would apply to the whole page
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # the page's font
     svg = re.sub(r' id="method-(\d+)"', r' data-method="\1"', svg)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", svg)  # ids are the page's too
+    svg = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", svg)  # ids are global
     svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
     svg = re.sub(r"#0a00([0-9a-f]{2})", lambda m: f"var(--m{int(m.group(1), 16)})", svg)
     head = f'<svg role="img" aria-label="{escape(alt, quote=True)}"'
-    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)  # as wide as its place
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)  # as wide as its container
     return re.sub(r"<svg", head, svg, count=1).strip() + "\n"

@@ -1,4 +1,4 @@
-"""The picture that people look for first: how far each method is from the baseline, with its interval."""
+"""Forest plot: the difference of each method to the baseline, with its interval."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from gradworks.report.figures import FAINT, INK, axes_of, mark, stand_in, style, svg_of
 
-PAGE = "#030303"  # drawn for the page's own colour, which fills a hollow marker
+PAGE = "#030303"  # placeholder for the page's background, which fills hollow markers
 
 
 def forest(
     rows: list[dict[str, Any]], limits: tuple[float, float], methods: Sequence[str], label: str, alt: str
 ) -> str:
-    """Difference of each method to the baseline with its interval, methods from above to below; each seed a small dot.
+    """Difference of each method to the baseline with its interval, methods from top to bottom; a small dot per seed.
 
     Args:
         rows: method, and the parts of a difference: values, mean, low, high (None: no interval), verdict.
         limits: of the horizontal axis, the same in all panels.
         methods: all of the report, in order: the place gives colour and marker.
         label: of the horizontal axis.
-        alt: what the figure shows, for those who do not see it.
+        alt: text alternative of the figure.
     """
     axes = axes_of(3.9, 0.6 + 0.28 * len(rows), 0.25 + 0.068 * max(len(row["method"]) for row in rows), 0.08)
     axes.axvline(0, color=INK, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Numbers as people read them; the same in HTML, Markdown and the terminal."""
+"""Formatting of numbers, the same in HTML, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ MEANINGS = {
     "inactive": "its smoothness term has below 0.1 % of the loss's gradient: in effect plain training",
 }
 RULE = (
-    "Differences are paired by seed, with 95 % intervals and p-values that hold for all methods of a table at once "
-    "(Dunnett), from two seeds. The spread over seeds is pooled over the methods, without cells that did not converge "
-    "and methods that clearly spread more; a method that spreads more than the pool (with three seeds: whose variance "
-    "is twice the pool's) counts with its own spread (Welch), and “spreads differ” marks where that is clear. Where an "
-    "interval names test examples it is over seeds "
-    "and over these, else over seeds alone. A gain is claimed only where the interval excludes zero: at most 5 % of "
-    "tables without any true difference do. “Detectable” is the smallest true difference that this rule finds with "
-    "80 % power, given the spread seen."
+    "Differences are paired by seed. Their 95 % intervals and p-values, from two seeds on, hold simultaneously for all "
+    "methods of a table (Dunnett). The spread over seeds is pooled over the methods, without cells that did not "
+    "converge and methods that clearly spread more; a method that spreads more than the pool (with three seeds: whose "
+    "variance is twice the pool's) counts with its own spread (Welch), and “spreads differ” marks where that is clear. "
+    "An interval that names test examples covers seeds and test examples, any other seeds only. A gain is claimed only "
+    "if the interval excludes zero; at most 5 % of tables without any true difference make such a claim. “Detectable” "
+    "is the smallest true difference that this rule finds with 80 % power, given the observed spread."
 )
 
 
@@ -35,7 +34,7 @@ def signed(value: float | None) -> str:
 
 
 def count(value: int | None) -> str:
-    """Thousands apart by a narrow space."""
+    """Thousands separated by a narrow space."""
     return "–" if value is None else f"{value:,}".replace(",", "\u202f")
 
 
@@ -47,7 +46,7 @@ def over_seeds(mean: dict[str, Any]) -> str:
 
 
 def interval(one: dict[str, Any]) -> str:
-    """`[+0.010, +0.054]`, empty where there is none."""
+    """`[+0.010, +0.054]`; empty without an interval."""
     return "" if one["low"] is None else f"[{signed(one['low'])}, {signed(one['high'])}]"
 
 
@@ -61,7 +60,7 @@ def gap(one: dict[str, Any] | None) -> str:
 
 
 def states(found: dict[str, int], inactive: bool = False) -> str:
-    """`2 of 3, 1 OOM†`: how many cells have a score, and what became of the others; `3, inactive°`."""
+    """`2 of 3, 1 OOM†`: how many cells have a score, and the states of the others; `3, inactive°`."""
     total = sum(found.values())
     good = found.get("ok", 0) + found.get("not converged", 0)
     others = [f"{n} {state}{MARKS[state].strip('…')}" for state, n in found.items() if state != "ok"]
@@ -70,7 +69,7 @@ def states(found: dict[str, int], inactive: bool = False) -> str:
 
 
 def marked(rows: list[dict[str, Any]]) -> list[str]:
-    """States and labels of summaries that need a word of explanation, each once."""
+    """States and labels of summaries that need an explanation, each once."""
     seen = [state for row in rows for state in [*row["states"], *["inactive"] * row["inactive"]] if state != "ok"]
     return list(dict.fromkeys(seen))
 
@@ -81,7 +80,7 @@ def ratio(value: float | None) -> str:
 
 
 def ratio_interval(part: dict[str, Any] | None) -> str:
-    """`× 1.61 [1.58, 1.65]` of a part of the cost; a dash where it was not measured."""
+    """`× 1.61 [1.58, 1.65]` of a part of the cost; a dash if it was not measured."""
     if not part or part.get("ratio") is None:
         return "–"
     low, high = part.get("low"), part.get("high")
@@ -89,7 +88,7 @@ def ratio_interval(part: dict[str, Any] | None) -> str:
 
 
 def time(row: dict[str, Any] | None) -> str:
-    """What a whole run takes in runs of the baseline: `× 1.61`; with the run it starts from `× 1.30, erm included`."""
+    """Time of a whole run in runs of the baseline: `× 1.61`; with the run it starts from `× 1.30, erm included`."""
     if row is None or row["total"] is None:
         return "–"
     if row["as_long_as"]:
@@ -98,7 +97,7 @@ def time(row: dict[str, Any] | None) -> str:
 
 
 def time_interval(row: dict[str, Any]) -> str:
-    """`time` with the interval, where there is one: `× 1.61 [1.55, 1.68]`."""
+    """`time` with its interval, if any: `× 1.61 [1.55, 1.68]`."""
     return time(row) if row["total_low"] is None else time(row).replace(ratio(row["total"]), run(row), 1)
 
 
@@ -118,12 +117,12 @@ def amount(value: float | None, unit: str = "") -> str:
 
 
 def money(value: float) -> str:
-    """`12.34`; three digits where it is less than one."""
+    """`12.34`; three digits if it is less than one."""
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def scaled(value: float | None, base: int, names: tuple[str, ...]) -> str:
-    """`value` with the prefix by which it has one to three digits before the point."""
+    """`value` with the prefix that leaves one to three digits before the point."""
     if value is None:
         return "–"
     place = 0
@@ -139,7 +138,7 @@ def seeds(n: int) -> str:
 
 
 def over(one: dict[str, Any]) -> str:
-    """What an interval is over: `3 seeds, 1 500 test examples`; `3 seeds` where the examples are not in it."""
+    """What an interval covers: `3 seeds, 1 500 test examples`; `3 seeds` without the examples."""
     examples = f", {count(one['examples'])} test examples" if one["examples"] else ""
     return seeds(one["n"]) + examples + (", spreads differ" if one["spreads"] == "differ" else "")
 
@@ -164,13 +163,13 @@ def plain_interval(score: dict[str, Any]) -> str:
 
 
 def plain_intervals(scores: list[dict[str, Any]]) -> str:
-    """`[0.61, 0.67], [0.60, 0.66]`: those of several seeds; a dash where there are none."""
+    """`[0.61, 0.67], [0.60, 0.66]`: those of several seeds; a dash without any."""
     return ", ".join(filter(None, map(plain_interval, scores))) or "–"
 
 
 def corruption(done: dict[str, dict[str, Any]]) -> str:
-    """`3 000 labels drawn anew, 2 010 of them changed`; `none`."""
-    said = {"noise": "{} labels drawn anew", "imbalance": "{} rows removed", "leak": "{} test examples added"}
+    """`3 000 labels redrawn, 2 010 of them changed`; `none`."""
+    said = {"noise": "{} labels redrawn", "imbalance": "{} rows removed", "leak": "{} test examples added"}
     parts = []
     for kind, found in done.items():
         rows = said.get(kind, kind + ": {} rows").format(count(found["rows"]))

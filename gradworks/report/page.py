@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks no network for anything, and its Markdown twin."""
+"""The report as one self-contained HTML file, and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
-    """File name -> text of report.html and report.md, from what `gradworks.report.build` made."""
+    """File name -> text of report.html and report.md, from the results of `gradworks.report.build`."""
     about = {
         "results": results,
         "conditions": conditions(results),
@@ -43,7 +43,7 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def conditions(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One table each: the condition's families of methods, its reference rows, the columns that it needs."""
+    """One table per condition: its families of methods, reference rows and the columns it needs."""
     made = []
     families = words.families(results)
     for name in dict.fromkeys(condition for condition, _ in families):
@@ -64,13 +64,13 @@ def conditions(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _on(results: dict[str, Any], summary: dict[str, Any], hardware: str) -> dict[str, Any] | None:
-    """The cost of a summary's method, where it was measured on this hardware."""
+    """The cost of a summary's method, if measured on this hardware."""
     row = form.cost_of(results, summary["encoder"], summary["method"])
     return row if row and row["hardware"] == hardware else None
 
 
 def escaped(text: str) -> str:
-    """Text as Markdown shows it, on one line."""
+    """Text escaped for Markdown, on one line."""
     return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", str(text)).replace("\n", " ")
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the page, each with the words that tell it to those who do not see it."""
+"""The pictures of the page, each with its text alternative."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
 
 
 def method_names(results: dict[str, Any]) -> list[str]:
-    """All methods in the order of the cells: the place is the identity of a method in all figures."""
+    """All methods in the order of the cells; the position identifies a method in all figures."""
     return list(dict.fromkeys(summary["method"] for summary in results["summaries"]))
 
 
@@ -45,7 +45,7 @@ def highlighted(results: dict[str, Any], row: dict[str, Any]) -> bool:
 
 
 def markup(text: str) -> Markup:
-    """Our own markup around names that are escaped, so safe to stand in the page as it is."""
+    """Our own markup around escaped names, safe to insert unescaped."""
     from markupsafe import Markup
 
     return Markup(text)
@@ -57,7 +57,7 @@ def _figure(condition: str, encoder: str, svg: str, more: str = "", **about: Any
 
 
 def _gains(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
-    """Differences to the baseline with their intervals; none where there is nothing to compare."""
+    """Differences to the baseline with their intervals; none if nothing can be compared."""
     primary, made = results["primary"], []
     every = [s["difference"]["primary"] for s in results["summaries"] if s["difference"]["primary"]]
     values = [v for one in every for v in (*one["values"], one["low"], one["high"]) if v is not None]
@@ -90,7 +90,7 @@ def _dots(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
 
 
 def _costs(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
-    """One picture per condition, encoder and machine; none where only plain training has a time."""
+    """One picture per condition, encoder and machine; none if only plain training has a time."""
     made, name = [], results["primary"]["name"]
     for (condition, encoder), family in words.families(results).items():
         for hardware in results["cost"]["hardware"]:
@@ -176,7 +176,7 @@ def _members(results: dict[str, Any], one: dict[str, Any]) -> Markup:
 
 
 def _limits(results: dict[str, Any]) -> tuple[float, float]:
-    """Of every value and reference line, with a margin."""
+    """Limits that include every value and reference line, with a margin."""
     values = [v for summary in results["summaries"] for v in summary["primary"]["values"]]
     values += [one["primary"]["value"] for one in results["references"]]
     low, high = min(values, default=0.0), max(values, default=1.0)

@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml with how often each runs, and what else says where the figures come from."""
+"""The stages of dvc.yaml, how often each runs, and the provenance of the figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {
     "ensemble": ("evaluate",),
     "report": ("corrupt", "train", "measure", "evaluate", "ensemble"),
 }
-# sections of params.yaml that the digest is of: what makes a result
+# sections of params.yaml that determine a result, and so enter the digest
 SECTIONS = (
     "task", "threads", "device", "fetch", "corrupt", "pretrain", "methods", "train", "evaluate", "report", "cells",
     "ensemble",
@@ -28,8 +28,8 @@ SECTIONS = (
 
 
 def stages(inputs: Inputs) -> list[dict[str, Any]]:
-    """Name, how many are asked for, how many of them have left something (of those that the report reads; a pod has no
-    others), and what it reads.
+    """For each stage its name, how many runs are asked for, how many have outputs (among those that the report reads; a
+    pod has no others), and what it reads.
     """
     cells, runs = inputs.cells.values(), inputs.runs
     pairs = dict.fromkeys((cell.get("measured", cell["encoder"]), cell["method"]) for cell in cells)
@@ -53,7 +53,7 @@ def stages(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def provenance(inputs: Inputs) -> dict[str, Any]:
-    """Digest of the parameters and releases of the libraries; digests of the data stand with the data."""
+    """Digest of the parameters and releases of the libraries; `data` has the digests of the data."""
     chosen = {name: inputs.values.get(name) for name in SECTIONS}
     chosen |= {name: inputs.values[name] for name in ("tasks", "mixtures") if name in inputs.values}
     text = json.dumps(chosen, sort_keys=True, default=str, ensure_ascii=False)

@@ -10,7 +10,7 @@ from gradworks.report.figures import DASHES, FAINT, INK, MARKERS, axes_of, mark,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ONE, OTHER = 1, 2  # colours of two things that are no methods: --m1 and --m2
+ONE, OTHER = 1, 2  # colours for two series that are not methods: --m1 and --m2
 
 
 def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, alt: str) -> str:
@@ -20,7 +20,7 @@ def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, al
         points: method, x, low, high (None: no interval), y, se (None below three seeds).
         methods: all of the report, in order: the place gives colour and marker.
         label: of the vertical axis.
-        alt: what the figure shows, for those who do not see it.
+        alt: text alternative of the figure.
     """
     axes = axes_of(5.2, 3.3, 0.64, 0.12)
     axes.axvline(1, color=FAINT, linewidth=1, linestyle=":")
@@ -45,14 +45,14 @@ def scatter(points: list[dict[str, Any]], methods: Sequence[str], label: str, al
 
 
 def _bars(point: dict[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """From where to where the bars of a point reach, along and up; no time is below 0, whatever its interval says."""
+    """Ends of a point's horizontal and vertical bars; times are cut at 0."""
     se = point["se"] or 0.0
     along = (point["x"], point["x"]) if point["low"] is None else (max(0.0, point["low"]), point["high"])
     return along, (point["y"] - se, point["y"] + se)
 
 
 def _names(axes: Axes, points: list[dict[str, Any]], methods: Sequence[str]) -> None:
-    """Each name beside its marker, at the nearest place where it covers no other name, no marker and no bar."""
+    """Each name beside its marker, at the nearest place that covers no other name, marker or bar."""
     place = axes.transData.transform
     markers = [tuple(place((p["x"], p["y"]))) for p in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in markers]
@@ -73,7 +73,7 @@ def _names(axes: Axes, points: list[dict[str, Any]], methods: Sequence[str]) -> 
         index = methods.index(point["method"])
         middle = (box[1] + box[3]) / 2
         at = axes.transData.inverted().transform((box[0], middle))
-        if abs(middle - y) > 13:  # so far away that a line must say whose name it is
+        if abs(middle - y) > 13:  # too far away to be read without a line
             edge = box[0] - 2 if box[0] > x else box[2] + 2
             ends = axes.transData.inverted().transform([(x, y), (edge, middle)])
             axes.plot(*zip(*ends, strict=True), color=stand_in(index), linewidth=0.5, gid=mark(index))
@@ -101,7 +101,7 @@ def products(rows: list[dict[str, Any]], methods: Sequence[str], alt: str) -> st
 
 
 def densities(row: dict[str, Any], names: tuple[str, str], label: str, alt: str) -> str:
-    """Two histograms over each other: corrupted examples (dashed) and the others (filled)."""
+    """Two overlaid histograms: corrupted examples (dashed) and the others (filled)."""
     axes, found = axes_of(3.9, 2.5, 0.5, 0.22), row["histogram"]
     axes.stairs(found["others"], found["edges"], color=stand_in(ONE), fill=True, alpha=0.3)
     axes.stairs(found["others"], found["edges"], color=stand_in(ONE), linewidth=1.3)
@@ -115,8 +115,8 @@ def densities(row: dict[str, Any], names: tuple[str, str], label: str, alt: str)
 
 
 def reliability(row: dict[str, Any], alt: str) -> str:
-    """Accuracy against confidence, before (dashed, hollow) and after scaling; the diagonal is perfect. Below it how
-    many examples each bin holds, before scaling.
+    """Accuracy against confidence, before (dashed, hollow) and after scaling; the diagonal is perfect. Below it
+    the number of examples in each bin, before scaling.
     """
     axes = axes_of(3.9, 3.2, 0.5, 0.14, 1.05)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
@@ -142,7 +142,7 @@ def reliability(row: dict[str, Any], alt: str) -> str:
 
 
 def _counts(above: Axes, found: dict[str, list[float]]) -> None:
-    """A bar for each bin under the axes `above`, with its number of examples on it."""
+    """A bar per bin under the axes `above`, labelled with its number of examples."""
     frame = above.get_position()
     axes = above.figure.add_axes((frame.x0, 0.4 / 3.2, frame.width, 0.45 / 3.2), sharex=above)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -182,7 +182,7 @@ PLACES = {
 
 
 def graph(stages: list[dict[str, Any]], alt: str) -> str:
-    """Stages as boxes with how often each runs, an arrow from each to what reads it and no stage between them reads."""
+    """Stages as boxes with their number of runs; arrows to the stages that read them, transitive ones left out."""
     reads = {one["stage"]: one["reads"] for one in stages}
 
     def behind(name: str) -> set[str]:

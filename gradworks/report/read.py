@@ -1,4 +1,4 @@
-"""What the report reads: the cells that cells.yaml names, and of each what is there so far."""
+"""What the report reads: the cells that cells.yaml names, with the outputs that exist so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_RUN = {"state": "not run", "reason": "", "overall": {}, "by": {}}
 
 
 def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) -> Inputs:
-    """Read what is there; what is missing is "not run", and so are cells whose path is among the `outdated`.
+    """Read the existing outputs; missing cells are "not run", as are those whose path is among the `outdated`.
 
     Raises:
         InputError: a file is damaged, or `report` names a method that params.yaml does not have.
@@ -43,7 +43,7 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         if found[key]["state"] == "not run" and (runs / "train" / cell["path"] / "status.json").exists():
             found[key] = {**NOT_RUN, "reason": "trained, not evaluated"}
         if cell["path"] in outdated:
-            found[key] = {**NOT_RUN, "reason": "there is a result of other parameters or code; not run again yet"}
+            found[key] = {**NOT_RUN, "reason": "its result is of other parameters or code; not run again yet"}
     ensembles = {
         key: {**item, "metrics": _metrics(folder / "ensemble" / f"{key}.json")}
         for key, item in (each.get("ensemble") or {}).items()
@@ -67,9 +67,9 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
 
 
 def by_mixture(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The cells; of several mixtures each stands beside the encoder, `gru · both`, so that no table mixes two.
+    """The cells; with several mixtures, each is named with the encoder, `gru · both`, so that no table mixes two.
 
-    `trained` is the encoder alone then, and `measured` the folder of its costs.
+    `trained` is then the encoder's own name, and `measured` the folder of its costs.
     """
     if len({cell.get("mixture") for cell in cells.values()}) < 2:
         return cells
@@ -85,15 +85,15 @@ def by_mixture(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _named(value: Any) -> Any:
-    """The same with text for every key: `labels: {0: …, yes: …}` of a source has others, which do not sort."""
+    """The same with every key as text: the keys of `labels: {0: …, yes: …}` do not sort."""
     if not isinstance(value, dict):
         return value
     return {key if isinstance(key, str) else json.dumps(key, default=str): _named(one) for key, one in value.items()}
 
 
 def figure(found: dict[str, Any], target: Target, where: str) -> dict[str, Any] | None:
-    """The score of a target in what `evaluate` wrote, None where nothing was predicted. InputError when it is not
-    there.
+    """The score of a target in the output of `evaluate`; None if nothing was predicted. Raises InputError if it is
+    missing.
     """
     scores = found["overall"]
     if not scores:
@@ -112,7 +112,7 @@ def figure(found: dict[str, Any], target: Target, where: str) -> dict[str, Any] 
 
 
 def history(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
-    """`{"examples": [...], "score": [...]}` at each look at the selection split; None where there was none."""
+    """`{"examples": [...], "score": [...]}` at each evaluation on the selection split; None without any."""
     file = inputs.runs / "train" / inputs.cells[key]["path"] / "history.parquet"
     if not file.exists():
         return None
@@ -126,8 +126,8 @@ def history(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
 
 
 def adversarial_share(inputs: Inputs, key: str) -> float | None:
-    """Mean over the steps that measured it of the size of the gradient of the objective's smoothness term over that of
-    the loss; None where the objective has no such term.
+    """Norm of the gradient of the objective's smoothness term over that of the loss, the mean over the steps that
+    measured it; None if the objective has no such term.
     """
     file = inputs.runs / "train" / inputs.cells[key]["path"] / "statistics.parquet"
     if not file.exists():
@@ -138,7 +138,7 @@ def adversarial_share(inputs: Inputs, key: str) -> float | None:
 
 
 def _costs(runs: Path, cells: dict[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(encoder, method) -> what `measure` wrote, of the cells' encoders and methods that have been measured.
+    """(encoder, method) -> output of `measure`, for the encoders and methods that have been measured.
 
     Raises:
         InputError: a file is damaged or says "ok" and lacks a time.
@@ -165,7 +165,7 @@ def _metrics(file: Path) -> dict[str, Any]:
 
 
 def _references(file: Path, task: Kind, settings: Report) -> dict[str, list[metrics.Score | None]]:
-    """Scores of the kind that need no training, each of the primary and of the secondary target."""
+    """Scores that need no training, for the primary and the secondary target."""
     import numpy as np
 
     table = artifacts.read_parquet(file, ["label"])

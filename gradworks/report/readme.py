@@ -34,7 +34,7 @@ def write(root: Path) -> None:
 
 
 def results(root: Path) -> str:
-    """The answer and the tables of report/results.json, its md5 (that of dvc.lock) and the command."""
+    """The answer and the tables of report/results.json, its md5 (as in dvc.lock) and the command."""
     from gradworks.report import page
 
     file = root / RESULTS

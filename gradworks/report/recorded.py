@@ -1,7 +1,7 @@
-"""What the results were made with: cells of other parameters than params.yaml's, and ensembles of other members.
+"""Marks cells made with other parameters than those of params.yaml, and ensembles of other members.
 
-A run that was broken off, or a report that is written while one goes on, mixes results of old and new parameters. Every
-cell records the parameters that it was trained, fed and scored with, so that those which differ can be marked.
+An interrupted run, or a report written during one, mixes results of old and new parameters. Every cell records the
+parameters of its training, data and evaluation, so the report can mark those that differ.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MARK = "§"
 
 
 def marked(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """The results with `outdated` in each cell (the parameters that differ), summary (how many of its cells) and
-    ensemble (what is wrong with its members), and a line of the answer where there is any.
+    """The results with `outdated` in each cell (the parameters that differ), summary (the number of such cells) and
+    ensemble (what is wrong with its members), and a line in the answer if there is any.
     """
     said = {cell["key"]: differences(inputs, cell["key"]) for cell in results["cells"]}
     cells = [cell | {"outdated": said[cell["key"]]} for cell in results["cells"]]
@@ -40,15 +40,15 @@ def marked(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
 
 
 def differences(inputs: Inputs, key: str) -> list[str]:
-    """`train.epochs: 1, now 3` for each parameter of a cell's result that differs; none without a result, or where it
-    recorded nothing.
+    """`train.epochs: 1, now 3` for each parameter that differs; none without a result, or if it recorded
+    nothing.
     """
     cell = inputs.cells[key]
     if inputs.metrics[key]["state"] == "not run":
         return []
     file = inputs.runs / "evaluate" / cell["path"] / artifacts.MANIFEST
     there = artifacts.read_json(file)["parameters"] if file.exists() else {}
-    if "run" not in there:  # scored before scores recorded it
+    if "run" not in there:  # evaluated by a version that did not record it
         file = inputs.runs / "train" / cell["path"] / artifacts.MANIFEST
         there |= {"run": artifacts.read_json(file)["parameters"] if file.exists() else {}}
     now, run, data = inputs.values, there["run"], there.get("data", {})
@@ -83,8 +83,8 @@ def differences(inputs: Inputs, key: str) -> list[str]:
 
 
 def _changed(was: Any, now: Any, where: str, exact: bool = False) -> Iterator[str]:
-    """What differs. Unless `exact`, only what both name: what was recorded holds defaults that nobody gave, and lacks
-    parameters that did not exist then.
+    """The differences; unless `exact`, only in keys of both: records include defaults and lack parameters that are
+    newer than they are.
     """
     if isinstance(was, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*now, *was]) if exact else [key for key in now if key in was]:
@@ -94,7 +94,7 @@ def _changed(was: Any, now: Any, where: str, exact: bool = False) -> Iterator[st
 
 
 def _same(was: Any, now: Any) -> bool:
-    """Equal as numbers where both are (`1e-3` is text to YAML)."""
+    """Equal, as numbers if both are (`1e-3` is text in YAML)."""
     if isinstance(was, list) and isinstance(now, list | tuple):
         return len(was) == len(now) and all(map(_same, was, now))
     if isinstance(was, bool) or isinstance(now, bool) or was is None or now is None:
@@ -106,7 +106,7 @@ def _same(was: Any, now: Any) -> bool:
 
 
 def _ensemble(inputs: Inputs, one: dict[str, Any]) -> dict[str, Any]:
-    """An ensemble with the members that its result does not hold named, and with those that were scored anew since."""
+    """An ensemble with its missing members, and those evaluated again since."""
     item = inputs.ensembles[one["name"]]
     asked = {
         f"{cell.get('trained', cell['encoder'])}/{cell['seed']}": key
@@ -125,7 +125,7 @@ def _ensemble(inputs: Inputs, one: dict[str, Any]) -> dict[str, Any]:
     said = one["said"] + (f" Missing, though params.yaml asks for it: {', '.join(lacking)}." if lacking else "")
     again = [n for n in members if n in asked and members[n]["overall"] != inputs.metrics[asked[n]]["overall"]]
     left_out = one["left_out"] | dict.fromkeys(lacking, "missing")
-    outdated = [f"{name} has been scored anew since" for name in again]
+    outdated = [f"{name} has been evaluated again since" for name in again]
     said += (
         f" {MARK} {form.count(len(again))} of its members have other scores now: {', '.join(again)}." if again else ""
     )

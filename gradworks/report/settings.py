@@ -1,4 +1,4 @@
-"""The section `report` of params.yaml, and what the report reads beside it."""
+"""The section `report` of params.yaml, and the other inputs of the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Target(Section):
-    """One figure of the metrics: a metric on all test examples, or on those where a column has a value."""
+    """A metric on all test examples, or on those with a given value of a column."""
 
     metric: str = "accuracy"
     where: dict[str, str | int | bool] = Field(default_factory=dict, max_length=1)
@@ -44,12 +44,12 @@ class Report(Section):
 
     Attributes:
         title: heading of the report.
-        primary: what the answer is about.
-        secondary: shown beside it; the control without anything to gain is read from it.
+        primary: the target of the answer.
+        secondary: shown beside it; the control with nothing to gain uses it.
         baseline: the method that all others are compared with.
-        controls: method -> the method that has the same means without its idea (as many batches a step, the clean
-        labels).
-        price_per_hour: device, as the report names it -> money for an hour of a machine that has it.
+        controls: method -> the method with the same resources but not its idea (as many batches a step, the clean
+            labels).
+        price_per_hour: device, as the report names it -> price of a machine with it per hour.
     """
 
     title: str = "Which gradient method helps?"
@@ -62,15 +62,15 @@ class Report(Section):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that the results are made of, keyed as in cells.yaml.
+    """All inputs of the results, keyed as in cells.yaml.
 
     Attributes:
         cells: key -> condition, method, encoder, seed, path and entries.
-        metrics: key -> what `evaluate` wrote; the state is "not run" where it has not.
-        ensembles: key -> item of cells.yaml and what `ensemble` wrote, under `metrics`.
+        metrics: key -> output of `evaluate`; its state is "not run" without one.
+        ensembles: key -> item of cells.yaml, and the output of `ensemble` under `metrics`.
         references: condition -> name -> score of the primary and of the secondary target.
-        data: condition -> what `corrupt` says of its first seed.
-        costs: (encoder, method) -> what `measure` wrote, where it has.
+        data: condition -> manifest of `corrupt` for its first seed.
+        costs: (encoder, method) -> output of `measure`, if there is one.
         versions: library -> release, of versions.json; empty without that file.
         stale: metrics files that no cell names.
     """

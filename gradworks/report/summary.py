@@ -1,4 +1,4 @@
-"""From what was read to report/results.json: one row per cell, one per method on one condition and encoder."""
+"""The content of report/results.json: a row per cell, and one per condition, encoder and method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INACTIVE = 1e-3  # a row whose smoothness term has less than this share of the l
 
 
 def results(inputs: Inputs) -> dict[str, Any]:
-    """A pure function of the inputs: no time, host, path or stale file changes it."""
+    """The results, a pure function of the inputs: independent of time, host, paths and stale files."""
     settings = inputs.settings
     cells = [_cell(inputs, key) for key in inputs.cells]
     made = {
@@ -78,7 +78,7 @@ def _summaries(inputs: Inputs, cells: list[dict[str, Any]]) -> list[dict[str, An
     for cell in cells:
         groups.setdefault((cell["condition"], cell["encoder"], cell["method"]), []).append(cell)
     made = []
-    conditions = list(dict.fromkeys(c for c, _, _ in groups))  # those of one condition stand together
+    conditions = list(dict.fromkeys(c for c, _, _ in groups))  # grouped by condition
     for condition, encoder in sorted(dict.fromkeys((c, e) for c, e, _ in groups), key=lambda f: conditions.index(f[0])):
         family = {m: rows for (c, e, m), rows in groups.items() if (c, e) == (condition, encoder)}
         summaries = {method: _summary(inputs, rows) for method, rows in family.items()}
@@ -127,7 +127,7 @@ def _summary(inputs: Inputs, cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _by(inputs: Inputs, cells: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Column -> value -> mean of the primary metric over seeds, and on how many examples."""
+    """Column -> value -> mean of the primary metric over seeds, and the number of examples."""
     metric, made = inputs.settings.primary.metric, {}
     used = [inputs.metrics[c["key"]]["by"] for c in cells if c["state"] in USED]
     for column in used[0] if used else ():
@@ -154,7 +154,7 @@ def _ensemble(settings: Report, key: str, item: dict[str, Any]) -> dict[str, Any
 
 
 def _data(inputs: Inputs) -> dict[str, Any]:
-    """On what the figures stand: sources as params.yaml names them, rows, what was done to them, digests."""
+    """The data behind the figures: sources as in params.yaml, rows, corruptions, digests."""
     made: dict[str, Any] = {"sources": inputs.values.get("fetch") or {}, "conditions": {}}
     for condition, manifest in inputs.data.items():
         made["conditions"][condition] = {

@@ -11,7 +11,7 @@ WIDTH = 100
 
 
 def table(results: dict[str, Any]) -> str:
-    """Methods under each condition: seeds, value, difference to the baseline, time, the other figure, steps."""
+    """Methods under each condition: seeds, value, difference to the baseline, time, secondary metric, steps."""
     two, machines = results["secondary"], results["cost"]["hardware"]
     heads = ["method", "seeds", "value", f"against {results['baseline']}"]
     heads += ["time"] if machines else []
@@ -37,7 +37,7 @@ def table(results: dict[str, Any]) -> str:
         lines += [name, *(_line(row, widths) for row in rows)]
         lines += _references(results, condition) if last[condition] == name else []
     if machines:
-        more = f"; others elsewhere, see the report: {len(machines) - 1}" if len(machines) > 1 else ""
+        more = f"; {len(machines) - 1} more in the report" if len(machines) > 1 else ""
         lines.append(f"time: whole run, × {results['baseline']}, on {machines[0]}{more}"[:WIDTH])
     lines += [f"{form.MARKS[state]} {state}: {form.MEANINGS[state]}" for state in form.marked(results["summaries"])]
     return "\n".join(lines)
@@ -58,13 +58,13 @@ def _references(results: dict[str, Any], condition: str) -> list[str]:
 
 
 def _time(results: dict[str, Any], summary: dict[str, Any], machine: str) -> str:
-    """`×1.61` where it was measured on this machine: a column never mixes two."""
+    """`×1.61` if measured on this machine: a column never mixes two."""
     row = form.cost_of(results, summary["encoder"], summary["method"])
     return form.ratio(row["total"]).replace(" ", "") if row and row["hardware"] == machine else "–"
 
 
 def _states(row: dict[str, Any]) -> str:
-    """`1/2 †`: one of two cells has a score, the mark says what became of another."""
+    """`1/2 †`: one of two cells has a score, the mark gives the state of the other."""
     found = row["states"]
     total = sum(found.values())
     good = found.get("ok", 0) + found.get("not converged", 0)

@@ -1,4 +1,4 @@
-"""What training left behind, summed up: the dot product of batch gradients, and scores of corrupted examples."""
+"""Summaries of training logs: dot products of batch gradients, and scores of corrupted examples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gradients(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def detection(inputs: Inputs) -> list[dict[str, Any]]:
-    """One row per condition, encoder and method that weighs examples: how well weight and signed score tell the
+    """One row per condition, encoder and method that weights examples: how well weight and signed score separate the
     corrupted examples from the others (area under the ROC curve; 0.5 = not at all), and both histograms.
     """
     made = []
@@ -56,8 +56,8 @@ def detection(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def auroc(found: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive example has a higher value than another one, ties half: Mann and Whitney's U over all
-    pairs.
+    """Probability that a positive example has a higher value than a negative one, ties counted half: the Mann-Whitney U
+    over the number of pairs.
     """
     import numpy as np
 
@@ -95,7 +95,7 @@ def _logged(folder: Path) -> dict[str, np.ndarray] | None:
 
 
 def _line(run: dict[str, np.ndarray], batch: int) -> dict[str, Any]:
-    """The moving mean over WINDOW batches (a fifth of a shorter run), at so many points that the line is smooth."""
+    """The moving mean over WINDOW batches (a fifth of a shorter run), at up to POINTS points."""
     import numpy as np
 
     dot, examples = run["dot"], run["examples"]
@@ -134,7 +134,7 @@ def _scored(runs: Path, cell: dict[str, Any]) -> dict[str, Any] | None:
         if table[name].null_count == 0:
             made[name] = np.bincount(place, weights=table[name].to_numpy(zero_copy_only=False)) / counts
     done = artifacts.read_parquet(changes, ["id", "kind", "old_label", "new_label"]).to_pylist()
-    for kind in SIGNS:  # a label that was drawn anew and came out the same is not corrupted
+    for kind in SIGNS:  # a redrawn label that came out the same is not corrupted
         bad = {c["id"] for c in done if c["kind"] == kind and (kind == "leak" or c["old_label"] != c["new_label"])}
         which = np.array([key in bad for key in ids.tolist()], dtype=bool)
         if which.any() and not which.all():
@@ -157,5 +157,5 @@ def _histogram(runs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """Six digits: more would only make the page longer."""
+    """Six digits, to keep the page short."""
     return float(f"{value:.6g}")

@@ -1,6 +1,6 @@
-"""What DVC's own views show of a benchmark: `dvc metrics show` and `diff`, `dvc plots show` and `diff`.
+"""The inputs of DVC's own views: `dvc metrics show` and `diff`, `dvc plots show` and `diff`.
 
-A metrics file is a method, so that methods are rows and columns are few; curves.json holds the learning curves.
+One metrics file per method makes methods the rows and keeps columns few; curves.json has the learning curves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 METRICS, CURVES = "metrics", "curves.json"
 _POINTS = 40  # of a curve
-_DIGITS = 4  # of what is read beside others
+_DIGITS = 4
 
 
 def write(out: Path, results: Mapping[str, Any], inputs: Inputs) -> None:
@@ -44,7 +44,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]
 def curves(inputs: Inputs) -> list[dict[str, Any]]:
     """Rows of the learning curves: the mean over seeds of loss and selection score in each 40th of the examples.
 
-    The loss is the mean over a part's steps, the score that of the last look at the selection split until its end.
+    The loss is the mean over a part's steps, the score that of the last evaluation on the selection split so far.
     """
     groups: dict[tuple[str, str, str], list[list[tuple[float, float | None]]]] = {}
     seen: dict[tuple[str, str, str], int] = {}

@@ -32,12 +32,12 @@ def answer(results: dict[str, Any]) -> list[str]:
     if not lines:
         return _alone(results)
     if len(lines) > _LINES:
-        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more comparisons stand in the tables."]
+        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more comparisons are in the tables."]
     return [f"Figures: {primary['name']}.", *lines, *_power(shown[:_LINES])]
 
 
 def families(results: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """(condition, encoder) -> the summaries that are compared with each other."""
+    """(condition, encoder) -> the summaries to compare with each other."""
     made: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for summary in results["summaries"]:
         made.setdefault((summary["condition"], summary["encoder"]), []).append(summary)
@@ -50,19 +50,19 @@ def _one_encoder(results: dict[str, Any], condition: str) -> bool:
 
 
 def _alone(results: dict[str, Any]) -> list[str]:
-    """Where no two methods can be compared: what was found."""
+    """The scores, if no two methods can be compared."""
     lines = []
     for (condition, encoder), family in families(results).items():
         lines += [f"{condition}, {encoder}: {said}" for said in (_found(s) for s in family) if said]
     if not lines:
         return [f"No cell has run yet; nothing to compare with {results['baseline']}."]
     if len(lines) > _LINES:
-        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more results stand in the tables."]
+        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more results are in the tables."]
     return [f"Figures: {results['primary']['name']}.", *lines, "Only one method has a score, so nothing is compared."]
 
 
 def _found(summary: dict[str, Any]) -> str:
-    """`erm 0.512 ± 0.004 (3 seeds)`, `smart has no score: 2 OOM`; empty where none of its cells has run."""
+    """`erm 0.512 ± 0.004 (3 seeds)`, `smart has no score: 2 OOM`; empty if none of its cells has run."""
     mean, states = summary["primary"], dict(summary.get("states") or {})
     ended = {state: n for state, n in states.items() if state not in ("ok", "not converged", "not run")}
     failed = ", ".join(f"{n} {state}" for state, n in ended.items())
@@ -73,7 +73,7 @@ def _found(summary: dict[str, Any]) -> str:
 
 
 def _no_pair(baseline: str, family: list[dict[str, Any]]) -> str:
-    """Why nothing is compared, and what there is."""
+    """Why nothing is compared, and the scores so far."""
     own = next((s for s in family if s["method"] == baseline), None)
     there = [said for said in map(_found, family) if said]
     if not there:
@@ -120,17 +120,17 @@ def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[st
 
 
 def _time(results: dict[str, Any], best: dict[str, Any]) -> str:
-    """`× 1.61 the time of erm on a CPU, 1 thread`, of whole runs; empty where it was not measured."""
+    """`× 1.61 the time of erm on a CPU, 1 thread`, of whole runs; empty if it was not measured."""
     row = form.cost_of(results, best["encoder"], best["method"])
     if row is None:
         return ""
-    before = f", the {row['after']} run that it starts from included," if row["after"] else ""
+    before = f", including the {row['after']} run that it starts from," if row["after"] else ""
     return f"{form.run(row)} the time of {results['baseline']}{before} on {row['hardware']}"
 
 
 def headline(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The answer as a table: for each condition and encoder the highest method, by how much, whether that is
-    significant, and its time; after it the highest significant gain, where that is another method's.
+    """The answer as a table: for each condition and encoder the highest method, its lead, whether that is significant,
+    and its time; then the highest significant gain, if that is another method's.
     """
     made, better = [], results["primary"]["better"]
     for (condition, encoder), family in families(results).items():
@@ -147,7 +147,7 @@ def headline(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _surest(results: dict[str, Any], family: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The highest of the gains that stand the correction."""
+    """The highest gain that is significant after correction."""
     gains = [s for s in family if (s["difference"]["primary"] or {}).get("verdict") == "gain"]
     return max(gains, key=lambda s: s["difference"]["primary"]["mean"] * results["primary"]["better"], default=None)
 
@@ -163,7 +163,7 @@ def significant(one: dict[str, Any], better: int) -> str:
 
 
 def _power(shown: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    """The smallest gain that the same rule would find, from the spread that was seen."""
+    """The smallest gain that the same rule would find, from the observed spread."""
     known = [
         f"{place} {form.number(one['detectable']) if one['detectable'] else 'none'} ({form.seeds(one['n'])})"
         for place, one in shown
@@ -175,12 +175,12 @@ def _power(shown: list[tuple[str, dict[str, Any]]]) -> list[str]:
 
 
 def checks(results: dict[str, Any], inputs: Inputs) -> list[dict[str, str]]:
-    """The controls: what should not gain, and the ceiling. Each has a name, a verdict and a text."""
+    """The controls: rows that should not gain, and the ceiling. Each has a name, a verdict and a text."""
     return [*_nothing_to_gain(results, inputs), *_random(results, inputs), *_ceiling(results)]
 
 
 def _nothing_to_gain(results: dict[str, Any], inputs: Inputs) -> list[dict[str, str]]:
-    """On an uncorrupted training split and test examples like it, plain training has no fault to mend."""
+    """Without corruption and on in-distribution test examples, there should be nothing to gain over plain training."""
     which = "secondary" if results["secondary"] else "primary"
     conditions = (inputs.values.get("corrupt") or {}).get("conditions") or {}
     made = []
@@ -230,12 +230,12 @@ def _ceiling(results: dict[str, Any]) -> list[dict[str, str]]:
     if not rows:
         return []
     reached = ", ".join(f"{r['condition']} {form.number(r['primary']['value'])}" for r in rows)
-    text = f"A program that applies the rule that made the labels reaches {reached} ({results['primary']['name']})."
+    text = f"The rule that generated the labels reaches {reached} ({results['primary']['name']})."
     return [{"name": "true rule", "verdict": "not as expected" if low else "as expected", "text": text}]
 
 
 def ensemble(one: dict[str, Any], better: int = 1) -> str:
-    """What the mean gains on the best member, how far members disagree, who is left out."""
+    """Gain of the mean over the best member, disagreement of members, members left out."""
     left = [f"{name} ({state})" for name, state in one["left_out"].items()]
     out = [f"Left out: {', '.join(left)}."] if left else []
     if one["state"] != "ok":
@@ -250,9 +250,9 @@ def ensemble(one: dict[str, Any], better: int = 1) -> str:
     elif members and None not in (scores["mean"], scores["oracle"]):
         best = max(members, key=lambda name: members[name] * better)
         over = form.signed(scores["mean"] - members[best])
-        said.append(f"The mean of {len(members)} members is {over} against the best of them ({best}), no interval.")
+        said.append(f"The mean of {len(members)} members is {over} against the best one ({best}), without an interval.")
         oracle = form.signed(scores["oracle"] - members[best])
-        said.append(f"A perfect choice among them, the oracle, would be {oracle} against it.")
+        said.append(f"A perfect choice among them, the oracle, would be {oracle}.")
     pairs = one["disagreement"].values()
     if pairs:
         span = f"{min(pairs):.1%} to {max(pairs):.1%}" if len(pairs) > 1 else f"{max(pairs):.1%}"
@@ -261,7 +261,7 @@ def ensemble(one: dict[str, Any], better: int = 1) -> str:
 
 
 def data(made: dict[str, Any], splits: dict[str, Any]) -> str:
-    """On what data the figures stand: generated, a sample, or whole sets."""
+    """The data behind the figures: generated, a sample, or whole sets."""
     sampled = any((split or {}).get("size") for name, split in splits.items() if name in ("train", "test"))
     said = []
     for name, source in made["sources"].items():

@@ -1,4 +1,4 @@
-"""GLUE (Wang et al. 2018, table 1 for the metrics); MNLI is the task `nli`, RTE stands in superglue.py."""
+"""GLUE (Wang et al. 2018, table 1 for the metrics); MNLI is the task `nli`, RTE is in superglue.py."""
 
 from gradworks.tasks import TaskSpec
 

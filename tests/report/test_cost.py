@@ -99,7 +99,7 @@ def test_a_method_that_starts_from_another_carries_its_time(tmp_path):
     row = form.cost_of(results, "gru", "reweight")
     assert row["total"] == pytest.approx(1 + 0.3 / 1.1) and row["after"] == "erm"
     assert "× 1.27, erm included" in html and "the second phase alone" in html
-    assert "the erm run that it starts from included" in " ".join(results["answer"])
+    assert "including the erm run that it starts from" in " ".join(results["answer"])
     full_tree.cost(runs, "gru", "erm", 1.1, OTHER)  # times of two machines are not added
     assert form.cost_of(report.collect(*tree), "gru", "reweight") is None
 

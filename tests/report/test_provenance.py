@@ -56,5 +56,5 @@ def test_what_was_done_to_the_data_in_words():
     done = {"imbalance": {"rows": 3600, "changed": 3600}, "noise": {"rows": 40, "changed": 27}}
     done["leak"] = {"rows": 5, "changed": 0}
     assert form.corruption(done) == (
-        "3\u202f600 rows removed; 40 labels drawn anew, 27 of them changed; 5 test examples added"
+        "3\u202f600 rows removed; 40 labels redrawn, 27 of them changed; 5 test examples added"
     )

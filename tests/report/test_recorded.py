@@ -172,7 +172,7 @@ def test_a_member_that_was_scored_anew_marks_the_ensemble(tree):
     assert tree()[0]["ensembles"][0]["outdated"] == []
     runs_tree.evaluated(tree.runs, "clean/erm/cased/1", 0.1, 5)
     results, html = tree()
-    assert results["ensembles"][0]["outdated"] == ["cased/1 has been scored anew since"]
+    assert results["ensembles"][0]["outdated"] == ["cased/1 has been evaluated again since"]
     assert "§ 1 of its members have other scores now: cased/1." in html
 
 

@@ -179,7 +179,7 @@ def test_a_temperature_at_its_bound_is_named_and_not_averaged(tmp_path):
     found = row(results["calibration"], condition="noise", method="erm")
     assert found["temperature"]["n"] == found["log_loss_scaled"]["n"] == 2 and found["ece"]["n"] == 3
     assert min(found["temperature"]["values"]) > 2
-    note = "1 of 3 not scaled: the temperature is at its bound, the smallest that is tried"
+    note = "1 of 3 not scaled: the temperature is at its bound, the smallest one tried"
     assert found["notes"] == [note] and note in (tmp_path / "report/report.html").read_text()
 
 

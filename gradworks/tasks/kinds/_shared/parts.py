@@ -36,8 +36,12 @@ class Texts:
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """One forward pass; `embedded` (n, L, D) replaces the input embeddings. Returns one tensor (n, size)."""
-        given = (batch.inputs,) if embedded is None else (batch.inputs, embedded)
-        return (model(*given, task=batch.task) if hasattr(model, "heads") else model(*given),)
+        return (self.forward(model, batch.inputs, batch.task, embedded),)
+
+    def forward(self, model: nn.Module, inputs: Any, task: str, embedded: Tensor | None) -> Tensor:
+        """(rows, size) of the task's head."""
+        given = (inputs,) if embedded is None else (inputs, embedded)
+        return model(*given, task=task) if hasattr(model, "heads") else model(*given)
 
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) input embeddings, differentiable in the model's parameters."""

@@ -57,7 +57,7 @@ def _tables(
         read_as = manifest["splits"].get(split, {}).get("label_values")
         if read_as:
             values[path] = read_as
-        table = found[path] = artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
+        table = found[path] = artifacts.read_parquet(file, ["id", *task.spec.texts, "label", *task.also])
         for key, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
             if not task.accepts(label):
                 raise InputError(f"{file}: row {key}: found label {label!r}\nexpected {task.expected()}")

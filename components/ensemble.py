@@ -51,25 +51,22 @@ def _once(option: str, given: list[Any]) -> None:
 def _member(folder: Path, root: Path, task: Kind, table: pa.Table) -> Any:
     from gradworks.ensembles import Member
 
-    labels = table["label"].to_numpy(zero_copy_only=False)
     name = folder.relative_to(root).as_posix()
-    return Member(name, tuple(table["id"].to_pylist()), labels, task.read(table))
+    return Member(name, tuple(table["id"].to_pylist()), task.truths(table), task.read(table))
 
 
 def _selection(members: list[Any], task: Kind, like: pa.Table) -> pa.Table:
     """The mean over members on the selection examples that all of them have: each seed draws its own, and what one
-    member selects by another may have trained on.
+    member selects by another may have trained on. `like`: the first member's table.
     """
-    import pyarrow as pa
-
     from gradworks import ensembles
 
+    place = {key: i for i, key in enumerate(like["id"].to_pylist())}
     members = ensembles.common(members)
     if not members[0].ids:
         return predictions.to_table(like, None, task, [])
     members = ensembles.align(members)
-    labels = pa.array(members[0].labels.tolist(), like.schema.field("label").type)
-    table = pa.table({"id": pa.array(members[0].ids, pa.string()), "label": labels})
+    table = like.take([place[key] for key in members[0].ids])
     return predictions.to_table(table, ensembles.mean(members, task), task, [])
 
 
@@ -84,11 +81,11 @@ def main() -> None:
     live.begin("ensemble", args)
     settings = base.optional(args.params, "evaluate", predictions.Evaluate)
     task = tasks.of(args.params)
-    needed = ["id", "label", *task.columns]
+    needed = ["id", "label", *task.also, *task.columns]
     _once("--encoders", args.encoders)
     _once("--seeds", args.seeds or [])
     folders, missing = _folders(args.members, args.encoders, args.seeds)
-    members, selections, first = [], [], None
+    members, selections, first, kept = [], [], None, None
     left_out = dict.fromkeys(missing, "missing")
     for folder in folders:
         manifest = artifacts.check(folder)
@@ -100,6 +97,7 @@ def main() -> None:
         members.append(_member(folder, args.members, task, table))
         if (folder / predictions.SELECTION).exists():
             held = artifacts.read_parquet(folder / predictions.SELECTION, needed)
+            kept = held if kept is None else kept
             selections.append(_member(folder, args.members, task, held))
     found: dict[str, Any] = {"members": {}, "left_out": left_out}
     outputs = None
@@ -127,7 +125,7 @@ def main() -> None:
         made = predictions.to_table(first, outputs, task, settings.by) if members else table
         artifacts.write_parquet(folder / predictions.TEST, made)
         if members and len(selections) == len(members):
-            artifacts.write_parquet(folder / predictions.SELECTION, _selection(selections, task, made))
+            artifacts.write_parquet(folder / predictions.SELECTION, _selection(selections, task, kept))
         parameters = {"task": task.name, "encoders": args.encoders, "by": settings.by}
         names = [member.name for member in members]
         artifacts.write_manifest(folder, "ensemble", parameters, rows=len(made), members=names, left_out=left_out)

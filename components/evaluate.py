@@ -57,15 +57,22 @@ class _Model:
     def answers(self, file: Path, table: pa.Table, task: Kind) -> np.ndarray:
         """For the examples of a table."""
         from gradworks.data.tables import to_examples
-        from gradworks.predict import predict
+        from gradworks.predict import answers
 
         examples = to_examples(table, task, self._model, self._length, str(file)).to(self._device)
-        return task.answers(predict(self._model, task, examples, self._batch, name=f"evaluate {file.stem}"))
+        return answers(self._model, task, examples, self._batch, name=f"evaluate {file.stem}")
 
 
 def _split(folder: Path, name: str, task: Kind) -> tuple[Path, pa.Table]:
     file = folder / f"{name}.parquet"
-    return file, artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
+    return file, artifacts.read_parquet(file, ["id", *task.spec.texts, "label", *task.also])
+
+
+def _answers(model: _Model, test: tuple[Path, pa.Table], held: tuple[Path, pa.Table], task: Kind) -> list[np.ndarray]:
+    """For the test and the selection split, both with what is chosen on the latter."""
+    made, kept = (model.answers(*one, task) for one in (test, held))
+    truths = task.truths(held[1])
+    return [task.tuned(one, kept, truths) for one in (made, kept)]
 
 
 def _parts(args: Any, model: _Model | None, names: list[str], folder: Path) -> dict[str, Any]:
@@ -76,14 +83,13 @@ def _parts(args: Any, model: _Model | None, names: list[str], folder: Path) -> d
     for name in names:
         task, data, out = tasks.of(args.params, name), args.data / "parts" / name, folder / "parts" / name
         out.mkdir(parents=True)
-        for split, written in (("test", TEST), ("selection", SELECTION)):
-            file, table = _split(data, split, task)
-            made = None if model is None else model.answers(file, table, task)
-            artifacts.write_parquet(out / written, to_table(table, made, task, []))
-            if split == "test":
-                labels = table["label"].to_numpy()
-                empty: dict[str, Any] = {"overall": {}, "by": {}}
-                found[name] = empty if made is None else scores(task.score, task.reported, labels, made, {})
+        both = [_split(data, split, task) for split in ("test", "selection")]
+        made = [None, None] if model is None else _answers(model, *both, task)
+        for (_, table), answers, written in zip(both, made, (TEST, SELECTION), strict=True):
+            artifacts.write_parquet(out / written, to_table(table, answers, task, []))
+        empty: dict[str, Any] = {"overall": {}, "by": {}}
+        labels = task.truths(both[0][1])
+        found[name] = empty if made[0] is None else scores(task.score, task.reported, labels, made[0], {})
     return found
 
 
@@ -124,8 +130,8 @@ def main() -> None:
     if model and main_too:
         from gradworks.metrics import scores
 
-        outputs, on_selection = model.answers(test, table, task), model.answers(selection, held, task)
-        labels = table["label"].to_numpy()
+        outputs, on_selection = _answers(model, (test, table), (selection, held), task)
+        labels = task.truths(table)
         found = scores(task.score, task.reported, labels, outputs, by)
         known = leaked(args.data, ids)
         if known:

@@ -148,7 +148,7 @@ class Run:
         from gradworks.data.tables import to_examples
 
         kind = self.kinds[task or self.task.name]
-        columns = ["id", *kind.spec.texts, "label"]
+        columns = ["id", *kind.spec.texts, "label", *kind.also]
         files = [self._folder(kind.name) / f"{name}.parquet" for name in names]
         table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
         if not len(table):
@@ -212,7 +212,7 @@ class Run:
     ) -> tuple[Any, Any, list[tuple[str, str]], float]:
         """The best model, the trace, task and id of each training row, the score of the best constant prediction."""
         from gradworks import loop, models
-        from gradworks.predict import predict
+        from gradworks.predict import answers
 
         args, device = self.args, world.device
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
@@ -222,11 +222,11 @@ class Run:
         model = self.model().to(device)
         mixture = self.mixture(model, method.clean, device)
         selection = {name: part.selection for name, part in mixture.parts.items()}
-        labels = {name: examples.labels.cpu().numpy() for name, examples in selection.items()}
+        labels = {name: examples.truths for name, examples in selection.items()}
 
         def look(model: Any) -> dict[str, float | None]:
-            answers = {n: k.answers(predict(model, k, selection[n])) for n, k in self.kinds.items()}
-            return self.looks.scores(labels, answers)
+            made = {n: answers(model, k, selection[n]) for n, k in self.kinds.items()}
+            return self.looks.scores(labels, made)
 
         trace = loop.fit(model, method, mixture, settings=plan, seed=args.seed, score=look, checkpoint=saved,
                          stop=stop, name=f"train {args.method}", watch=watch, world=world)  # fmt: skip

@@ -1,10 +1,11 @@
-"""Outputs of a model for many examples."""
+"""What a model answers to many examples."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from gradworks.base.progress import Progress
@@ -13,24 +14,24 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradworks.data.batching import Examples
-    from gradworks.spec import Outputs, Task
+    from gradworks.tasks.kinds import Kind
 
 
 @torch.no_grad()
-def predict(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256, name: str = "") -> Outputs:
-    """Raw outputs of every example, in the order of the examples, without dropout.
+def answers(model: nn.Module, kind: Kind, examples: Examples, batch_size: int = 256, name: str = "") -> np.ndarray:
+    """Answers to all examples, in their order, without dropout.
 
     The model's training mode and the random state are left as they were. Examples of like length share a batch.
 
     Args:
-        model: in evaluation mode while it predicts.
-        task: gives its outputs.
+        model: in evaluation mode while it answers.
+        kind: its `respond` gives the answers of a batch.
         examples: n examples, on the model's device.
         batch_size: how many examples one forward pass takes.
         name: what the progress is called; "" = none is shown.
 
     Returns:
-        Tensors (n, ...) on the CPU, in float32. Cost: one forward pass per example.
+        (n, ...), see gradworks.tasks.kinds. Cost: that of `respond`, for most kinds one forward pass per example.
     """
     training = model.training
     model.eval()
@@ -40,12 +41,9 @@ def predict(model: nn.Module, task: Task, examples: Examples, batch_size: int = 
         with Progress(name, len(order), "example") if name else contextlib.nullcontext() as bar:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
-                parts.append([one.float().cpu() for one in task.outputs(model, examples.batch(rows))])
+                parts.append(kind.respond(model, examples.batch(rows), [examples.encodings[i] for i in rows]))
                 if bar:
                     bar.advance(len(rows))
     finally:
         model.train(training)
-    if not parts:
-        return (torch.empty(0, 0),)
-    back = torch.tensor(order).argsort()
-    return tuple(torch.cat(one)[back] for one in zip(*parts, strict=True))
+    return np.concatenate(parts)[np.argsort(order)] if parts else np.empty((0, 0))

@@ -60,8 +60,8 @@ class Looks:
         """The score of each task by name, the one that chooses first; None where one is not defined.
 
         Args:
-            labels: of the selection splits by task.
-            answers: as `Kind.answers` gives them.
+            labels: of the selection splits by task, as `Kind.truths` gives them.
+            answers: as `Kind.respond` gives them.
         """
         found = {
             name: kind.score(self._measures[name], labels[name], answers[name]).value

@@ -27,11 +27,20 @@ def values(name="regression", texts=("text",), **options):
     return tasks.kind(TaskSpec("t", name, texts, None, ("pearson",), options=options))
 
 
+SHAPES = (  # of rows that a kind may take: texts, classes
+    (("one", "two"), ("low", "mid", "high")),
+    (("one", "two"), None),
+    (("one", "two", "three", "four"), ("two", "three", "four")),
+)
+
+
 def example(name):
-    """A kind of two texts, by its file's name, with the first row that it takes: of three classes, or of numbers."""
-    for names in (("low", "mid", "high"), None):
+    """A kind by its file's name, with the first row that it takes: two texts and three classes or numbers, or a text
+    and three choices.
+    """
+    for texts, names in SHAPES:
         try:
-            return kinds.find(name).Kind(TaskSpec("t", name, ("one", "two"), names, ()))
+            return kinds.find(name).Kind(TaskSpec("t", name, texts, names, ()))
         except ValueError:
             continue
     raise AssertionError(f"gradworks/tasks/kinds/{name}.py: takes no row of this function, which needs one for it")
@@ -64,10 +73,15 @@ class Words(torch.nn.Module):
         return self.head(self.vectors(inputs, embedded))
 
 
-def examples(made, model, n=32):
-    """n rows of a kind of two texts, encoded by itself; the first text says the label."""
+def table(made, n=32):
+    """n rows of a kind; the first text says the label."""
     names = made.drawn_from("tests") if made.calibrated else [1.0, 2.0, 4.0]
-    labels = [names[i % 3] for i in range(n)]
-    one, two = [f"{i % 3} {3 + i % 5}" for i in range(n)], [f"{8 + i % 7} {15 + i % 3}" for i in range(n)]
-    table = pa.table({"id": [str(i) for i in range(n)], "one": one, "two": two, "label": labels})
-    return tables.to_examples(table, made, model, 8, "f")
+    columns = {"id": [str(i) for i in range(n)], "label": [names[i % 3] for i in range(n)]}
+    for k, text in enumerate(made.spec.texts):
+        columns[text] = [f"{8 + i % 7} {(15 + i + k) % 18}" if k else f"{i % 3} {3 + i % 5}" for i in range(n)]
+    return pa.table(columns)
+
+
+def examples(made, model, n=32):
+    """The same, encoded by the kind."""
+    return tables.to_examples(table(made, n), made, model, 8, "f")

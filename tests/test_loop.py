@@ -11,7 +11,7 @@ from gradworks.base.checkpoint import Checkpoint
 from gradworks.data.batching import Examples
 from gradworks.data.mixture import Mixture, Part
 from gradworks.methods import Method
-from gradworks.predict import predict
+from gradworks.predict import answers
 from tests.kinds import kind
 
 SETTINGS = loop.Settings(batches=24, batch=8, clean_batch=4, learning_rate=0.05, warmup=0.25, clip=1.0, every=0.25)
@@ -48,8 +48,8 @@ PLAIN = Mixture({"nli": Part(TRAIN, SELECTION, CLEAN)})
 
 
 def score(model):
-    (outputs,) = predict(model, kind("nli"), SELECTION)
-    return {"accuracy": float((outputs.argmax(1) == SELECTION.labels).float().mean())}
+    found = answers(model, kind("nli"), SELECTION)
+    return {"accuracy": float((found.argmax(1) == SELECTION.labels.numpy()).mean())}
 
 
 def fit(update="erm", weighting="uniform", settings=SETTINGS, model=None, **options):

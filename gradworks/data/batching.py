@@ -15,7 +15,7 @@ from gradworks.spec import Batch
 if TYPE_CHECKING:
     from torch import Tensor
 
-Encoding = dict[str, list[int]]  # what a model made of one example: token ids by name
+Encoding = dict[str, Any]  # what a model made of one example: token ids by name, lists; a kind may add what is no list
 WINDOW = 8  # batches that are sorted by length together: 1.6 times the speed of padding random batches
 
 
@@ -59,6 +59,7 @@ class Examples:
         collate: pads some encodings to the longest of them; the model's, or the kind's.
         join: labels of one batch -> labels, mass of each example; the kind's, by default mass 1.
         group: (n,) domain, genre or slice; None when there is none.
+        truths: (n,) what the kind's `score` takes as labels; None where nothing is scored.
         strata: (n,) which examples `balanced` holds in equal numbers, by the kind: classes; None where it has none.
         device: where batches are put.
     """
@@ -71,13 +72,14 @@ class Examples:
     group: Tensor | None = None
     join: Callable[[Any], tuple[Any, Tensor]] | None = None
     strata: Tensor | None = None
+    truths: Any = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     lengths: list[int] = dataclasses.field(init=False, repr=False)  # (n,) tokens of the longest part
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.encodings) == len(self.labels):
             raise ValueError(f"{len(self.ids)} ids, {len(self.encodings)} encodings, {len(self.labels)} labels")
-        object.__setattr__(self, "lengths", [max(map(len, e.values()), default=0) for e in self.encodings])
+        object.__setattr__(self, "lengths", [_length(e) for e in self.encodings])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,6 +104,10 @@ class Examples:
             mass=mass,
             group=None if self.group is None else self.group[index],
         )
+
+
+def _length(encoding: Encoding) -> int:
+    return max((len(one) for one in encoding.values() if isinstance(one, list)), default=0)
 
 
 def stream(examples: Examples, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:

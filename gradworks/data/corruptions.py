@@ -7,7 +7,7 @@ change means that the row was not there before, or is no longer there.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gradworks.tasks.kinds import Kind
 
-Change = tuple[str, str, str | float | None, str | float | None]
+Change = tuple[str, str, Any, Any]
 
 
 class Noise(Section):
@@ -184,14 +184,13 @@ def changes_table(changes: list[Change], kind: Kind) -> pa.Table:
     """corruptions.parquet: id, kind (collapse, imbalance, noise, leak), old_label, new_label."""
     import pyarrow as pa
 
-    label = pa.type_for_alias(kind.label_type)
     columns = list(zip(*changes, strict=True)) or [(), (), (), ()]
     return pa.table(
         {
             "id": pa.array(columns[0], pa.string()),
             "kind": pa.array(columns[1], pa.string()),
-            "old_label": pa.array(columns[2], label),
-            "new_label": pa.array(columns[3], label),
+            "old_label": pa.array(columns[2], kind.label_type),
+            "new_label": pa.array(columns[3], kind.label_type),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Predictions as a table: id, label, what the kind of task writes, and the columns by which they are scored."""
+"""Predictions as a table: id, label, what the kind reads and writes, and the columns by which they are scored."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def slices(table: pa.Table, by: list[str], where: str) -> dict[str, list[Any]]:
 
 
 def to_table(table: pa.Table, answers: np.ndarray | None, kind: Kind, by: list[str]) -> pa.Table:
-    """Columns id, label, those of the kind, then those of `by`. No rows for None."""
+    """Columns id, label, those that the kind reads and writes, then those of `by`. No rows for None."""
     import pyarrow as pa
 
     table = table if answers is not None else table.slice(0, 0)
-    columns = {"id": table["id"], "label": table["label"], **kind.predictions(answers)}
+    columns = {name: table[name] for name in ("id", "label", *kind.also)} | kind.predictions(answers)
     return pa.table(columns | {c: table[c] for c in by if c not in columns})

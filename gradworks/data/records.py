@@ -87,7 +87,7 @@ def columns_of(row: Kind, header: Iterable[str], file: str, asked: Asked) -> tup
     Raises:
         InputError: there is none, or `columns` names something else; Unlabelled where it is the label's.
     """
-    header, columns = list(header), asked.columns
+    header, columns, known = list(header), asked.columns, (*row.label_columns, *LABELS)
     strange = set(columns) - {*row.spec.texts, "label", "id"}
     if strange:
         raise InputError(
@@ -98,8 +98,8 @@ def columns_of(row: Kind, header: Iterable[str], file: str, asked: Asked) -> tup
         found = [_column((columns["label"],), header, file, "label")]
     else:
         free = [name for name in header if name not in texts.values()]
-        _column(LABELS, free, file, "label")
-        found = [name for name in LABELS if name in free]
+        _column(known, free, file, "label")
+        found = [name for name in known if name in free]
     twice = next((n for n, times in Counter([*texts.values(), found[0]]).items() if times > 1), None)
     if twice is not None:
         what = " and ".join(w for w, n in [*texts.items(), ("label", found[0])] if n == twice)
@@ -117,7 +117,7 @@ def is_whole(row: Kind, fields: Mapping[str, Any], asked: Asked) -> bool:
         label = labels.of(row, fields[found[0]], asked.labels)[0]
     except ValueError:
         return False
-    return label is not None and not any(_fault(fields[name], name) for name in texts.values())
+    return label is not None and not any(_fault(row.text(fields[name]), name) for name in texts.values())
 
 
 def _fault(value: Any, column: str) -> str | None:
@@ -165,13 +165,18 @@ def _labelled(row: Kind, found: list[_Candidate], places: list[str], at: int, fi
         if value is None:
             split.unlabelled.append({"file": file, "line": one.line, "reason": "no gold label"})
             continue
-        by_name += named
-        if not named:
-            split.values[key] = value
         others = one.others
         if places[at] in others:
             others = {name: v for name, v in others.items() if name != places[at]}
-        split.records.append({"id": one.id, **one.texts, "label": value, **others, "": one.line})
+        record = {"id": one.id, **one.texts, "label": value, **others, "": one.line}
+        fault = row.fault(record)
+        if fault:
+            split.bad.append({"file": file, "line": one.line, "reason": fault})
+            continue
+        by_name += named
+        if not named:
+            split.values[key] = value
+        split.records.append(record)
     values = sorted(split.values)
     classes = row.signs(values, marked)
     if classes and marked and not asked.labels and not by_name:
@@ -223,13 +228,13 @@ def read(
     found: list[_Candidate] = []
     for line, given in fields:
         reason = given if isinstance(given, str) else None
-        for name in texts.values() if reason is None else ():
-            reason = reason or _fault(given.get(name), name)
+        kept = {} if reason else {t: row.text(given.get(name)) for t, name in texts.items()}
+        for t, value in kept.items():
+            reason = reason or _fault(value, texts[t])
         if reason:
             split.bad.append({"file": file, "line": line, "reason": reason})
             continue
         others = {n: given.get(n) for n in more if not isinstance(given.get(n), dict | list)}
-        kept = {t: given[name] for t, name in texts.items()}
         found.append(_Candidate(line, given.get(own), kept, tuple(given.get(n) for n in places), others))
     if not found and not split.bad:
         raise InputError(f"{file}: no rows\nexpected labelled examples; `files` of the source chooses what is read")
@@ -260,10 +265,9 @@ def _number(split: Split, prefix: str) -> None:
 
 
 def to_table(row: Kind, records: list[dict[str, Any]]) -> pa.Table:
-    """Columns id, texts, label, then the others; all strings but the label of regression, which is float64."""
+    """Columns id, texts, label, then the others; all strings but the label, whose type is the kind's."""
     import pyarrow as pa
 
-    kind = pa.type_for_alias(row.label_type)
     names = list(dict.fromkeys(name for record in records for name in record))
     texts = ["id", *row.spec.texts]
     made = {}
@@ -271,5 +275,5 @@ def to_table(row: Kind, records: list[dict[str, Any]]) -> pa.Table:
         values = [record.get(name) for record in records]
         if name != "label":
             values = [v if v is None or isinstance(v, str) else str(v) for v in values]
-        made[name] = pa.array(values, kind if name == "label" else pa.string())
+        made[name] = pa.array(values, row.label_type if name == "label" else pa.string())
     return pa.table(made)

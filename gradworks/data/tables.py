@@ -17,7 +17,7 @@ def to_examples(table: pa.Table, kind: Kind, model: Any, max_length: int, where:
     """Encode a split for a model.
 
     Args:
-        table: columns `id`, the task's text columns, `label`.
+        table: columns `id`, the task's text columns, `label`, and what the kind reads besides.
         kind: of the task.
         model: has `encode` and `collate`.
         max_length: tokens of one sequence.
@@ -29,4 +29,5 @@ def to_examples(table: pa.Table, kind: Kind, model: Any, max_length: int, where:
     encodings, labels = kind.encode(table, model, max_length, where)
     pad = functools.partial(kind.pad, model)
     ids, strata = table["id"].to_pylist(), kind.strata(labels)
-    return Examples(kind.name, ids, encodings, labels, pad, join=kind.collate, strata=strata)
+    return Examples(kind.name, ids, encodings, labels, pad, join=kind.collate, strata=strata,
+                    truths=kind.truths(table))  # fmt: skip

@@ -52,7 +52,7 @@ def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.nd
     file = inputs.runs / "evaluate" / cell["path"] / "predictions.parquet"
     if not file.exists():
         return None
-    table = artifacts.read_parquet(file, ["id", "label"])
+    table = artifacts.read_parquet(file, ["id", "label", *inputs.task.also])
     chosen = np.ones(len(table), dtype=bool)
     for column, value in target.where.items():
         if column not in table.column_names:
@@ -62,7 +62,7 @@ def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.nd
         return None
     answers = inputs.task.read(table)[chosen]
     ids = np.array(table["id"].to_pylist(), dtype=str)[chosen]
-    labels = table["label"].to_numpy(zero_copy_only=False)[chosen]
+    labels = inputs.task.truths(table)[chosen]
     added = inputs.task.shares(target.metric, labels, answers)
     order = ids.argsort()
     return None if added is None else (ids[order], added[order])

@@ -168,17 +168,15 @@ def _references(file: Path, task: Kind, settings: Report) -> dict[str, list[metr
     """Scores that need no training, for the primary and the secondary target."""
     import numpy as np
 
-    table = artifacts.read_parquet(file, ["label"])
+    table = artifacts.read_parquet(file, ["label", *task.also])
     made: list[dict[str, metrics.Score | None]] = []
     for target in (settings.primary, settings.secondary):
         chosen = np.ones(len(table), dtype=bool)
         for column, value in target.where.items() if target else ():
             values = table[column].to_pylist() if column in table.column_names else [None] * len(table)
             chosen &= np.array([str(x) == str(value) for x in values], dtype=bool)
-        labels, rule = (
-            table[name].to_numpy(zero_copy_only=False)[chosen] if name in table.column_names else None
-            for name in ("label", "rule")
-        )
+        rule = table["rule"].to_numpy(zero_copy_only=False)[chosen] if "rule" in table.column_names else None
+        labels = task.truths(table)[chosen]
         made.append(task.references(target.metric, labels, rule) if target and chosen.any() else {})
     first, second = made
     return {name: [one, second.get(name)] for name, one in first.items() if one is not None and one.value is not None}

@@ -38,6 +38,7 @@ class TaskSpec:
         metrics: the task's own; the first is the main one.
         collapse: labels of a finer set and the class that each becomes.
         options: of the kind, see its class `Options`.
+        sizes: published examples of each split. majority: of predicting one class, as published for the test set.
     """
 
     name: str
@@ -47,6 +48,8 @@ class TaskSpec:
     metrics: tuple[str, ...]
     collapse: Mapping[str, str] = field(default_factory=dict, hash=False)
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    majority: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 class Own(Section):

@@ -1,24 +1,30 @@
-"""SuperGLUE (Wang et al. 2019, table 1), each read as one sequence of texts and one label.
+"""SuperGLUE (Wang et al. 2019; sizes of table 1, majority baselines of table 3, which are those of the test sets).
 
-COPA is a choice between two texts that the model reads together, WiC gives the word as a text of its own, MultiRC has
-one row per answer (its column `group` names the question).
+MultiRC has one row per answer (its column `group` names the question); WiC gives the word as a text of its own.
 """
 
 from gradworks.tasks import TaskSpec
 
+_TRUTH = ("false", "true")
+
 ROWS = (
-    TaskSpec("boolq", "classification", ("question", "passage"), ("false", "true"), ("accuracy",)),
     TaskSpec(
-        "cb",
-        "classification",
-        ("premise", "hypothesis"),
-        ("entailment", "contradiction", "neutral"),
+        "boolq", "classification", ("question", "passage"), _TRUTH, ("accuracy",),
+        sizes={"train": 9427, "validation": 3270, "test": 3245}, majority={"accuracy": 0.623},
+    ),
+    TaskSpec(
+        "cb", "classification", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"),
         ("macro_f1", "accuracy"),
+        sizes={"train": 250, "validation": 56, "test": 250}, majority={"macro_f1": 0.217, "accuracy": 0.484},
     ),
     TaskSpec(
-        "copa", "classification", ("premise", "question", "choice1", "choice2"), ("choice1", "choice2"), ("accuracy",)
+        "copa", "choice", ("premise", "question", "choice1", "choice2"), ("choice1", "choice2"), ("accuracy",),
+        sizes={"train": 400, "validation": 100, "test": 500}, majority={"accuracy": 0.5},
     ),
-    TaskSpec("multirc", "classification", ("passage", "question", "answer"), ("false", "true"), ("f1", "accuracy")),
-    TaskSpec("rte", "classification", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",)),
-    TaskSpec("wic", "classification", ("word", "sentence1", "sentence2"), ("false", "true"), ("accuracy",)),
-)
+    TaskSpec("multirc", "classification", ("passage", "question", "answer"), _TRUTH, ("f1", "accuracy")),
+    TaskSpec(
+        "rte", "classification", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",),
+        sizes={"train": 2490, "validation": 277, "test": 3000}, majority={"accuracy": 0.503},
+    ),
+    TaskSpec("wic", "classification", ("word", "sentence1", "sentence2"), _TRUTH, ("accuracy",)),
+)  # fmt: skip

@@ -20,9 +20,17 @@ WORDS = {"awful": -2, "poor": -1, "fair": 0, "good": 1, "great": 2}
 TASKS = {
     "mood": {"kind": "classification", "texts": ["review"], "classes": ["not so good", "10/10"], "metrics": ["f1"]},
     "worth": {"kind": "regression", "texts": ["review"], "metrics": ["mean_squared_error"]},
+    "pick": {
+        "kind": "choice",
+        "texts": ["review", "this", "that"],
+        "classes": ["this", "that"],
+        "metrics": ["accuracy"],
+    },
     "alike": {"kind": "similarity", "texts": ["left", "right"], "metrics": ["spearman"], "scale": 4.0},
 }
-COLUMNS = {"mood": ["opinion"], "worth": ["opinion"], "alike": ["this", "that"]}  # of the file
+COLUMNS = {  # of the file
+    "mood": ["opinion"], "worth": ["opinion"], "alike": ["this", "that"], "pick": ["opinion", "left", "right"],
+}  # fmt: skip
 
 
 def rows(task, n, seed):
@@ -35,6 +43,13 @@ def rows(task, n, seed):
             yield [" ".join(words), TASKS["mood"]["classes"][value > 0]]
         elif task == "worth":
             yield [" ".join(words), value / 2]
+        elif task == "pick":  # the one that goes with the mood
+            right = int(draw.integers(2))
+            yield [
+                " ".join(words),
+                *(["yes", "no"] if right == (value <= 0) else ["no", "yes"]),
+                ["this", "that"][right],
+            ]
         else:
             other = words[: draw.integers(5)]
             yield [" ".join(words), " ".join(other or ["none"]), len(other)]
@@ -89,6 +104,8 @@ def test_from_csv_to_the_report(task, tmp_path, monkeypatch):
     if task == "mood":
         label, chosen = (np.array(table[c].to_pylist()) == "10/10" for c in ("label", "prediction"))
         value = 2 * (label & chosen).sum() / (label.sum() + chosen.sum())
+    elif task == "pick":
+        value = np.mean([a == b for a, b in zip(expected, table["prediction"].to_pylist(), strict=True)])
     elif task == "worth":
         value = ((np.array(expected) - table["value"].to_numpy()) ** 2).mean()
     else:

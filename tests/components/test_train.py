@@ -128,7 +128,7 @@ def test_every_split_is_used_for_what_it_is(project):
     for method, names in (("erm", ["train"]), ("both", ["train", "clean"]), ("reweight", ["train"])):
         seen = {}
 
-        def predict(model, task, examples, seen=seen):
+        def answers(model, task, examples, seen=seen):
             seen["selection"] = examples.ids
             raise loop.Stopped("enough")
 
@@ -139,7 +139,7 @@ def test_every_split_is_used_for_what_it_is(project):
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(loop, "fit", fit)
-            patch.setattr("gradworks.predict.predict", predict)
+            patch.setattr("gradworks.predict.answers", answers)
             train(method)
         assert sorted(seen["train"]) == sorted(i for name in names for i in splits[name])
         assert sorted(seen["selection"]) == sorted(splits["selection"])

@@ -56,7 +56,7 @@ ROWS = (
      'tests/data/test_batching.py::test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere'),
     ('gradworks/methods/_shared/checks.py', '    if not lacks:\n', '    if True:\n',
      'tests/methods/test_every_kind.py::test_a_kind_without_an_optional_part_is_refused_by_the_entries_that_need_it'),
-    ('gradworks/data/tables.py', ', strata=strata)', ')',
+    ('gradworks/data/tables.py', 'strata=strata,', '',
      'tests/tasks/test_kinds.py::test_a_kind_encodes_scores_and_compares'),
     ('gradworks/data/batching.py', 'if examples.strata is None:', 'if True:',
      'tests/data/test_batching.py::test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere'),

@@ -19,6 +19,7 @@ def test_class_indices_are_those_of_published_files():
     assert row("wnli").classes == ("not_entailment", "entailment")
     assert row("rte").classes == row("qnli").classes == ("entailment", "not_entailment")
     assert row("cola").classes == ("unacceptable", "acceptable")
+    assert row("copa").classes == ("choice1", "choice2")
     assert row("boolq").classes == row("wic").classes == row("multirc").classes == ("false", "true")
     assert row("stsb").classes is None
 

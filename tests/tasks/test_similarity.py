@@ -9,7 +9,7 @@ import torch
 from gradworks import models
 from gradworks.data import tables, tokenizer
 from gradworks.methods import Method
-from gradworks.predict import predict
+from gradworks.predict import answers
 from tests.kinds import values
 
 TEXTS = [("a b", "b c d a"), ("c", "c"), ("d d a b", "c"), ("b", "a c")]
@@ -48,15 +48,15 @@ def alone(model, name, text):
 def test_the_cosine_is_that_of_texts_encoded_alone(name, tmp_path):
     model, kind = build(name, tmp_path / "m"), values("similarity", ("one", "two"))
     model.eval()
-    answers = kind.answers(predict(model, kind, examples(kind, model), batch_size=3))
+    made = answers(model, kind, examples(kind, model), batch_size=3)
     expected = []
     with torch.no_grad():
         for pair in TEXTS:
             u, v = (alone(model, name, text).tolist() for text in pair)
             dot, norms = sum(a * b for a, b in zip(u, v, strict=True)), (math.hypot(*u), math.hypot(*v))
             expected.append(5 * dot / norms[0] / norms[1])
-    assert answers.tolist() == pytest.approx(expected, abs=1e-5)
-    assert answers[1] == pytest.approx(5)
+    assert made.tolist() == pytest.approx(expected, abs=1e-5)
+    assert made[1] == pytest.approx(5)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -39,8 +39,10 @@ class Kind(Protocol):
         reported: the metrics that `evaluate` writes.
         calibrated: answers are probabilities of `classes`: the report has calibration and confusion matrices. Such a
             kind also has `indices(labels)` -> (n,).
-        label_type: pyarrow's name of the type of the label column.
-        columns: of a table of predictions, beside id and label.
+        label_type: of the label column: pyarrow's name of a type, or a pyarrow type where labels are lists or records.
+        label_columns: names that published files have for the label column, beside the usual ones.
+        also: columns that it reads beside texts and label; they are in the tables of predictions too.
+        columns: of a table of predictions, beside id, label and `also`.
     """
 
     METRICS: tuple[str, ...]
@@ -49,7 +51,9 @@ class Kind(Protocol):
     size: int
     reported: tuple[str, ...]
     calibrated: bool
-    label_type: str
+    label_type: str | pa.DataType
+    label_columns: tuple[str, ...]
+    also: tuple[str, ...]
     columns: tuple[str, ...]
 
     # training: gradworks.spec.Task
@@ -81,6 +85,12 @@ class Kind(Protocol):
             values: what the file has besides -1. marked: rows with -1.
         """
 
+    def text(self, raw: Any) -> Any:
+        """The text that a value of a text column means; the value itself where it is none."""
+
+    def fault(self, record: dict[str, Any]) -> str | None:
+        """Why a row whose texts and label are good, each alone, is not; `record`: texts, label and other columns."""
+
     def accepts(self, label: Any) -> bool:
         """Whether a table may hold this label, before `collapse`."""
 
@@ -98,7 +108,16 @@ class Kind(Protocol):
 
     # predictions
     def answers(self, outputs: Outputs) -> np.ndarray:
-        """(n, ...) of raw outputs."""
+        """(n, ...) of raw outputs on the CPU."""
+
+    def respond(self, model: nn.Module, batch: Batch, encodings: Sequence[dict[str, Any]]) -> np.ndarray:
+        """(n, ...) the answers of a model in evaluation mode to one batch, whose `encodings` are as `encode` made them.
+
+        A kind that generates text, or whose outputs alone do not say what was answered, has its own.
+        """
+
+    def tuned(self, answers: np.ndarray, held: np.ndarray, truths: np.ndarray) -> np.ndarray:
+        """Answers after what is chosen on the selection split (a threshold): `held` are its answers."""
 
     def predictions(self, answers: np.ndarray | None) -> dict[str, pa.Array]:
         """Columns of the table of predictions; empty ones for None."""
@@ -107,11 +126,14 @@ class Kind(Protocol):
         """The answers of a table that holds `columns`."""
 
     # scores
+    def truths(self, table: pa.Table) -> np.ndarray:
+        """(n,) what the methods below take as labels, of a table that holds id, label and `also`; `==` compares two."""
+
     def check_metric(self, metric: str, where: str) -> None:
         """Raises InputError when the task does not know a metric."""
 
     def score(self, metric: str, labels: Any, answers: Any) -> Score:
-        """Of labels as in a table, or as `encode` made them."""
+        """Of labels as `truths` gives them; those of classes and numbers also as `encode` made them."""
 
     def shares(self, metric: str, labels: Any, answers: Any) -> np.ndarray | None:
         """(n,) what each example adds to a score, see gradworks.metrics; None where it is not defined."""

@@ -85,6 +85,10 @@ class Kind(Texts):
 
     def encode(self, table: pa.Table, model: Any, max_length: int, where: str) -> tuple[list[dict[str, Any]], Tensor]:
         """Labels (n,) int64."""
+        return model.encode(self.texts(table), max_length), self.targets(table, where)
+
+    def targets(self, table: pa.Table, where: str) -> Tensor:
+        """(n,) int64 class indices. InputError that names the row whose label is no class."""
         import torch
 
         labels, index = table["label"].to_pylist(), {name: i for i, name in enumerate(self.classes)}
@@ -93,8 +97,7 @@ class Kind(Texts):
                 raise InputError(
                     f"{where}: row {key}: found label {label!r}\nexpected one of: {', '.join(self.classes)}"
                 )
-        values = torch.tensor([index[label] for label in labels], dtype=torch.int64)
-        return model.encode(self.texts(table), max_length), values
+        return torch.tensor([index[label] for label in labels], dtype=torch.int64)
 
     def strata(self, labels: Tensor) -> Tensor:
         return labels

@@ -24,6 +24,8 @@ class Texts:
 
     METRICS: tuple[str, ...]
     size = 1
+    label_columns: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec, self.name = spec, spec.name
@@ -34,8 +36,12 @@ class Texts:
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """One forward pass; `embedded` (n, L, D) replaces the input embeddings. Returns one tensor (n, size)."""
-        given = (batch.inputs,) if embedded is None else (batch.inputs, embedded)
-        return (model(*given, task=batch.task) if hasattr(model, "heads") else model(*given),)
+        return (self.forward(model, batch.inputs, batch.task, embedded),)
+
+    def forward(self, model: nn.Module, inputs: Any, task: str, embedded: Tensor | None) -> Tensor:
+        """(rows, size) of the task's head."""
+        given = (inputs,) if embedded is None else (inputs, embedded)
+        return model(*given, task=task) if hasattr(model, "heads") else model(*given)
 
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) input embeddings, differentiable in the model's parameters."""
@@ -43,6 +49,24 @@ class Texts:
 
     def texts(self, table: pa.Table) -> list[tuple[str, ...]]:
         return list(zip(*(table[column].to_pylist() for column in self.spec.texts), strict=True))
+
+    def text(self, raw: Any) -> Any:
+        return raw
+
+    def fault(self, record: dict[str, Any]) -> str | None:
+        return None
+
+    def respond(self, model: nn.Module, batch: Batch, encodings: Sequence[dict[str, Any]]) -> np.ndarray:
+        """The answers of the raw outputs of one forward pass."""
+        return self.answers(tuple(one.float().cpu() for one in self.outputs(model, batch)))
+
+    def tuned(self, answers: np.ndarray, held: np.ndarray, truths: np.ndarray) -> np.ndarray:
+        """Nothing is chosen."""
+        return answers
+
+    def truths(self, table: pa.Table) -> np.ndarray:
+        """The label column."""
+        return table["label"].to_numpy(zero_copy_only=False)
 
     def pad(self, model: Any, encodings: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         return model.collate(encodings)
@@ -52,6 +76,9 @@ class Texts:
         import torch
 
         return labels, torch.ones(len(labels), device=labels.device)
+
+    def answers(self, outputs: Outputs) -> np.ndarray:
+        raise NotImplementedError
 
     def check_metric(self, metric: str, where: str) -> None:
         if metric not in self.METRICS:

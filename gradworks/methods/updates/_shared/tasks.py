@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradworks.methods._shared.bases import Stateless
 from gradworks.methods._shared.options import integer
+from gradworks.methods._shared.tensors import at_least_float32
 from gradworks.spec import Needs, Passes
 
 Matrix = list[list[float]]
@@ -62,12 +63,15 @@ class Tasks(Stateless):
 def products(gradients: Sequence[Sequence[Tensor]]) -> tuple[Matrix, list[bool]]:
     """(k, k) dot products over the parameters that at least two gradients reach, and which parameters these are."""
     k, device = len(gradients), gradients[0][0].device
-    each = []
+    pairs = [(i, j) for i in range(k) for j in range(i + 1)]
+    found = []
     for parts in zip(*gradients, strict=True):
-        rows = torch.stack([t.reshape(-1) for t in parts])
-        rows = rows if rows.dtype == torch.float64 else rows.float()
-        each.append((rows @ rows.T).double())
-    stacked = torch.stack(each) if each else torch.zeros(0, k, k, dtype=torch.float64, device=device)
+        flat = [t.reshape(-1).to(at_least_float32(t.dtype)) for t in parts]
+        found += [torch.dot(flat[i], flat[j]) for i, j in pairs]
+    each = torch.stack(found).double().view(-1, len(pairs))
+    stacked = torch.zeros(len(each), k, k, dtype=torch.float64, device=device)
+    rows, columns = map(list, zip(*pairs, strict=True))
+    stacked[:, rows, columns] = stacked[:, columns, rows] = each
     shared = (stacked.diagonal(dim1=1, dim2=2) > 0).sum(1) > 1
     dots = (stacked * shared[:, None, None]).sum(0)
     return dots.tolist(), shared.tolist()

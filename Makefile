@@ -15,10 +15,10 @@ demo: setup ## run the default benchmark and say what it found; goes on where it
 	@$(HERE) $(BIN)/gradworks run
 
 test: setup ## run the tests (ARGS='-k dotprod' chooses some, WORKERS=4 uses more cores)
-	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
+	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup ## run the tests while editing: no containers, browser or whole pipeline
-	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile -m 'not slow' $(ARGS)
+	@$(HERE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder -m 'not slow' $(ARGS)
 
 mutants: setup ## plant known defects in a copy of the tree: each must turn its test red
 	@$(HERE) $(BIN)/python -m tests.mutants $(ARGS)

@@ -69,6 +69,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if values <= known:
             item.add_marker(pytest.mark.slow("every value is in another case"))
         known |= values
+    items.sort(key=_fast)  # long files first, so that the workers end together
+
+
+def _fast(item: pytest.Item) -> bool:
+    """Whether an item's file is not slow as a whole."""
+    marks = getattr(item.module, "pytestmark", []) if isinstance(item, pytest.Function) else []
+    return not any(mark.name == "slow" for mark in (marks if isinstance(marks, list) else [marks]))
 
 
 def _values(item: pytest.Item, params: dict[str, object]) -> Iterator[tuple[object, ...]]:

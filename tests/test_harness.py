@@ -63,7 +63,8 @@ def is_slow(node: ast.expr) -> bool:
 def fast_or_reason(text: str) -> bool:
     """Whether a file has a test of the fast tier, or says in its `pytestmark` why not."""
     body = ast.parse(text).body
-    marks = [n.value for n in body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "pytestmark"]
+    own = [n.value for n in body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "pytestmark"]
+    marks = [mark for one in own for mark in (one.elts if isinstance(one, ast.List) else [one])]
     tests = [n for n in body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
     return any(map(is_slow, marks)) or any(not any(map(is_slow, n.decorator_list)) for n in tests)
 
@@ -94,29 +95,29 @@ def test_marked(): pass
 """
 
 
-def test_the_fast_tier_has_every_value_and_every_row(tmp_path: Path):
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
-    (tmp_path / "test_cases.py").write_text(CASES)
-    command = [
-        "-m",
-        "pytest",
-        "-c",
-        "pyproject.toml",
-        "--rootdir",
-        ".",
-        "-p",
-        "no:cacheprovider",
-        "--collect-only",
-        "-m",
-    ]
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['slow(reason): slow']")
+def collected(folder: Path, *options: str) -> list[str]:
+    """Ids of the tests of a folder, as its conftest.py orders and marks them."""
+    shutil.copy(ROOT / "tests" / "conftest.py", folder)
+    (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['slow(reason): slow']")
+    command = ["-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", "-p", "no:cacheprovider", "--collect-only"]
     found = subprocess.run(
-        [sys.executable, *command, "not slow", "--verbosity=-1"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, *command, "--verbosity=-1", *options], cwd=folder, capture_output=True, text=True
     )
-    names = [line.partition("::")[2] for line in found.stdout.splitlines() if "::" in line]
+    return [line for line in found.stdout.splitlines() if "::" in line]
+
+
+def test_the_fast_tier_has_every_value_and_every_row(tmp_path: Path):
+    (tmp_path / "test_cases.py").write_text(CASES)
+    names = [line.partition("::")[2] for line in collected(tmp_path, "-m", "not slow")]
     rows = [f"test_rows[{x}-{y}]" for x in (1, 2) for y in (1, 2)]
     stacked = [f"test_stacked[1-1-{x}]" for x in "abc"] + ["test_stacked[1-2-a]"]
-    assert sorted(names) == sorted([*(f"test_names[{n}]" for n in ("ac", "ad", "ae", "bc")), *rows, *stacked]), found
+    assert sorted(names) == sorted([*(f"test_names[{n}]" for n in ("ac", "ad", "ae", "bc")), *rows, *stacked]), names
+
+
+def test_slow_files_begin_first(tmp_path: Path):
+    for name, mark in (("a", ""), ("b", "pytestmark = pytest.mark.slow('x')\n"), ("c", "")):
+        (tmp_path / f"test_{name}.py").write_text(f"import pytest\n{mark}def test_1(): pass\ndef test_2(): pass\n")
+    assert collected(tmp_path) == [f"test_{name}.py::test_{i}" for name in "bac" for i in (1, 2)]
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.old[:30]!r}")

@@ -1,4 +1,4 @@
-"""What test_ranks.py runs: one process with two micro-batches, or `python ranks.py RANK WORLD OUT` as one of two."""
+"""One process with two micro-batches, or `python ranks.py RANK WORLD OUT CASE...` as one of two; for test_ranks.py."""
 
 from __future__ import annotations
 
@@ -80,17 +80,17 @@ def from_loaders(rank: int, world: int) -> list[torch.Tensor]:
     return found
 
 
-def one_side(rank: int, world: int) -> dict[str, list[torch.Tensor] | str]:
-    found = {case: steps(case, rank, world) for case in CASES}
+def one_side(rank: int, world: int, cases: list[str]) -> dict[str, list[torch.Tensor] | str]:
+    found = {case: steps(case, rank, world) for case in cases}
     return found | {"from_loaders": from_loaders(rank, world)}
 
 
 if __name__ == "__main__":
-    rank, world, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    rank, world, out, cases = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
     torch.set_num_threads(1)
     store = dist.FileStore(str(out.with_suffix(".store")), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
-    found = one_side(rank, world)
+    found = one_side(rank, world, cases)
     if rank == 0:
         torch.save(found, out)
     dist.destroy_process_group()

@@ -1,5 +1,7 @@
 """Activation checkpointing changes memory and time, and no number: the oracle is the same model without it."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -28,12 +30,18 @@ def two_steps(model, slots, task=TASK, micro=1):
 KINDS = [{}, {"norm": True}, {"drop": 0.3}, {"norm": True, "drop": 0.3, "nested": True}]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("slots", SLOTS, ids=lambda slots: "-".join(map(str, slots.values())))
+@functools.cache
+def without(slots, kind):
+    """The oracle of both kinds of checkpoint and of the nested ones: indices of SLOTS and KINDS."""
+    return two_steps(made(lambda: Blocks(**(KINDS[kind] | {"nested": False}))), SLOTS[slots], micro=2)
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)), ids=lambda i: str(KINDS[i]))
+@pytest.mark.parametrize("slots", range(len(SLOTS)), ids=lambda i: "-".join(map(str, SLOTS[i].values())))
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_every_entry_gives_the_gradient_of_the_model_without_checkpoints(reentrant, slots, kind):
-    found, moved = two_steps(made(lambda: Blocks(reentrant, **kind)), slots, micro=2)
-    expected, plain = two_steps(made(lambda: Blocks(**(kind | {"nested": False}))), slots, micro=2)
+    found, moved = two_steps(made(lambda: Blocks(reentrant, **KINDS[kind])), SLOTS[slots], micro=2)
+    expected, plain = without(slots, kind)
     assert off(found, expected) < 1e-8
     for a, b in zip(moved, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
@@ -67,16 +75,22 @@ def bert(**checkpointing):
     return model
 
 
-@pytest.mark.parametrize(
-    "slots",
-    [{"update": "maml"}, {"update": "sam"}, {"update": {"dotprod": {"form": "exact"}}}, {"weighting": "reweight"},
-     {"objective": "smart", "update": "dotprod"}, {"weighting": {"reweight": {"backend": "second_order"}}}],
-    ids=str,
-)  # fmt: skip
+BERT_SLOTS = [
+    {"update": "maml"}, {"update": "sam"}, {"update": {"dotprod": {"form": "exact"}}}, {"weighting": "reweight"},
+    {"objective": "smart", "update": "dotprod"}, {"weighting": {"reweight": {"backend": "second_order"}}},
+]  # fmt: skip
+
+
+@functools.cache
+def bert_without(slots):
+    return two_steps(bert(), BERT_SLOTS[slots], Bert())[0]
+
+
+@pytest.mark.parametrize("slots", range(len(BERT_SLOTS)), ids=lambda i: str(BERT_SLOTS[i]))
 @pytest.mark.parametrize("options", [None, {"use_reentrant": True}, {"use_reentrant": False}], ids=str)
 def test_bert_with_its_own_switch_and_dropout(slots, options):
-    found, _ = two_steps(bert(options=options), slots, Bert())
-    assert off(found, two_steps(bert(), slots, Bert())[0]) < 1e-8
+    found, _ = two_steps(bert(options=options), BERT_SLOTS[slots], Bert())
+    assert off(found, bert_without(slots)) < 1e-8
 
 
 def test_a_buffer_that_a_checkpointed_block_reads_and_moves():

@@ -20,12 +20,14 @@ EXACT = ("maml", "exact")
 
 
 @pytest.fixture(scope="module")
-def sides(tmp_path_factory):
-    """What one process and what the first of two ended with, by case."""
+def sides(tmp_path_factory, request):
+    """What one process and what the first of two ended with, by case; of the tests that are run."""
     out = tmp_path_factory.mktemp("ranks") / "two.pt"
+    asked = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
+    cases = [case for case in ranks.CASES if case in asked]
     command = [sys.executable, str(Path(ranks.__file__))]
-    processes = [subprocess.Popen([*command, str(rank), "2", str(out)]) for rank in (0, 1)]
-    one = ranks.one_side(0, 1)
+    processes = [subprocess.Popen([*command, str(rank), "2", str(out), *cases]) for rank in (0, 1)]
+    one = ranks.one_side(0, 1, cases)
     assert [p.wait(300) for p in processes] == [0, 0]
     return one, torch.load(out, weights_only=True)
 

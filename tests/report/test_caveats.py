@@ -1,9 +1,13 @@
 """What is said of the data: texts that two splits share, labels that were read from numbers."""
 
+import pytest
+
 from gradworks import report
 from gradworks.base import artifacts
 from gradworks.report import caveats
 from tests import runs_tree
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def count(alike):

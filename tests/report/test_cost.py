@@ -11,6 +11,8 @@ from gradworks.report import cost, form
 from tests import runs_tree
 from tests.report import full_tree
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OTHER = {**full_tree.MACHINE, "device": "Accelerator 1", "accelerator": "Accelerator 1", "torch": "2.13.0+build"}
 NAME, OTHER_NAME = ("Processor <9>, 2 cores, 1 thread, torch 2.13.0", "Accelerator 1, 2 cores, 1 thread, torch 2.13.0")
 

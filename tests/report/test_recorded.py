@@ -10,7 +10,7 @@ from gradworks.base import artifacts
 from gradworks.report import recorded
 from tests import runs_tree
 
-pytestmark = pytest.mark.slow("builds many reports")
+pytestmark = [pytest.mark.slow("builds many reports"), pytest.mark.usefixtures("undrawn")]
 
 TRAIN = {"epochs": 1.0, "batch": 4, "max_length": 16, "learning_rate": 0.001, "clip": 1.0, "optimizer": "AdamW"}
 HELD = {"from": "synthetic/validation", "size": 10, "where": {}}

@@ -12,6 +12,8 @@ from gradworks.base.errors import InputError
 from gradworks.report.differences import differences
 from tests import runs_tree
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def summary(results, condition, method, encoder="gru"):
     keys = {"condition": condition, "method": method, "encoder": encoder}
@@ -149,7 +151,7 @@ def test_nothing_has_run(tmp_path):
     assert all((tmp_path / "report" / name).exists() for name in ("report.html", "report.md", "results.json"))
 
 
-def test_outputs_depend_on_the_inputs_alone(tmp_path):
+def test_outputs_depend_on_the_inputs_alone(tmp_path, drawn):
     one, two = tmp_path / "one", tmp_path / "elsewhere" / "two"
     one.mkdir()
     params, cells, runs = runs_tree.write(one, seeds=(0, 1))
@@ -170,7 +172,7 @@ def test_stale_files_are_counted_and_change_no_result(tmp_path):
     report.build(params, cells, runs, tmp_path / "report")
     assert (tmp_path / "report/results.json").read_bytes() == before
     page = (tmp_path / "report/report.html").read_text()
-    assert "1 metrics files that no cell names" in page and "dropped" not in page
+    assert "Ignored: 1 metrics file of no cell." in page and "dropped" not in page
 
 
 def test_leaks_are_scored_apart(tmp_path):

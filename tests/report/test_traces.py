@@ -10,6 +10,8 @@ from gradworks.report import calibration, traces
 from tests import runs_tree
 from tests.report import full_tree
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):

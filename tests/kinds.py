@@ -1,5 +1,6 @@
 """Kinds of tasks for tests: of a shipped row by name, or of a few classes, or of numbers; and every kind there is."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import torch
 
 from gradworks import tasks
 from gradworks.data import tables
+from gradworks.models._shared.windows import Place
 from gradworks.tasks import TaskSpec, kinds
 
 ORDINAL = Path(__file__).parent / "tasks/ordinal.py"  # the exercise
@@ -30,13 +32,14 @@ def values(name="regression", texts=("text",), **options):
 SHAPES = (  # of rows that a kind may take: texts, classes
     (("one", "two"), ("low", "mid", "high")),
     (("one", "two"), None),
+    (("one",), ("low", "mid", "high")),
     (("one", "two", "three", "four"), ("two", "three", "four")),
 )
 
 
 def example(name):
-    """A kind by its file's name, with the first row that it takes: two texts and three classes or numbers, or a text
-    and three choices.
+    """A kind by its file's name, with the first row that it takes: two texts and three classes or numbers, a text
+    and its tags, a text and three choices.
     """
     for texts, names in SHAPES:
         try:
@@ -60,8 +63,17 @@ class Words(torch.nn.Module):
     def encode(self, texts, max_length):
         return [{"ids": [int(word) for text in one for word in text.split()][:max_length]} for one in texts]
 
+    def windows(self, texts, max_length, step=None):
+        """No special tokens; texts fit."""
+        made = []
+        for one in texts:
+            places = [(k, i, i + len(w)) for k, text in enumerate(one) for i, w in starts(text)]
+            made.append([(self.encode([one], max_length)[0], [Place(*place) for place in places])])
+        return made
+
     def collate(self, encodings):
-        return {"ids": torch.tensor([one["ids"] for one in encodings])}
+        longest = max(len(one["ids"]) for one in encodings)
+        return {"ids": torch.tensor([one["ids"] + [0] * (longest - len(one["ids"])) for one in encodings])}
 
     def embed(self, inputs):
         return self.embedding(inputs["ids"])
@@ -69,8 +81,20 @@ class Words(torch.nn.Module):
     def vectors(self, inputs, embedded=None):
         return torch.tanh(self.drop(self.embed(inputs) if embedded is None else embedded)).mean(1)
 
+    def tokens(self, inputs, embedded=None):
+        x = torch.tanh(self.drop(self.embed(inputs) if embedded is None else embedded))
+        return x + x.mean(1, keepdim=True)
+
+    def answer(self, vectors, task):
+        return self.head(vectors)
+
     def forward(self, inputs, embedded=None):
-        return self.head(self.vectors(inputs, embedded))
+        return self.answer(self.vectors(inputs, embedded), None)
+
+
+def starts(text):
+    """First character of each word, and the word."""
+    return [(one.start(), one[0]) for one in re.finditer(r"\S+", text)]
 
 
 def table(made, n=32):
@@ -79,7 +103,16 @@ def table(made, n=32):
     columns = {"id": [str(i) for i in range(n)], "label": [names[i % 3] for i in range(n)]}
     for k, text in enumerate(made.spec.texts):
         columns[text] = [f"{8 + i % 7} {(15 + i + k) % 18}" if k else f"{i % 3} {3 + i % 5}" for i in range(n)]
-    return pa.table(columns)
+    if made.spec.kind in LABELS:
+        columns["label"] = LABELS[made.spec.kind](columns)
+    return pa.table(columns | {"label": pa.array(columns["label"], made.label_type)})
+
+
+LABELS = {  # of kinds whose labels are neither classes nor numbers, from the texts
+    "tagging": lambda columns: [
+        " ".join(("low", "mid", "high")[int(w) % 3] for w in text.split()) for text in columns["one"]
+    ],
+}
 
 
 def examples(made, model, n=32):

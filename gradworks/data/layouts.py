@@ -1,4 +1,4 @@
-"""How published data files are laid out: rows of named fields from TSV, CSV, JSON and Parquet.
+"""How published data files are laid out: rows of named fields from TSV, CSV, JSON, CoNLL and Parquet.
 
 Every reader yields (line, fields), or (line, reason) for a row that cannot be read: one broken row costs one row.
 """
@@ -6,25 +6,21 @@ Every reader yields (line, fields), or (line, reason) for a row that cannot be r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gradworks.base.errors import InputError
-from gradworks.data import delimited, objects
+from gradworks.data import delimited, nested, objects
 from gradworks.data.lines import Account, Lines
+from gradworks.data.nested import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser"]
-Rows = Iterator[tuple[int, dict[str, Any] | str]]
-SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet")
-_NESTED = {
-    "multirc": ("id", "passage", "group", "question", "answer", "label"),
-    "eraser": ("id", "question", "label", "passage"),
-}
+Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "conll"]
+SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet", ".conll")
 WITH_HEADER = ("tsv", "csv", "cola")
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
 
@@ -37,7 +33,7 @@ class Table:
         names: of the columns, of all rows.
         rows: line and fields, or line and why the row cannot be read.
         account: of the file's lines, whole when the rows have been read; None where lines are no rows (Parquet, a JSON
-            array, MultiRC).
+            array, MultiRC, CoNLL).
     """
 
     names: list[str]
@@ -51,8 +47,8 @@ def _nothing(_: int) -> None:
 
 def detect(path: Path) -> Layout:
     """The layout of a file, from its suffix and first line. Raises InputError when it is none of them."""
-    if path.suffix == ".parquet":
-        return "parquet"
+    if path.suffix in (".parquet", ".conll"):
+        return "parquet" if path.suffix == ".parquet" else "conll"
     first = next((text for _, text in Lines(path, _nothing)), None)
     if first is None:
         raise InputError(f"{path}: empty\nexpected a header and rows; `files` of the source chooses what is read")
@@ -64,39 +60,6 @@ def detect(path: Path) -> Layout:
     if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):
         return "cola"
     return "tsv" if len(fields) > 1 or path.suffix == ".tsv" else "csv"
-
-
-def _multirc(rows: Rows) -> Rows:
-    """One row per answer; `group` names its question."""
-    for number, found in rows:
-        if isinstance(found, str):
-            yield number, found
-            continue
-        try:
-            for question in found["passage"]["questions"]:
-                for answer in question["answers"]:
-                    group = f"{found['idx']}-{question['idx']}"
-                    yield number, {
-                        "id": f"{group}-{answer['idx']}", "passage": found["passage"]["text"], "group": group,
-                        "question": question["question"], "answer": answer["text"], "label": answer.get("label"),
-                    }  # fmt: skip
-        except (KeyError, TypeError, AttributeError) as error:
-            yield number, f"not a MultiRC passage: {error} is missing"
-
-
-def _eraser(rows: Rows) -> Rows:
-    """BoolQ as ERASER has it: the evidence is the passage."""
-    for number, found in rows:
-        if isinstance(found, str):
-            yield number, found
-            continue
-        try:
-            yield number, {
-                "id": str(found["annotation_id"]), "question": found["query"], "label": found["classification"],
-                "passage": " ".join(part["text"] for group in found["evidences"] for part in group),
-            }  # fmt: skip
-        except (KeyError, TypeError) as error:
-            yield number, f"not an ERASER annotation: {error} is missing"
 
 
 def _names(rows: Rows) -> list[str]:
@@ -112,8 +75,7 @@ def _json(path: Path, layout: Layout, advance: Callable[[int], None]) -> Table:
     in_lines = objects.is_a_line_each(path)
     rows, account = objects.lines_of(path, advance) if in_lines else (objects.whole(path, advance), None)
     if layout != "jsonl":
-        make = _multirc if layout == "multirc" else _eraser
-        return Table(list(_NESTED[layout]), make(rows))
+        return Table(list(nested.FIELDS[layout]), getattr(nested, layout)(rows))
     if in_lines:
         return Table(_names(objects.lines_of(path, _nothing)[0]), rows, account)
     kept = list(rows)
@@ -179,4 +141,7 @@ def read(
         header = header or (_COLA if layout == "cola" else None)
         delimiter = delimited.comma(path) if layout == "csv" else "\t"
         return Table(*delimited.read(Lines(path, advance), delimiter, header, whole))
+    if layout == "conll":
+        lines = Lines(path, advance)
+        return Table(list(nested.FIELDS[layout]), nested.conll(lines, lines.broken))
     return _json(path, layout, advance)

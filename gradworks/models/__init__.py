@@ -8,7 +8,10 @@ Every model has
     embed(inputs) -> (n, L, D)                                 the input embeddings
     vectors(inputs, embedded=None) -> (n, H)                   of texts encoded one by one: what `similarity` compares
     head, or heads                                             the last, linear layer, or one by task
-and every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.
+    answer(vectors, task)                                      the head of a task on what it reads
+    windows(texts, max_length, step=None)                      sequences of tokens with their places in the texts
+Models of sequences have tokens(inputs, embedded=None) -> (n, L, W): what the head reads of each token.
+Every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.
 """
 
 from __future__ import annotations

@@ -49,14 +49,28 @@ class Gru(towers.Towers):
             nn.GRU(config["embedding"], config["hidden"], batch_first=True) for _ in range(directions)
         )
 
+    def tokens(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
+        """(n, L, W) what the head reads of each token of sequences that are one text."""
+        lengths = inputs["lengths"][:, 0]
+        embedded = self.dropout(self.embed(inputs) if embedded is None else embedded)
+        states = [self.directions[0](embedded)[0]]
+        if len(self.directions) == 2:
+            back = self._back(embedded, lengths)
+            states.append(_at(self.directions[1](_at(embedded, back))[0], back))
+        return self.hidden(torch.cat(states, -1))
+
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """(m, L, D) -> (m, H * directions)"""
         pooled = [self._pool(self.directions[0](embedded)[0], lengths)]
         if len(self.directions) == 2:
-            position = torch.arange(embedded.shape[1], device=embedded.device)
-            back = (lengths[:, None] - 1 - position).clamp_min(0)  # positions behind a text's end are never read
+            back = self._back(embedded, lengths)
             pooled.append(self._pool(self.directions[1](_at(embedded, back))[0], lengths))
         return torch.cat(pooled, 1)
+
+    def _back(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """(m, L) positions from each text's end to its beginning; those behind its end are never read."""
+        position = torch.arange(embedded.shape[1], device=embedded.device)
+        return (lengths[:, None] - 1 - position).clamp_min(0)
 
     def _pool(self, states: Tensor, lengths: Tensor) -> Tensor:
         if self.pooling == "last":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.models._shared import files
+from gradworks.models._shared import files, windows
 from gradworks.models._shared.heads import Headed, Sizes
 from gradworks.models._shared.options import AutoModelOptions as Options
 
@@ -60,8 +60,18 @@ class Transformer(Headed):
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length)
         pairs = [(one[0], " ".join(one[1:])) if len(one) > 1 else one[0] for one in texts]
+        return [self._read(one) for one in self.tokenizer.encode_batch(pairs)]
+
+    def _read(self, one: Any) -> dict[str, list[int]]:
         parts = {"input_ids": "ids", "token_type_ids": "type_ids"}
-        return [{name: getattr(one, parts[name]) for name in self._names} for one in self.tokenizer.encode_batch(pairs)]
+        return {name: getattr(one, parts[name]) for name in self._names}
+
+    def windows(
+        self, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None = None
+    ) -> list[list[tuple[dict[str, list[int]], list[windows.Place | None]]]]:
+        """Encodings of the windows of each example and the place of each token, see `windows.cut`."""
+        found = windows.cut(self.tokenizer, texts, max_length, step)
+        return [[(self._read(one), places) for one, places in example] for example in found]
 
     def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
         """input_ids, token_type_ids where the model has them, and attention_mask, each (n, L)."""
@@ -84,17 +94,24 @@ class Transformer(Headed):
         """(n, outputs); `task`: whose head, where there are several."""
         return self.answer(self.dropout(self.vectors(inputs, embedded)), task)
 
+    def tokens(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
+        """(n, L, H) one vector of each token, with the head's dropout: what the head reads of it."""
+        return self.dropout(self._states(inputs, embedded).last_hidden_state)
+
     def vectors(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
         """(n, H) one vector of each sequence, without the head's dropout."""
-        if embedded is not None:
-            inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
-        made = self.encoder(**inputs)
+        made = self._states(inputs, embedded)
         if self.config["pooling"] == "pooler":
             return made.pooler_output
         if self.config["pooling"] == "cls":
             return made.last_hidden_state[:, 0]
         inside = inputs["attention_mask"].to(made.last_hidden_state.dtype)[..., None]
         return (made.last_hidden_state * inside).sum(1) / inside.sum(1)
+
+    def _states(self, inputs: dict[str, Tensor], embedded: Tensor | None) -> Any:
+        if embedded is not None:
+            inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
+        return self.encoder(**inputs)
 
 
 def input_names(encoder: nn.Module) -> list[str]:

@@ -31,8 +31,9 @@ def refusal(triple, task):
             which = f"task {task.name!r}" if getattr(task, "name", "") else type(task).__name__
             return f"objective {triple[0]}: needs {part}(...) of a task, and {which} does not offer it"
     if triple[1] == "class_ratio" and not task.calibrated:
+        labels = examples(task, Words(task.size), 8).batch(range(4)).labels
         return (
-            f"class_ratio: found float32 labels of shape (4,) in task {task.name!r}, "
+            f"class_ratio: found {str(labels.dtype)[6:]} labels of shape {tuple(labels.shape)} in task {task.name!r}, "
             "expected class indices, one per example: (n,) whole numbers from 0"
         )
     return None
@@ -98,5 +99,8 @@ def test_the_table_of_refusals():
     """Which kind lacks what, so that a part that gets lost is seen."""
     found = {name: [t for t in STAR if refusal(t, example(name))] for name in EVERY}
     labels = [("label_smoothing", "uniform", "erm"), ("supervised", "class_ratio", "erm")]
-    known = {"classification": [], "choice": [], "ordinal": labels[:1], "regression": labels, "similarity": labels}
+    known = {
+        "classification": [], "choice": [], "tagging": labels[1:], "ordinal": labels[:1], "regression": labels,
+        "similarity": labels,
+    }  # fmt: skip
     assert {name: found[name] for name in known} == known

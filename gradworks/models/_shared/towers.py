@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradworks.base import artifacts
-from gradworks.models._shared import files
+from gradworks.models._shared import files, windows
 from gradworks.models._shared.heads import Headed, Sizes
 
 if TYPE_CHECKING:
@@ -63,6 +63,15 @@ class Towers(Headed):
         ]
         return [{f"text{k}": ids for k, ids in enumerate(example)} for example in zip(*columns, strict=True)]
 
+    def windows(
+        self, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None = None
+    ) -> list[list[tuple[dict[str, list[int]], list[windows.Place | None]]]]:
+        """Encodings of the windows of each example, whose texts are one sequence, and the place of each token, see
+        `windows.cut`.
+        """
+        found = windows.cut(self.tokenizer, texts, max_length, step)
+        return [[({"text0": one.ids}, places) for one, places in example] for example in found]
+
     def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
         """`ids` (n, texts, L) and `lengths` (n, texts), an empty text counting as one padding token."""
         lengths = [[len(ids) for ids in one.values()] for one in encodings]
@@ -85,6 +94,13 @@ class Towers(Headed):
         embedded = self.embed(inputs) if embedded is None else embedded
         flat = self.dropout(embedded).reshape(n * texts, length, -1)
         return self.read(flat, inputs["lengths"].flatten())
+
+    def hidden(self, states: Tensor) -> Tensor:
+        """(n, L, H) states of tokens -> (n, L, W), what the head reads of each: as of a text without another."""
+        if self.config["texts"] > 1:
+            nothing = torch.zeros_like(states)
+            states = torch.cat([states, nothing, states, nothing], -1)
+        return self.mlp(states)
 
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """(m, L, D) embedded tokens of m texts and their lengths (m,) -> (m, H)."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradworks.base.errors import InputError
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from torch import Tensor, nn
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -57,3 +60,36 @@ def embedded_rows(inputs: dict[str, Tensor], embedded: Tensor | None) -> Tensor 
         return None
     n, k = next(iter(inputs.values())).shape[:2]
     return embedded.reshape(n * k, -1, embedded.shape[-1])
+
+
+def needs_tokens(model: Any, where: str) -> None:
+    """Raises InputError where a model has no vector for each token."""
+    if not hasattr(model, "tokens"):
+        raise InputError(f"{where}: {type(model).__name__} reads no sequence of tokens\n"
+                         "expected a model with a vector for each token in its context: gru, transformer")  # fmt: skip
+
+
+def without(inputs: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
+    """Inputs that the model reads."""
+    return {key: tensor for key, tensor in inputs.items() if key not in names}
+
+
+def length(inputs: dict[str, Tensor]) -> int:
+    """L, tokens of a sequence of (n, k, ...) inputs."""
+    return max(tensor.shape[-1] for tensor in inputs.values())
+
+
+def tokens(model: nn.Module, inputs: dict[str, Tensor], embedded: Tensor | None) -> Tensor:
+    """(n, k * L, W) what the head reads of each token of the k sequences of each example; one forward pass."""
+    n = len(next(iter(inputs.values())))
+    found = model.tokens(rows(inputs), embedded_rows(inputs, embedded))
+    return found.reshape(n, -1, found.shape[-1])
+
+
+def ragged(lists: Sequence[Any]) -> np.ndarray:
+    """(n,) objects."""
+    import numpy as np
+
+    made = np.empty(len(lists), dtype=object)
+    made[:] = lists
+    return made

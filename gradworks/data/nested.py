@@ -1,0 +1,75 @@
+"""Published layouts whose rows are not the file's lines: passages with questions, sentences with a word a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Rows = Iterator[tuple[int, dict[str, Any] | str]]
+FIELDS = {
+    "multirc": ("id", "passage", "group", "question", "answer", "label"),
+    "eraser": ("id", "question", "label", "passage"),
+    "conll": ("tokens", "tags"),
+}
+
+
+def multirc(rows: Rows) -> Rows:
+    """One row per answer; `group` names its question."""
+    for number, found in rows:
+        if isinstance(found, str):
+            yield number, found
+            continue
+        try:
+            for question in found["passage"]["questions"]:
+                for answer in question["answers"]:
+                    group = f"{found['idx']}-{question['idx']}"
+                    yield number, {
+                        "id": f"{group}-{answer['idx']}", "passage": found["passage"]["text"], "group": group,
+                        "question": question["question"], "answer": answer["text"], "label": answer.get("label"),
+                    }  # fmt: skip
+        except (KeyError, TypeError, AttributeError) as error:
+            yield number, f"not a MultiRC passage: {error} is missing"
+
+
+def eraser(rows: Rows) -> Rows:
+    """BoolQ as ERASER has it: the evidence is the passage."""
+    for number, found in rows:
+        if isinstance(found, str):
+            yield number, found
+            continue
+        try:
+            yield number, {
+                "id": str(found["annotation_id"]), "question": found["query"], "label": found["classification"],
+                "passage": " ".join(part["text"] for group in found["evidences"] for part in group),
+            }  # fmt: skip
+        except (KeyError, TypeError) as error:
+            yield number, f"not an ERASER annotation: {error} is missing"
+
+
+def conll(lines: Iterable[tuple[int, str]], broken: dict[int, str]) -> Rows:
+    """One row per sentence: a word a line, its tag the last column, a blank line between sentences (CoNLL-2003).
+
+    -DOCSTART- is no word. A line that cannot be read costs its sentence.
+
+    Args:
+        lines: number and text. broken: lines that are no text, with the reason.
+    """
+    first, words, tags, fault = 0, [], [], ""
+
+    def row() -> dict[str, Any] | str:
+        return fault or {"tokens": " ".join(words), "tags": " ".join(tags)}
+
+    for number, line in lines:
+        columns = line.split()
+        if columns and columns[0] != "-DOCSTART-":
+            first = first or number
+            if number in broken or len(columns) < 2:
+                fault = fault or broken.get(number, f"line {number}: found {line[:60]!r}, expected a word and its tag")
+            else:
+                words.append(columns[0])
+                tags.append(columns[-1])
+        elif first:
+            yield first, row()
+            first, words, tags, fault = 0, [], [], ""
+    if first:
+        yield first, row()

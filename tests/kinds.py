@@ -31,6 +31,7 @@ def values(name="regression", texts=("text",), **options):
 
 SHAPES = (  # of rows that a kind may take: texts, classes
     (("one", "two"), ("low", "mid", "high")),
+    (("one", "two"), ("low", "high")),
     (("one", "two"), None),
     (("one",), ("low", "mid", "high")),
     (("one", "two", "three", "four"), ("two", "three", "four")),
@@ -100,9 +101,11 @@ def starts(text):
 def table(made, n=32):
     """n rows of a kind; the first text says the label."""
     names = made.drawn_from("tests") if made.calibrated else [1.0, 2.0, 4.0]
-    columns = {"id": [str(i) for i in range(n)], "label": [names[i % 3] for i in range(n)]}
+    columns = {"id": [str(i) for i in range(n)], "label": [names[i % 3 % len(names)] for i in range(n)]}
     for k, text in enumerate(made.spec.texts):
         columns[text] = [f"{8 + i % 7} {(15 + i + k) % 18}" if k else f"{i % 3} {3 + i % 5}" for i in range(n)]
+    for name in made.also:
+        columns[name] = [str(i // 2) for i in range(n)]
     if made.spec.kind in LABELS:
         columns["label"] = LABELS[made.spec.kind](columns)
     return pa.table(columns | {"label": pa.array(columns["label"], made.label_type)})

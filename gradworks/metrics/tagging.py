@@ -35,12 +35,6 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return found
 
 
-def _f1(sums: np.ndarray) -> np.ndarray:
-    """(b, 3) true positives, predictions, labels -> (b,)"""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2])
-
-
 def _counts(metric: str, labels: Sequence[str], tags: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
     """(n, k) counts, and what a sentence adds that is all wrong, and all right."""
     made = []
@@ -73,11 +67,11 @@ def score(metric: str, labels: Sequence[str], tags: Sequence[Sequence[str]]) -> 
     if not len(labels):
         return Score(None, 0, note="no examples")
     counts, right = _counts(metric, labels, tags)
-    return clusters.score(metric, counts, _f1 if metric == "entity_f1" else clusters.ratio, right)
+    return clusters.score(metric, counts, clusters.f1 if metric == "entity_f1" else clusters.ratio, right)
 
 
 def shares(metric: str, labels: Sequence[str], tags: Sequence[Sequence[str]]) -> np.ndarray | None:
     """(n,) what each sentence adds to a score, see gradworks.metrics."""
     if len(labels) < 2:
         return None
-    return clusters.shares(_counts(metric, labels, tags)[0], _f1 if metric == "entity_f1" else clusters.ratio)
+    return clusters.shares(_counts(metric, labels, tags)[0], clusters.f1 if metric == "entity_f1" else clusters.ratio)

@@ -21,7 +21,10 @@ ROWS = (
         "copa", "choice", ("premise", "question", "choice1", "choice2"), ("choice1", "choice2"), ("accuracy",),
         sizes={"train": 400, "validation": 100, "test": 500}, majority={"accuracy": 0.5},
     ),
-    TaskSpec("multirc", "classification", ("passage", "question", "answer"), _TRUTH, ("f1", "accuracy")),
+    TaskSpec(
+        "multirc", "answers", ("passage", "question", "answer"), _TRUTH, ("f1a", "question_em"),
+        sizes={"train": 27243, "validation": 4848, "test": 9693}, majority={"f1a": 0.611, "question_em": 0.003},
+    ),
     TaskSpec(
         "rte", "classification", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",),
         sizes={"train": 2490, "validation": 277, "test": 3000}, majority={"accuracy": 0.503},

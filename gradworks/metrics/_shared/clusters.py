@@ -62,3 +62,9 @@ def ratio(sums: np.ndarray) -> np.ndarray:
     """(b, 2) -> (b,) the first over the second."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[:, 0] / sums[:, 1]
+
+
+def f1(sums: np.ndarray) -> np.ndarray:
+    """(b, 3) true positives, predictions, labels -> (b,)"""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2])

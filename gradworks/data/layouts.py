@@ -19,7 +19,7 @@ from gradworks.data.nested import Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "conll"]
+Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "conll", "squad"]
 SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet", ".conll")
 WITH_HEADER = ("tsv", "csv", "cola")
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
@@ -33,7 +33,7 @@ class Table:
         names: of the columns, of all rows.
         rows: line and fields, or line and why the row cannot be read.
         account: of the file's lines, whole when the rows have been read; None where lines are no rows (Parquet, a JSON
-            array, MultiRC, CoNLL).
+            array, MultiRC, CoNLL, SQuAD).
     """
 
     names: list[str]
@@ -55,6 +55,8 @@ def detect(path: Path) -> Layout:
     if path.suffix in (".jsonl", ".json"):
         if first.startswith("{") and '"evidences"' in first:
             return "eraser"
+        if first.startswith("{") and '"paragraphs"' in first:
+            return "squad"
         return "multirc" if re.search(r'"passage":\s*\{', first) else "jsonl"
     fields = first.split("\t")
     if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):
@@ -141,6 +143,8 @@ def read(
         header = header or (_COLA if layout == "cola" else None)
         delimiter = delimited.comma(path) if layout == "csv" else "\t"
         return Table(*delimited.read(Lines(path, advance), delimiter, header, whole))
+    if layout == "squad":
+        return Table(list(nested.FIELDS[layout]), nested.squad(path, advance))
     if layout == "conll":
         lines = Lines(path, advance)
         return Table(list(nested.FIELDS[layout]), nested.conll(lines, lines.broken))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
+
+from gradworks.base.errors import InputError
 
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 FIELDS = {
     "multirc": ("id", "passage", "group", "question", "answer", "label"),
     "eraser": ("id", "question", "label", "passage"),
     "conll": ("tokens", "tags"),
+    "squad": ("id", "title", "question", "context", "answers"),
 }
 
 
@@ -44,6 +49,32 @@ def eraser(rows: Rows) -> Rows:
             }  # fmt: skip
         except (KeyError, TypeError) as error:
             yield number, f"not an ERASER annotation: {error} is missing"
+
+
+def squad(path: Path, advance: Callable[[int], None]) -> Rows:
+    """One row per question, counted from 1 (the file is one line); one that is impossible has no answers."""
+    try:
+        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no SQuAD file: {error}\nexpected an object with `data`") from None
+    advance(path.stat().st_size)
+    number = 0
+    for article in articles:
+        for paragraph in _get(article, "paragraphs"):
+            for question in _get(paragraph, "qas"):
+                number += 1
+                try:
+                    yield number, {
+                        "id": question["id"], "title": article.get("title"), "question": question["question"],
+                        "context": paragraph["context"],
+                        "answers": [] if question.get("is_impossible") else question.get("answers"),
+                    }  # fmt: skip
+                except (KeyError, TypeError, AttributeError) as error:
+                    yield number, f"not a SQuAD question: {error} is missing"
+
+
+def _get(found: Any, name: str) -> list[Any]:
+    return found.get(name) or [] if isinstance(found, dict) else []
 
 
 def conll(lines: Iterable[tuple[int, str]], broken: dict[int, str]) -> Rows:

@@ -9,7 +9,7 @@ Every model has
     vectors(inputs, embedded=None) -> (n, H)                   of texts encoded one by one: what `similarity` compares
     head, or heads                                             the last, linear layer, or one by task
     answer(vectors, task)                                      the head of a task on what it reads
-    windows(texts, max_length, step=None)                      sequences of tokens with their places in the texts
+    windows(texts, max_length, step=None, first=None)          sequences of tokens with their places in the texts
 Models of sequences have tokens(inputs, embedded=None) -> (n, L, W): what the head reads of each token.
 Every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.
 """

@@ -67,10 +67,10 @@ class Transformer(Headed):
         return {name: getattr(one, parts[name]) for name in self._names}
 
     def windows(
-        self, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None = None
+        self, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None = None, first: int | None = None
     ) -> list[list[tuple[dict[str, list[int]], list[windows.Place | None]]]]:
         """Encodings of the windows of each example and the place of each token, see `windows.cut`."""
-        found = windows.cut(self.tokenizer, texts, max_length, step)
+        found = windows.cut(self.tokenizer, texts, max_length, step, first)
         return [[(self._read(one), places) for one, places in example] for example in found]
 
     def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def test_the_table_of_refusals():
     found = {name: [t for t in STAR if refusal(t, example(name))] for name in EVERY}
     labels = [("label_smoothing", "uniform", "erm"), ("supervised", "class_ratio", "erm")]
     known = {
-        "classification": [], "choice": [], "answers": [], "tagging": labels[1:],
+        "classification": [], "choice": [], "answers": [], "tagging": labels[1:], "span": labels[1:],
         "ordinal": labels[:1], "regression": labels,
         "similarity": labels,
     }  # fmt: skip

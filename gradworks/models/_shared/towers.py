@@ -64,12 +64,12 @@ class Towers(Headed):
         return [{f"text{k}": ids for k, ids in enumerate(example)} for example in zip(*columns, strict=True)]
 
     def windows(
-        self, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None = None
+        self, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None = None, first: int | None = None
     ) -> list[list[tuple[dict[str, list[int]], list[windows.Place | None]]]]:
         """Encodings of the windows of each example, whose texts are one sequence, and the place of each token, see
         `windows.cut`.
         """
-        found = windows.cut(self.tokenizer, texts, max_length, step)
+        found = windows.cut(self.tokenizer, texts, max_length, step, first)
         return [[({"text0": one.ids}, places) for one, places in example] for example in found]
 
     def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:

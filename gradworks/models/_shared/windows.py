@@ -23,7 +23,7 @@ Window = tuple["Encoding", list[Place | None]]
 
 
 def cut(
-    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, step: int | None, first: int | None = None
 ) -> list[list[Window]]:
     """The windows of each example, special tokens included, and the place of each token, None of a special one.
 
@@ -31,6 +31,7 @@ def cut(
         tokenizer: with its own template of special tokens, or with none.
         texts: one or two of each example; the last one is cut into windows, the other is in all of them.
         max_length: tokens of a window.
+        first: tokens of the first of two texts at most.
         step: tokens from the first of a window to the first of the next one; none overlap where it is None.
 
     Raises:
@@ -42,6 +43,8 @@ def cut(
     special = tokenizer.num_special_tokens_to_add(len(columns) > 1)
     made = []
     for example in zip(*columns, strict=True):
+        if first and len(example) > 1:
+            example[0].truncate(first)
         room = max_length - special - sum(len(one) for one in example[:-1])
         if room < 1:
             raise InputError(f"max_length: found {max_length}\nexpected more than {max_length - room}, the tokens of a "

@@ -29,10 +29,12 @@ def values(name="regression", texts=("text",), **options):
     return tasks.kind(TaskSpec("t", name, texts, None, ("pearson",), options=options))
 
 
+OPTIONS = {"span": {"step": 1}}
 SHAPES = (  # of rows that a kind may take: texts, classes
     (("one", "two"), ("low", "mid", "high")),
     (("one", "two"), ("low", "high")),
     (("one", "two"), None),
+    (("one", "two", "three"), ("low", "high")),
     (("one",), ("low", "mid", "high")),
     (("one", "two", "three", "four"), ("two", "three", "four")),
 )
@@ -44,7 +46,7 @@ def example(name):
     """
     for texts, names in SHAPES:
         try:
-            return kinds.find(name).Kind(TaskSpec("t", name, texts, names, ()))
+            return kinds.find(name).Kind(TaskSpec("t", name, texts, names, (), options=OPTIONS.get(name, {})))
         except ValueError:
             continue
     raise AssertionError(f"gradworks/tasks/kinds/{name}.py: takes no row of this function, which needs one for it")
@@ -105,10 +107,18 @@ def table(made, n=32):
     for k, text in enumerate(made.spec.texts):
         columns[text] = [f"{8 + i % 7} {(15 + i + k) % 18}" if k else f"{i % 3} {3 + i % 5}" for i in range(n)]
     for name in made.also:
-        columns[name] = [str(i // 2) for i in range(n)]
+        columns[name] = ALSO.get(name, lambda text: None)(columns) or [str(i // 2) for i in range(n)]
     if made.spec.kind in LABELS:
         columns["label"] = LABELS[made.spec.kind](columns)
     return pa.table(columns | {"label": pa.array(columns["label"], made.label_type)})
+
+
+ALSO = {  # columns that a kind reads besides; of others two rows share a value
+    "start1": lambda of: ["0"] * len(of["id"]),
+    "end1": lambda of: [str(len(text.split()[0])) for text in of["two"]],
+    "start2": lambda of: [str(text.index(" ") + 1) for text in of["three"]],
+    "end2": lambda of: [str(len(text)) for text in of["three"]],
+}
 
 
 def spans(of):
@@ -125,6 +135,6 @@ LABELS = {  # of kinds whose labels are neither classes nor numbers, from the te
 }
 
 
-def examples(made, model, n=32):
+def examples(made, model, n=32, max_length=8):
     """The same, encoded by the kind."""
-    return tables.to_examples(table(made, n), made, model, 8, "f")
+    return tables.to_examples(table(made, n), made, model, max_length, "f")

@@ -1,6 +1,7 @@
 """SuperGLUE (Wang et al. 2019; sizes of table 1, majority baselines of table 3, which are those of the test sets).
 
-MultiRC has one row per answer (its column `group` names the question); WiC gives the word as a text of its own.
+MultiRC has one row per answer; its column `group` names the question. WiC's columns start1 to end2 say where the word
+stands.
 """
 
 from gradworks.tasks import TaskSpec
@@ -29,5 +30,8 @@ ROWS = (
         "rte", "classification", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",),
         sizes={"train": 2490, "validation": 277, "test": 3000}, majority={"accuracy": 0.503},
     ),
-    TaskSpec("wic", "classification", ("word", "sentence1", "sentence2"), _TRUTH, ("accuracy",)),
+    TaskSpec(
+        "wic", "word_in_context", ("word", "sentence1", "sentence2"), _TRUTH, ("accuracy",),
+        sizes={"train": 5428, "validation": 638, "test": 1400}, majority={"accuracy": 0.5},
+    ),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from tests.kinds import EVERY, ORDINAL, Words, example, examples
 from tests.methods.shipped import STAR
 
 OPTIONAL = ("embed", "divergence", "smoothed")
-NO_GRADIENT = {"choice": "head.bias"}  # the same for all choices, so no softmax over them changes
+NO_GRADIENT = dict.fromkeys(("choice", "span"), "head.bias")  # of a softmax over choices, or over tokens
 SPARSE = ("random", "reweight")  # may leave no weight in a batch
 
 
@@ -100,7 +100,8 @@ def test_the_table_of_refusals():
     found = {name: [t for t in STAR if refusal(t, example(name))] for name in EVERY}
     labels = [("label_smoothing", "uniform", "erm"), ("supervised", "class_ratio", "erm")]
     known = {
-        "classification": [], "choice": [], "answers": [], "tagging": labels[1:], "span": labels[1:],
+        "classification": [], "choice": [], "answers": [], "word_in_context": [], "tagging": labels[1:],
+        "span": labels[1:],
         "ordinal": labels[:1], "regression": labels,
         "similarity": labels,
     }  # fmt: skip

@@ -16,6 +16,7 @@ ENCODERS = {
     "gru": {"embedding": 6, "hidden": 5, "mlp": 6, "dropout": 0.0, "bidirectional": True, "pooling": "mean"},
     "transformer": {"layers": 1, "width": 8, "heads": 2, "dropout": 0.0},
 }
+WINDOW = {"tagging": 3, "span": 8}  # tokens: several windows of some examples
 WORDS = " ".join(map(str, range(10)))
 
 
@@ -45,7 +46,7 @@ def gradients(model, kind, batch):
 def test_scores_are_those_of_a_loop_over_examples(name, encoder, backend, tmp_path):
     kind = example(name)
     model = build(encoder, kind, tmp_path / "m")
-    data = examples(kind, model, n=24)
+    data = examples(kind, model, n=24, max_length=WINDOW.get(name, 24))
     batch, clean = data.batch(range(3, 11)), data.batch(range(16, 24))
     each, mass = gradients(model, kind, clean), clean.mass.double()
     expected = gradients(model, kind, batch) @ ((mass @ each) / mass.sum())

@@ -114,6 +114,9 @@ def test_a_kind_encodes_scores_and_compares(name):
             score, added = made.score(metric, labels, answers), made.shares(metric, labels, answers)
             assert score.n in (6, 3)  # examples, or groups of two
             assert added is None or added.mean() == pytest.approx(score.value, abs=NEAR.get(metric, 1e-9))
+    for metric in made.METRICS[:1]:
+        for reference in made.references(metric, labels, None).values():
+            assert reference is None or reference.n in (6, 3)
     members = np.stack([constants[0], good])
     assert made.mean(members).shape == good.shape
     assert (made.apart(good, good) == 0).all() and made.apart(good, constants[0]).shape == (6,)

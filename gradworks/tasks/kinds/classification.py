@@ -195,8 +195,8 @@ class Kind(Texts):
         """Chance, the most frequent class of the examples scored, the true rule if it is known."""
         import numpy as np
 
-        labels, one_hot = self.indices(labels), np.eye(len(self.classes))
-        most = one_hot[[np.bincount(labels).argmax()] * len(labels)]
+        one_hot = np.eye(len(self.classes))
+        most = one_hot[[np.bincount(self.indices(labels)).argmax()] * len(labels)]
         return {
             "chance": Score(1 / len(self.classes), len(labels)) if metric == "accuracy" else None,
             "majority class": self.score(metric, labels, most),

@@ -96,8 +96,8 @@ class Stateful(Protocol):
     An entry may have `once`, true where it makes one pass over a micro-batch under the same masks, and `once_alone`,
     true where it does so in a step whose batches are one micro-batch each, in one process: where all three entries say
     so, nothing is kept for a second pass, and that a batch gives the same twice need not be checked. An update may have
-    `single`, true in a step that asks for the gradient of each batch once and for nothing else, and `sparse`, true where
-    it takes sparse gradients (of `nn.Embedding(sparse=True)`) as they come.
+    `single`, true in a step that asks for the gradient of each batch once and for nothing else; and `sparse`, true
+    where it takes sparse gradients (of `nn.Embedding(sparse=True)`) as they come.
     """
 
     def state_dict(self) -> dict[str, Any]: ...

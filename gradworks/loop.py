@@ -25,11 +25,13 @@ from gradworks.spec import Batch, Drawn, StepReport
 from gradworks.trace import Trace
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from gradworks.base.checkpoint import Checkpoint
     from gradworks.data.mixture import Mixture
     from gradworks.methods import Method
+
+_MARGIN = 1e-2  # relative and absolute; torch adds 1e-6 to the norm, and rounds in the type of the gradient (bf16)
 
 Backward = Callable[["nn.Module", Sequence[Drawn], Sequence[Drawn]], StepReport]
 
@@ -109,7 +111,7 @@ def step(
     device = next(model.parameters()).device.type
     with torch.autocast(device, torch.bfloat16) if bf16 else contextlib.nullcontext():
         report = backward(model, batches, clean)
-    norm, loss = clip(model, largest), report.log["loss"]
+    norm, loss = clip(model, largest, report.norm), report.log["loss"]
     finite = math.isfinite(loss) and math.isfinite(norm) and report.log["finite"] == 1
     if finite:
         optimizer.step()
@@ -288,12 +290,20 @@ class Still:
                 raise InputError(f"model: buffer {name} moves in a forward pass\nexpected one process: gpu.count: 1")
 
 
-def clip(model: nn.Module, largest: float | None) -> float:
-    """Clip the gradient; returns its norm before that, 0 when the step is skipped."""
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    if not grads:
+def clip(model: nn.Module, largest: float | None, norm: Tensor | None = None) -> float:
+    """Clip the gradient; returns its norm before that, 0 when the step is skipped.
+
+    Args:
+        largest: None = no clipping.
+        norm: () of the gradient where it is known.
+    """
+    reached = [p for p in model.parameters() if p.grad is not None]
+    if not reached:
         return 0.0
-    norm = torch.nn.utils.get_total_norm(grads, foreach=True)
-    if largest is not None:
-        torch.nn.utils.clip_grads_with_norm_([p for p in model.parameters() if p.grad is not None], largest, norm)
-    return float(norm)
+    if norm is None:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in reached], foreach=True)
+    size = float(norm)
+    # far enough below to be multiplied by 1.0 exactly, which would read and write all of it for nothing
+    if largest is not None and not size < (1 - _MARGIN) * largest - _MARGIN:
+        torch.nn.utils.clip_grads_with_norm_(reached, largest, norm)
+    return size

@@ -96,7 +96,8 @@ class Stateful(Protocol):
     An entry may have `once`, true where it makes one pass over a micro-batch under the same masks, and `once_alone`,
     true where it does so in a step whose batches are one micro-batch each, in one process: where all three entries say
     so, nothing is kept for a second pass, and that a batch gives the same twice need not be checked. An update may have
-    `sparse`, true where it takes sparse gradients (of `nn.Embedding(sparse=True)`) as they come.
+    `single`, true in a step that asks for the gradient of each batch once and for nothing else; and `sparse`, true
+    where it takes sparse gradients (of `nn.Embedding(sparse=True)`) as they come.
     """
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -341,6 +342,7 @@ class StepReport:
         sums: per batch, per micro-batch: losses, weights, scores in the order of the batch's ids.
         checked: passes besides, for the check that a batch gives the same twice (see `_shared/replay.py`).
         log: figures by name; always `loss` (mean over this rank's examples), `gradient_norm`, `finite` (1.0 or 0.0).
+        norm: () of the gradient, as in the log but in the type of the gradient: clipping need not read it all again.
     """
 
     skipped: bool
@@ -348,3 +350,4 @@ class StepReport:
     sums: list[list[Sum]] = field(default_factory=list)
     log: dict[str, float] = field(default_factory=dict)
     checked: float = 0.0
+    norm: Tensor | None = None

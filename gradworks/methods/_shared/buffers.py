@@ -24,8 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradworks.methods._shared.recompute import Run, Runner, noted
 
-_CHILDREN, _TRAINING = itemgetter("_modules"), itemgetter("training")
-_LOOKED_AT = {"_modules", "training"}
+_CHILDREN, _TRAINING, _PARAMETERS = map(itemgetter, ("_modules", "training", "_parameters"))
+_LOOKED_AT = {"_modules", "training", "_parameters"}
 _LARGE = 2**22  # elements; a larger buffer is copied in every pass only where it was seen to move
 
 
@@ -66,6 +66,15 @@ class Tree:
         """Which modules are in training, in one order until they are listed again."""
         return [*map(_TRAINING, self._states), *(module.training for module in self._scripts)]
 
+    def parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        """The trainable ones of `model.parameters()`."""
+        self.follow(model)
+        own = (type(model).parameters, type(model).named_parameters)
+        if self._scripts or own != (nn.Module.parameters, nn.Module.named_parameters):
+            return [p for p in model.parameters() if p.requires_grad]
+        every = chain.from_iterable(map(dict.values, map(_PARAMETERS, self._states)))
+        return list({id(p): p for p in every if p is not None and p.requires_grad}.values())
+
     def _listed(self) -> list[int]:
         children = map(dict.values, filter(None, map(_CHILDREN, self._states)))
         scripts = (module._modules.values() for module in self._scripts)
@@ -97,6 +106,8 @@ class Buffers:
     @cached_property
     def held(self) -> frozenset[str]:
         """Those that move and that the forward pass may read."""
+        if not self.moving:
+            return self.moving
         own = {slot.name for slot in self.slots if _is_torchs_norm(slot.module)}
         return self.moving - own
 

@@ -40,5 +40,6 @@ def check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         )
     if not parameters:
         raise ValueError("model: no parameter requires a gradient")
-    if torch.float16 in {precision(p) for p in parameters}:
+    kinds = {(p.device.type, p.dtype): p for p in parameters}
+    if torch.float16 in map(precision, kinds.values()):
         raise ValueError(f"model: {FLOAT16}")

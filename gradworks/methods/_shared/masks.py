@@ -54,13 +54,17 @@ class Masks:
     @contextlib.contextmanager
     def __call__(self, stream: int) -> Iterator[None]:
         seed = key(self._seed, self._split, self._batch, self._micro, stream)
-        with torch.random.fork_rng(devices=self._devices):
-            # not torch.manual_seed: it would also seed the devices that fork_rng does not restore
-            torch.default_generator.manual_seed(seed)
-            for device in self._devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
+        # not torch.manual_seed: it would also seed devices whose generators are not put back
+        generators = [torch.default_generator, *(torch.cuda.default_generators[device] for device in self._devices)]
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
             with self._noise(stream):
                 yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
     def _noise(self, stream: int) -> contextlib.AbstractContextManager:
         if self._kept is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
+from gradworks.methods._shared.bases import is_plain
 from gradworks.methods._shared.buffers import Buffers
 from gradworks.methods._shared.checks import check_model, check_task
 from gradworks.methods._shared.derivatives import refusal
@@ -101,6 +102,7 @@ class Method:
             check_task(self.objective, one, name)
         self._seed, self._ranks = seed, Ranks(reduce, rank, ranks)
         self._replay = Replay(integer("check_every", check_every, low=1))
+        self._plain = is_plain(self.objective, self.weighting)
         self._steps = 0
         self._drawn = 0  # batches of the data stream so far: what masks are keyed by
 
@@ -160,7 +162,7 @@ class Method:
                 else the second time, where a batch is evaluated more than once.
         """
         self._check(batches, clean)
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        parameters = self._replay.tree.parameters(model)
         check_model(model, parameters)
         for p in parameters:
             p.grad = None  # else the peak holds one more gradient
@@ -203,7 +205,7 @@ class Method:
         once = once and not checked
         self.objective.begin(model)
         # what torch.compile made traces the calls that `Noise` would see
-        draws = devices or is_compiled(model) or once
+        draws = devices or once or is_compiled(model)
         kept: dict[Any, Any] | None = None if draws else {}
 
         def masks(split: str, index: int, micro: int, of: int) -> Masks:
@@ -215,6 +217,7 @@ class Method:
         step = Step(
             model, parameters, self.objective, self.weighting, self._task_of, masks, ranks, clean_ranks, Meter(),
             [False] * len(parameters), buffers, start, self._keeps_sparse(ranks),
+            plain=once and self._plain and getattr(self.update, "single", False),
         )  # fmt: skip
         size = len(batches) // self.needs.groups
         gradient, groups = None, []
@@ -231,7 +234,7 @@ class Method:
             scale_(gradient, 1 / len(groups))
         sums = [s for passes in groups for s in passes.sums]
         self.weighting.end([list(zip(b, s, strict=bool(s))) for b, s in zip(batches, sums, strict=True)], ranks)
-        skipped = bool(sum(passes.weight for passes in groups) == 0)
+        skipped = not any(bool(weight) for passes in groups for weight in passes.weights)
         reached = _reached(step)
         gradient = owned(gradient, parameters, sparse=True)  # clipping writes it in place
         for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):

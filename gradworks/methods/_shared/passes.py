@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Step:
     start: list[Tensor | None] | None = None  # buffers at the start of the step, for clean batches
     sparse: bool = False  # gradients of sparse embeddings stay sparse
     rows: dict[int, list[Tensor]] = field(default_factory=dict)  # of these parameters; which the batches read
+    plain: bool = False  # each micro-batch: one forward pass, and one backward pass to the parameters
 
 
 class MicroBatch:
@@ -64,8 +66,9 @@ class MicroBatch:
         self._rows, self._first, self._sparse = step.rows, first, step.sparse
         self._raw = step.task_of(batch)
         self._task = Watched(
-            self._raw, step.meter, lambda: Rest(step.buffers, moves=first, start=None if first else step.start)
-        )
+            self._raw, step.meter, lambda: Rest(step.buffers, moves=first, start=None if first else step.start),
+            step.plain,
+        )  # fmt: skip
 
     def outputs(self, at: Params | None = None) -> Outputs:
         if self._held and forward_ad._current_level >= 0:
@@ -235,8 +238,7 @@ class StepPasses:
         self._step, self._batches, self._clean, self._first = step, batches, clean, first
         self._passes: list[list[MicroBatch]] = [[] for _ in batches]
         self.sums: list[list[Sum]] = [[] for _ in batches]
-        self.weight: Tensor | float = 0.0  # sum of all weights of the step, global
-        self.theta = [p.detach() for p in step.parameters]
+        self.weights: list[Tensor] = []  # sums of the batches, global
         self.tasks = [drawn[0].task for drawn in batches]
         self.holds = step.objective.holds or step.weighting.holds
         self.log: dict[str, float | Tensor] = {}
@@ -264,8 +266,12 @@ class StepPasses:
             divide_(total, weight)  # one division, last
         if first:
             self.sums[i] = sums
-            self.weight = self.weight + weight
+            self.weights.append(weight)
         return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
+
+    @cached_property
+    def theta(self) -> list[Tensor]:
+        return [p.detach() for p in self._step.parameters]
 
     def hold(self, i: int) -> None:
         if self.sums[i]:

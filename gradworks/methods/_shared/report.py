@@ -32,16 +32,17 @@ def report(
     work = ranks.gather_values([[step.meter.thirds, sum(examples), checked]], device)
     thirds, count, twice = (sum(column) for column in zip(*work, strict=True))
     of = 3 * (count / len(batches))
-    return StepReport(skipped, thirds / of, every, _log(groups, every, gradient), 2 * twice / of)
+    size = norm(gradient)
+    return StepReport(skipped, thirds / of, every, _log(groups, every, size), 2 * twice / of, size)
 
 
-def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: Sequence[Tensor]) -> dict[str, float]:
-    """The figures of a step, read from the device at once."""
+def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], size: Tensor) -> dict[str, float]:
+    """The figures of a step whose gradient has this norm, read from the device at once."""
     every = [one for some in sums for one in some]
-    weights = torch.cat([one.weights for one in every]).float()
+    weights = _joined([one.weights for one in every])
     figures: dict[str, Any] = {
-        "loss": torch.cat([one.losses for one in every]).float().mean(),
-        "gradient_norm": norm(gradient).float(),
+        "loss": _joined([one.losses for one in every]).mean(),
+        "gradient_norm": size.float(),
         # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
         "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
     }
@@ -51,3 +52,7 @@ def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], gradient: 
     # an update that found a term out of all bounds has said 0
     log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
     return log
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return (torch.cat(list(parts)) if len(parts) > 1 else parts[0]).float()

@@ -90,11 +90,14 @@ def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor], sparse: boo
             pass
         else:
             g = _dense(g)
-            memory = g.untyped_storage()
-            expanded = any(step == 0 and size > 1 for step, size in zip(g.stride(), g.shape, strict=True))
-            if memory.data_ptr() in seen or expanded:
+            memory = g.untyped_storage().data_ptr()
+            expanded = not g.is_contiguous() and any(
+                step == 0 and size > 1 for step, size in zip(g.stride(), g.shape, strict=True)
+            )
+            if memory in seen or expanded:
                 g = g.clone(memory_format=torch.contiguous_format)
-            seen.add(g.untyped_storage().data_ptr())
+                memory = g.untyped_storage().data_ptr()
+            seen.add(memory)
         out.append(g)
     return out
 

@@ -34,11 +34,12 @@ class Watched:
     """A task that counts its passes; one pass over the micro-batch moves buffers (see `buffers.py`).
 
     Backward passes are seen by a hook on the raw outputs, behind a view of them: a gradient of the loss by the outputs
-    alone stops at the view and counts nothing.
+    alone stops at the view and counts nothing. Where each pass is `plain`, a forward and a backward pass to the
+    parameters, it is counted without a hook.
     """
 
-    def __init__(self, task: Task, meter: Meter, rest: Callable[[], Rest]):
-        self._task, self._meter = task, meter
+    def __init__(self, task: Task, meter: Meter, rest: Callable[[], Rest], plain: bool = False):
+        self._task, self._meter, self._plain = task, meter, plain
         self._whole, self._embedding = rest(), rest()
 
     def __getattr__(self, name: str) -> Any:
@@ -62,15 +63,18 @@ class Watched:
         if any(t.dtype == torch.float16 for t in raw):  # autocast inside the model's own forward
             raise ValueError(f"outputs: {FLOAT16}")
         n = len(batch.mass)
-        self._meter.thirds += n
-        seen = [t for t in raw if t.requires_grad]
+        self._meter.thirds += 3 * n if self._plain else n
+        seen = [] if self._plain else [t for t in raw if t.requires_grad]
         if not graph or not seen:
             return raw
 
         def count(_: Tensor) -> None:
             self._meter.thirds += 2 * n if self._meter.weights else n
 
-        register_multi_grad_hook(seen, count, mode="any")
+        if len(seen) == 1:
+            seen[0].register_hook(count)  # the same, and cheaper to set up
+        else:
+            register_multi_grad_hook(seen, count, mode="any")
         return tuple(t.view_as(t) for t in raw)
 
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from gradworks.methods._shared.bases import Stateless
 from gradworks.methods._shared.options import integer, number, one_of
-from gradworks.methods._shared.tensors import add_, norm
+from gradworks.methods._shared.tensors import add_, lerp_, norm
 from gradworks.methods.updates._shared.fused import combine_, mean_
 from gradworks.methods.updates._shared.hessian import FORMS, LARGEST, Hessian
 from gradworks.methods.updates._shared.packed import alike, pack
@@ -48,7 +48,7 @@ class DotProd(Stateless):
     Cost in plain passes: 3 against the 2 of `erm` on two batches, every `every`-th step, else 2. Central with held
     weights or `pair: same`: 4. The first step measures the distance with more, and now and then two distances are
     compared with 4 more; where a model has kinks (ReLU, maxima) 1 more then, and 1 to 3 where one lies between two
-    points or rounding may err. Logs `dot` and `cosine` of G1 and G2; `conflict`, 1
+    points or rounding may err. Logs, every `every`-th step, `dot` and `cosine` of G1 and G2; `conflict`, 1
     where they point against each other; `term`, the size of the term over that of G1 + G2, before `limit`;
     `dotprod_error`, an estimate of the relative error of the term, from two distances or two sides, where they were
     compared; the loop and the report say in how many steps it is above 10 %. A step whose term
@@ -93,8 +93,18 @@ class DotProd(Stateless):
     def once(self) -> bool:
         return self._weight == 0 or self._steps % self._every > 0
 
+    @property
+    def single(self) -> bool:
+        return self.once
+
     def gradient(self, passes: Passes) -> list[Tensor]:
-        found = _plain(passes, passes.gradient(0), passes.gradient(1)) if self.once else self._with_term(passes)
+        if not self.once:
+            found = self._with_term(passes)
+        elif self._steps % self._every:
+            found = passes.gradient(0)
+            lerp_(found, passes.gradient(1), 1 / 2)
+        else:
+            found = _plain(passes, passes.gradient(0), passes.gradient(1))
         self._steps += 1
         return found
 

@@ -22,7 +22,7 @@ class Erm(Stateless):
         batches: k; more than one makes as many steps of the same size as a method that consumes k batches a step.
     """
 
-    once = True
+    once = single = True
 
     def __init__(self, batches: int = 1):
         self.needs = Needs(integer("batches", batches, low=1))

@@ -34,6 +34,7 @@ class Maml(Inner):
     """
 
     exact = True
+    single = False
 
     def gradient(self, passes: Passes) -> list[Tensor]:
         k = self.needs.batches

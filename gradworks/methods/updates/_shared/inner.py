@@ -33,6 +33,10 @@ class Inner(Stateless):
         one_of("inner_optimizer", inner_optimizer, ["sgd"])
         self._steps = 0
 
+    @property
+    def single(self) -> bool:
+        return self.needs.batches == 1 or not due(self._steps)
+
     def due(self) -> bool:
         """Whether the inner part is measured in this step, which it counts."""
         self._steps += 1

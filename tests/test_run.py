@@ -40,16 +40,6 @@ def test_a_long_table_keeps_its_end(monkeypatch):
     assert "status" in out.getvalue()
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 7, 38])
-def test_parts_hold_each_stage_once_and_shrink(n):
-    parts = run._parts([[f"train@{i}", f"evaluate@{i}"] for i in range(n)], 2)
-    assert [stage for part in parts for stage in part] == [f"{s}@{i}" for i in range(n) for s in ("train", "evaluate")]
-    sizes = [len(part) for part in parts]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-3:] == [2] * min(n, 3)  # the last ones are one cell each
-    assert len(parts) <= max(n, 2) / 2 + 4
-
-
 def test_results_are_shown_before_a_push_that_fails(monkeypatch, tmp_path, capsys):
     class Watch:
         screen = run._Screen()
@@ -75,52 +65,6 @@ def test_results_are_shown_before_a_push_that_fails(monkeypatch, tmp_path, capsy
     with pytest.raises(InputError, match=r"push of \['pipelines/mine/dvc.yaml'\]"):
         run.run(run.Path("pipelines/mine/params.yaml"), 1)
     assert capsys.readouterr().out.startswith("the table\n\nthe answer")
-
-
-DVC_SAYS = "ERROR: failed to reproduce 'train@a': failed to run: python -m components.train, exited with {}"
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (
-            ["Running stage 'train@a':", "> python", "error: p: a: found -1", "expected more", DVC_SAYS.format(2)],
-            ["p: a: found -1", "expected more", "stage train@a: all that"],
-        ),
-        (
-            ["Running stage 'pipelines/x/dvc.yaml:fetch@s':", "error: d.csv: line 3: bad", "", DVC_SAYS.format(2)],
-            ["d.csv: line 3: bad", "stage fetch@s: all that"],
-        ),
-        (
-            ["Running stage 'a':", "error: of a stage that was tried again", "Running stage 'b':", DVC_SAYS.format(-9)],
-            ["it was killed: out of memory, as a rule", "stage b: all that"],
-        ),
-        (
-            ["Running stage 'a':", "Traceback (most recent call last):", " F", "KeyError: 'x'", "", DVC_SAYS.format(1)],
-            ["an error of the program, not of its parameters: KeyError: 'x'", "stage a: all that"],
-        ),
-        (["ERROR: 'data/mnli' does not exist", ""], ["'data/mnli' does not exist", "all that it printed"]),
-        ([], ["dvc repro ended without a word", "all that it printed"]),
-    ],
-)  # fmt: skip
-def test_what_a_failed_run_ends_with(said, expected):
-    found = run.reason(said)
-    assert len(found) == len(expected) <= 3
-    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True)), found
-    assert found[-1].endswith(".gradworks/run.log; the same command goes on from here")
-
-
-def test_a_long_word_of_dvc_is_cut(capsys):
-    assert max(map(len, run.reason(["ERROR: " + "x" * 900]))) <= 400
-
-
-def test_what_dvc_prints_goes_to_the_log_and_its_end_is_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with (tmp_path / "log").open("w") as log:
-        dvc = run._Dvc(["no-such-stage"], log)
-        dvc.process.wait()
-        assert dvc.finish() != 0
-    assert (tmp_path / "log").read_text().splitlines() == list(dvc.said) != []
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 # fmt: off
 ROWS = (
-    ('gradworks/dvc_compat.py', 'if _ANCHOR.search(text + new):', 'if False:',
+    ('gradworks/dvc_text.py', '        text, last = numbered\n', '        text, last = entry, last\n',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/dvc_compat.py', 'if before is not stage:', 'if not text:',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
-    ('gradworks/dvc_compat.py', '    _yaml.parse_yaml_for_update, _yaml._dump = _fast_lock(_yaml)\n', '',
+    ('gradworks/dvc_compat.py', '    _yaml.parse_yaml_for_update, _yaml._dump = fast.parse_for_update, fast.dump\n', '',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/base/device.py', 'torch.set_deterministic_debug_mode("warn")', 'torch.use_deterministic_algorithms(True, warn_only=True)',
      'tests/base/test_device.py::test_the_compiler_is_not_imported'),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gradworks import done, parameters, report
+from gradworks import done, jobs, parameters, report
 from gradworks.base import cells, grid, read_yaml
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
@@ -141,10 +141,10 @@ def _units(each: Mapping[str, Mapping[str, Mapping[str, Any]]], pipeline: str) -
     return [*begin, *soon, *plain[:1], *late, *plain[1:], *costs, *long]
 
 
-def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
+def _repro(params: Path, at_once: int, log: IO[str], watch: _Watch) -> None:
     each = read_yaml(params.parent / "cells.yaml")["each"]
     pipeline = params.with_name("dvc.yaml").as_posix()
-    with Workers(jobs, log, watch.look) as workers:
+    with Workers(at_once, log, watch.look) as workers:
         if not watch.complete():
             units = _units(each, pipeline)
             first = next(one.name for one in units if one.name.startswith("train@"))
@@ -166,12 +166,12 @@ def _expect_git(params: Path) -> None:
         )
 
 
-def run(params: Path, jobs: int) -> None:
+def run(params: Path, at_once: int | None = None) -> None:
     """Run the benchmark of a params file; ends with the table, the answer in words and what to do next.
 
     Args:
         params: its folder holds the dvc.yaml.
-        jobs: how many `dvc repro` work at once.
+        at_once: how many stages run at once; None: as `jobs.of` chooses, and says.
 
     Raises:
         InputError: params.yaml has a mistake, or a stage failed; names the log. Or the storage that is up took nothing.
@@ -184,11 +184,14 @@ def run(params: Path, jobs: int) -> None:
     lock = params.with_name("dvc.lock")
     if lock.is_file():  # DVC's own word for it names no line and nothing to do
         merged(lock.read_bytes(), str(lock))
+    if at_once is None:
+        at_once, why = jobs.of(params)
+        print(why, flush=True)
     page = params.parent / "report" / "report.html"
     watch = _Watch(params)
     with LOG.open("w") as log:
         try:
-            _repro(params, jobs, log, watch)
+            _repro(params, at_once, log, watch)
         except InputError:
             watch.screen.clear()
             raise

@@ -93,7 +93,6 @@ def test_a_unit_begins_when_what_it_needs_is_done_and_the_first_of_those_that_ca
 
     with engine.Workers(2, None, look) as workers:
         workers.run(units(a="", b="a", c="b", d="elsewhere", e="a"))
-    assert seen == [["a", "d"], ["b", "d"], ["c", "d"], ["d", "e"], ["e"]] or len(free) == 2
     begun = [args[0] for worker in free for args in worker.ran]
     assert sorted(begun) == ["a", "b", "c", "d", "e"]
     assert seen[0] == ["a", "d"] and len(free) == 2 and all(worker.closed for worker in free)
@@ -124,6 +123,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
     (tmp_path / "components").mkdir()
+    (tmp_path / "components/__init__.py").touch()
     (tmp_path / "components/wait.py").write_text("import time; print('waiting', flush=True); time.sleep(600)")
     cmd = "python -m components.wait"
     stages = {name: {"cmd": f"echo {name} > {name}", "outs": [name]} for name in "ab"} | {"wait": {"cmd": cmd}}
@@ -138,11 +138,16 @@ def test_one_process_runs_one_after_another_and_what_it_prints_goes_to_the_log(p
         assert len(workers._idle) == 1
         with pytest.raises(InputError, match=r"'missing' does not exist|not found"):
             workers.run(units(missing=""))
-        workers.run([engine.Unit("all", ())])  # and goes on after a failure
+        workers.run([engine.Unit("again", ("a",))])  # and goes on after a failure
     said = (project / "log").read_text()
     assert said.index("Running stage 'a'") < said.index("Running stage 'b'") < said.index("missing")
     assert "ended" not in said
     assert (project / "dvc.lock").read_text().count("cmd:") == 2
+
+
+def left(project):
+    found = psutil.process_iter(["pid", "cwd"])
+    return [one for one in found if one.info["cwd"] == str(project) and one.pid != os.getpid()]
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
@@ -165,8 +170,7 @@ def test_a_stage_that_runs_is_ended_with_its_run(project, how):
         with pytest.raises(error), engine.Workers(1, log, look) as workers:
             workers.run(units(wait=""))
     if how == "interrupt":
-        assert not [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(project)]
+        assert not left(project)
     else:
-        for one in psutil.process_iter(["cwd"]):
-            if one.info["cwd"] == str(project):
-                one.kill()
+        for one in left(project):  # a real stage stops by itself: see `base.Stopping`
+            one.kill()

@@ -28,7 +28,7 @@ LAYERS = [
     ["benchmarks"],
     ["tests"],  # the toy pipeline, the engine
     ["gradworks/cli", "gradworks/run"],
-    ["gradworks/new", "gradworks/engine"],
+    ["gradworks/new", "gradworks/engine", "gradworks/jobs"],
     ["components"],
     ["gradworks/parameters", "gradworks/done"],
     ["gradworks/cluster", "gradworks/report"],

@@ -1,10 +1,10 @@
 """How many examples a second several trainings at once make, by jobs and threads: the rule of `gradworks/jobs.py`.
 
-A job trains a model by gradworks' plain method in a process of its own, as a cell does; the jobs of a row begin together
-on the same cores (their affinity) and count their steps for a while. All rows take turns, round after round. Where other
-programs use the machine the rate falls for every row, and `cores got` says by how much: compare then by what a second
-of a core's time gives, which for several threads leaves out where one waits for another, so that their true rate is
-lower still.
+A job trains a model by gradworks' plain method in a process of its own, as a cell does; the jobs of a row begin
+together on the same cores (their affinity) and count their steps for a while. All rows take turns, round after round.
+Where other programs use the machine the rate falls for every row, and `cores got` says by how much: compare then by
+what a second of a core's time gives, which for several threads leaves out where one waits for another, so that their
+true rate is lower still.
 
     python -m benchmarks.jobs     prints the table and writes benchmarks/JOBS.md; 15 minutes on two cores
 """
@@ -26,11 +26,12 @@ import torch
 
 from benchmarks.plain import Case, Data, side
 from benchmarks.rows import ROWS
+from gradworks.base import light
 from gradworks.cost import hardware, pairs
 
 MODELS = ("bow", "gru", "bert-2x128")
 CORES = (1, 2, 4, 8, 16)
-ROUNDS, SECONDS, WARM_UP = 7, 1.5, 5
+ROUNDS, SECONDS, WARM_UP = 7, 1.0, 3
 FILE = Path(__file__).with_name("JOBS.md")
 
 
@@ -45,7 +46,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Found:
-    """examples: of all jobs. wall, core: seconds, of the round and of all cores. memory: bytes of one job at its peak."""
+    """examples: of all jobs. wall, core: seconds, of the round and of all cores. memory: bytes at a job's peak."""
 
     examples: int
     wall: float
@@ -73,7 +74,8 @@ def settings(most: int) -> list[Setting]:
 def _job(model: str, setting: Setting, seconds: float, begin: Any, results: Any) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
     torch.set_num_threads(setting.threads)
-    case = Case(next(row for row in ROWS if row.name == "erm"), model, None)
+    light.compiler()
+    case = Case(next(row for row in ROWS if row.method == "erm"), model, None)
     one, data = side(case, "method", case.sizes)[0], Data(case, case.sizes, 1)
     for step in range(WARM_UP):
         one.step(*data(step))
@@ -122,12 +124,13 @@ def row(model: str, setting: Setting, found: list[Found], plain: list[Found]) ->
 def table(found: dict[tuple[str, Setting], list[Found]]) -> str:
     """JOBS.md."""
     rounds = len(next(iter(found.values())))
+    machine = f"{hardware.processor()}, {os.cpu_count()} cores, torch {torch.__version__.partition('+')[0]}"
     head = f"""# Jobs and threads
 
-Examples a second of several trainings at once (batches of 32 texts of 64 tokens, plain method), median of {rounds} rounds
-that take turns, on {hardware.processor()}, {os.cpu_count()} cores, torch {torch.__version__.partition("+")[0]}. Ratios are to as many
-jobs as cores at one thread each, with 95 % intervals; a second of a core is one that a job got, whoever else was there.
-Written by `python -m benchmarks.jobs`.
+Examples a second of several trainings at once (batches of 32 texts of 64 tokens, plain method), median of
+{rounds} rounds that take turns, on {machine}. Ratios are to as
+many jobs as cores at one thread each, with 95 % intervals. A second of a core is one that a job got, whoever else was
+there; `cores got` is how many it had on average. Written by `python -m benchmarks.jobs`.
 
 | model | cores | jobs × threads | examples/s | ratio | ratio by a second of a core | cores got | MiB of a job |
 |---|---|---|---|---|---|---|---|

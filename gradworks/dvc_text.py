@@ -115,6 +115,8 @@ def _numbered(entry: str, last: int, parse: Parse) -> tuple[str, int] | None:
         return None
     by = last + 1 - min(anchors)
     text = _MARK.sub(lambda found: f"{found[1]}id{int(found[2]) + by:03}", entry)
-    if by and parse(text) != parse(entry):  # it was the text of a value
-        return None
-    return text, last + len(anchors)
+    try:
+        same = not by or parse(text) == parse(entry)
+    except Exception:  # an anchor of the entry is the text of a value
+        same = False
+    return (text, last + len(anchors)) if same else None

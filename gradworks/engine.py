@@ -45,7 +45,6 @@ class Worker:
 
     Attributes:
         said: the last lines of the last one.
-        code: its exit code; None while it runs.
     """
 
     def __init__(self, log: IO[str]) -> None:
@@ -59,32 +58,38 @@ class Worker:
             start_new_session=True,  # so that Ctrl-C does not reach DVC: see `stop`
         )  # fmt: skip
         self.said: deque[str] = deque(maxlen=1000)
-        self.code: int | None = 0
+        self._code: int | None = 0
         self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
         self._reader.start()
 
     def begin(self, args: Sequence[str]) -> None:
         """Start `dvc repro` with these arguments."""
         self.said.clear()
-        self.code = None
+        self._code = None
         with contextlib.suppress(BrokenPipeError):  # it was killed: `code` says so
             self.process.stdin.write(json.dumps(["--wait-for-lock", "repro", *args]) + "\n")
             self.process.stdin.flush()
-        if not self._reader.is_alive():
-            self.code = self.process.wait() or 1
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of the last one; None while it runs."""
+        if self._code is None and self.process.poll() is not None:
+            self._reader.join(1)  # longer where a stage has outlived DVC and holds the pipe
+            if self._code is None:
+                self._code = self.process.returncode or 1
+        return self._code
 
     def _read(self, log: IO[str]) -> None:
         for line in self.process.stdout:
             if line.startswith(self._mark):
                 while self.said and not self.said[-1]:
                     self.said.pop()
-                self.code = int(line.split()[-1])
+                self._code = int(line.split()[-1])
                 continue
-            log.write(line)
-            log.flush()
             self.said.append(line.rstrip("\n"))
-        if self.code is None:
-            self.code = self.process.wait() or 1
+            with contextlib.suppress(ValueError):  # the log is closed: a stage has outlived DVC
+                log.write(line)
+                log.flush()
 
     def close(self) -> None:
         """End the process, which has nothing to do."""

@@ -1,8 +1,8 @@
 """How many stages `gradworks run` runs at once: as many as there are cores for, at `threads` each.
 
-Results are promised bit for bit at the `threads` of params.yaml, so that number is kept, and the cores that are left are
-for other jobs; that was measured on CPUs (benchmarks/JOBS.md). Where stages use a GPU there is one job, as several were
-not measured. Jobs that do not fit into memory together would fail, so there are no more than it has room for.
+Results are promised bit for bit at the `threads` of params.yaml, so that number is kept, and the cores that are left
+are for other jobs; that was measured on CPUs (benchmarks/JOBS.md). Where stages use a GPU there is one job, as several
+were not measured. Jobs that do not fit into memory together would fail, so there are no more than it has room for.
 """
 
 from __future__ import annotations

@@ -195,14 +195,14 @@ def run(params: Path, at_once: int | None = None) -> None:
         except InputError:
             watch.screen.clear()
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as ended:  # Ctrl-C, SIGTERM
             results = watch.finish()
             if results:
                 print(report.table(results), "", f"report so far: {page}", sep="\n")
             if watch.left_out:
                 print(f"left out: {watch.left_out} cells of other parameters or code, not run again yet")
             print("stopped; the same command goes on from here")
-            raise SystemExit(130) from None
+            raise SystemExit(130 if isinstance(ended, KeyboardInterrupt) else ended.code) from None
     watch.screen.clear()
     results = watch.collect()
     print(report.table(results), report.answer(results), f"report: {page}", _NEXT, sep="\n\n", flush=True)

@@ -52,7 +52,7 @@ def test_a_long_word_of_dvc_is_cut(capsys):
     assert max(map(len, engine.reason(["ERROR: " + "x" * 900]))) <= 400
 
 
-class Free(engine.Worker):
+class Free:
     """One that runs nothing: the test says when and how it ends."""
 
     made: ClassVar[list["Free"]] = []

@@ -1,11 +1,21 @@
 """What `gradworks run` shows: a line a cell when piped, a table drawn over itself on a terminal."""
 
+import copy
+import graphlib
 import io
+from pathlib import Path
 
 import pytest
+import yaml
 
-from gradworks import run
+from gradworks import base, run
+from gradworks.base import cells
 from gradworks.base.errors import InputError
+from gradworks.dvc_compat import resolved
+from tests.small import SMALL
+
+ROOT = Path(__file__).parent.parent
+PIPELINES = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("pipelines/*/params.yaml"))
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -86,3 +96,54 @@ def test_a_download_without_git_is_said(tmp_path, files, said):
         return
     with pytest.raises(InputError, match=said):
         run._expect_git(tmp_path / "params.yaml")
+
+
+def long(values):
+    """With a method that trains as long as another, and one that starts from it: costs before cells before costs."""
+    values["methods"] |= {"long": {"as_long_as": "dotprod"}, "head": {"from": "long", "trainable": "head"}}
+    values["cells"]["grid"][0]["method"] = ["head", "long", "erm", "dotprod"]
+
+
+@pytest.mark.parametrize("given", ["params.yaml", *PIPELINES, long])
+def test_every_stage_runs_after_what_it_reads(tmp_path, given):
+    """By DVC's own dependencies and outputs."""
+    values = copy.deepcopy(SMALL) if given is long else base.fresh_yaml(ROOT / given)
+    here = "" if given is long else str(Path(given).parent / "_")[:-1]
+    if given is long:
+        long(values)
+    folder = tmp_path / here
+    folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / ".dvc").mkdir()
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    cells.write(folder / "params.yaml")
+    stages = resolved(folder / "dvc.yaml")
+    units = run._units(base.fresh_yaml(folder / "cells.yaml")["each"], "dvc.yaml")
+    of = {address.partition(":")[2]: unit.name for unit in units for address in unit.args[1:]}
+    assert len(of) == sum(len(unit.args) - 1 for unit in units)
+    assert set(stages) - of.keys() == {name for name in stages if name.partition("@")[0] in ("ensemble", "report")}
+    outs = {
+        out if isinstance(out, str) else next(iter(out)): name for name, one in stages.items() for out in one["outs"]
+    }
+    needs = {unit.name: unit.needs & {one.name for one in units} for unit in units}
+    order = list(graphlib.TopologicalSorter(needs).static_order())  # no circle
+    assert len(order) == len(units)
+    for name, one in stages.items():
+        made = {
+            maker
+            for dep in one.get("deps", ())
+            for out, maker in outs.items()
+            if f"{out}/".startswith(f"{dep}/") or f"{dep}/".startswith(f"{out}/")
+        }
+        for maker in made - {name} if name in of else ():
+            above, todo = set(), [of[name]]
+            while todo:
+                above.add(unit := todo.pop())
+                todo += needs[unit]
+            assert of[maker] in above, f"{name} reads what {maker} writes"
+
+
+def test_the_first_cell_waits_for_nothing_else():
+    units = run._units(base.fresh_yaml(ROOT / "cells.yaml")["each"], "dvc.yaml")
+    assert [one.name for one in units[:5]] == [
+        "cells", "fetch@synthetic", "pretrain@gru", "corrupt@noise-0", "train@noise-erm-gru-0"
+    ]  # fmt: skip

@@ -263,8 +263,6 @@ def _work(args: argparse.Namespace, name: str) -> None:
 
 
 def _memory(bench: Bench) -> dict[str, Any]:
-    import torch._dynamo  # noqa: F401  as every optimizer does in its first step, in four seconds: once for all
-
     from gradworks.cost import memory
 
     args, device = bench.run.args, bench.device.type

@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         one = verbs.add_parser(verb, help=said, description=said)
         one.add_argument("params", type=_params, nargs="?", default=Path("params.yaml"), help=_PARAMS)
         if verb == "run":
-            one.add_argument("--jobs", type=_jobs, default=2, help="`dvc repro` at once (default: %(default)s)")
+            said = "stages at once (default: what cores and memory have room for, at the `threads` of the file)"
+            one.add_argument("--jobs", type=_jobs, metavar="N", help=said)
     said = (
         "write pipelines/NAME/params.yaml for data of your own: a CSV, TSV, JSON or Parquet file, or a folder of them"
     )

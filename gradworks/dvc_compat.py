@@ -3,26 +3,33 @@
 Tested with the releases in TRIED; pyproject.toml allows no others. Imports are lazy, since `gradworks run` starts this
 file many times.
 
-`python -m gradworks.dvc_compat repro ...` is `dvc` with a faster dvc.lock: after each stage DVC reads the whole file
-with a parser that keeps comments and writes all of it again, which takes seconds at a hundred stages, with the project
-locked (https://github.com/treeverse/dvc/issues/10629). A dvc.lock has no comments, so the plain parser gives the same
-data, and the text of an unchanged stage is kept. The result is the same to the byte.
+`python -m gradworks.dvc_compat repro ...` is `dvc` with faster YAML: for each stage DVC reads dvc.yaml and dvc.lock
+several times, once with a parser that keeps comments, and writes all of dvc.lock again, which takes seconds at a
+hundred stages, with the project locked (https://github.com/treeverse/dvc/issues/10629). A dvc.lock has no comments, so
+the plain parser gives the same data, and what did not change is neither parsed nor written again: see `dvc_text`. The
+result is the same to the byte. `python -m gradworks.dvc_compat --serve MARK` does so for one command after another.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
 
+from gradworks import dvc_text
+
 TRIED = ("3.67",)  # minor releases
 
-_STAGES = "stages:\n"
-_ANCHOR = re.compile(r" [&*]id\d")
+_FILES = 16  # whose text is remembered
+_AGAIN = 0.05  # seconds until the lock of a project is asked for again
 
 
 def config(root: Path) -> dict[str, Any]:
@@ -197,66 +204,140 @@ class Project:
 
 
 class _Lock(dict[str, Any]):
-    """The data of a dvc.lock.
+    """The data of a dvc.lock. `texts`: stage -> its data as read, and its text."""
 
-    Attributes:
-        head: the text before the first stage.
-        texts: stage -> its data as read, and its text.
-    """
-
-    head: str
     texts: dict[str, tuple[Any, str]]
 
 
-def _fast_lock(yaml: Any) -> tuple[Callable[[Any, Any], Any], Callable[[Any, TextIO], None]]:
-    """`parse_yaml_for_update` and `_dump` of DVC's module of YAML, faster for a dvc.lock."""
-    plain_dump = yaml._dump
+class _Fast:
+    """DVC's functions for YAML, faster: what was parsed before is not parsed again, of a dvc.lock stage by stage.
 
-    def parse_for_update(text: Any, path: Any) -> dict[str, Any]:
-        """dvc.lock with the plain parser, any other file (a dvc.yaml) with its comments."""
+    Args:
+        yaml: DVC's module of YAML, as it is.
+    """
+
+    def __init__(self, yaml: Any) -> None:
+        self._yaml, self._parse, self._dump = yaml, yaml.parse_yaml, yaml._dump
+        self._entries = dvc_text.Entries(self._plain)
+        self._known: OrderedDict[str, Any] = OrderedDict()
+        self._valid: set[tuple[str, int]] = set()
+
+    def _plain(self, text: str) -> Any:
+        return self._parse(text, "dvc.lock")
+
+    def parse(self, text: Any, path: Any, typ: str = "safe") -> Any:
+        """`parse_yaml`; the data is the caller's own."""
+        if typ != "safe" or not isinstance(text, str):
+            return self._parse(text, path, typ)
+        if Path(path).name == "dvc.lock" and (found := self._entries.load(text)):
+            return found[0]
+        if text not in self._known:
+            self._known[text] = self._parse(text, path)
+            if len(self._known) > _FILES:
+                self._known.popitem(last=False)
+        return dvc_text.own(self._known[text])
+
+    def parse_for_update(self, text: Any, path: Any) -> Any:
+        """`parse_yaml_for_update`; any other file than dvc.lock (a dvc.yaml) keeps its comments."""
         if Path(path).name != "dvc.lock":
-            return yaml.parse_yaml(text, path, typ="rt")
-        lock = _Lock(yaml.parse_yaml(text, path))
-        stages = lock.get("stages") or {}
-        head, begin, rest = text.partition(_STAGES)
-        texts = re.split(r"^(?=  \S)", rest, flags=re.M)[1:]  # a stage begins at two spaces
-        lock.head, lock.texts = head + begin, {}
-        if list(lock) == ["schema", "stages"] and len(texts) == len(stages):
-            lock.texts = {name: (stage, one) for (name, stage), one in zip(stages.items(), texts, strict=True)}
+            return self._parse(text, path, "rt")
+        found = self._entries.load(text)
+        lock = _Lock(found[0] if found else self._parse(text, path))
+        lock.texts = found[1] if found else {}
         return lock
 
-    def dump(data: dict[str, Any], stream: TextIO) -> None:
-        """Write as DVC does; a stage whose data is still the object that was read keeps its text."""
-        texts = parts(data) if isinstance(data, _Lock) and data.texts else None
-        if texts is None:
-            plain_dump(dict(data) if isinstance(data, _Lock) else data, stream)
+    def dump(self, data: Any, stream: TextIO) -> None:
+        """`_dump`; a stage whose data is still the object that was read keeps its text."""
+        text = self._text(data) if isinstance(data, _Lock) and data.texts else None
+        if text is None:
+            self._dump(dict(data) if isinstance(data, _Lock) else data, stream)
         else:
-            stream.writelines(texts)
+            stream.write(text)
 
-    def parts(lock: _Lock) -> list[str] | None:
-        """The parts of the file; None where a changed stage has or had anchors, which are numbered over the file."""
-        made = [lock.head]
+    def _text(self, lock: _Lock) -> str | None:
+        entries = []
         for name, stage in lock["stages"].items():
-            before, text = lock.texts.get(name, (None, ""))
+            before, entry = lock.texts.get(name, (None, ""))
             if before is not stage:
                 alone = StringIO()
-                plain_dump({"stages": {name: stage}}, alone)
-                new = alone.getvalue().removeprefix(_STAGES)
-                if _ANCHOR.search(text + new):
-                    return None
-                text = new
-            made.append(text)
-        return made
+                self._dump({"stages": {name: stage}}, alone)
+                entry = alone.getvalue().partition("\n")[2]
+            entries.append(entry)
+        return dvc_text.joined(entries, self._plain) if list(lock) == ["schema", "stages"] else None
 
-    return parse_for_update, dump
+    def validate(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """`strictyaml.validate`; a text that fits its schema is not looked at again."""
+
+        def validate(data: Any, schema: Any, text: str | None = None, path: Any = None, rev: Any = None) -> Any:
+            if text is None:
+                return real(data, schema, text, path, rev)
+            if (text, id(schema)) not in self._valid:  # a schema is a constant of DVC's
+                real(data, schema, text, path, rev)
+                if len(self._valid) >= _FILES:
+                    self._valid.clear()
+                self._valid.add((text, id(schema)))
+            return data
+
+        return validate
+
+
+def _faster() -> None:
+    """Put `_Fast` and `_wait` in the place of what DVC has."""
+    from dvc.lock import Lock
+    from dvc.utils import strictyaml
+    from dvc.utils.serialize import _yaml
+
+    fast = _Fast(_yaml)
+    _yaml.parse_yaml = strictyaml.parse_yaml = fast.parse
+    _yaml.parse_yaml_for_update, _yaml._dump = fast.parse_for_update, fast.dump
+    strictyaml.validate = fast.validate(strictyaml.validate)
+    Lock.lock = _wait(Lock.lock)
+
+
+def _wait(plain: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`Lock.lock`, which asks every half a second whether the project is free, longer than DVC has it for a stage."""
+
+    def lock(self: Any) -> None:
+        from dvc.lock import LockError
+
+        while self._wait:
+            try:
+                return self._do_lock()
+            except LockError:
+                time.sleep(_AGAIN)
+        return plain(self)
+
+    return lock
+
+
+def serve(commands: TextIO, mark: str) -> None:
+    """Run DVC with the arguments of each line, a JSON list; after each print the mark and the exit code.
+
+    So that DVC starts once, and reads dvc.lock once. Ends where the lines do, as when the process that writes them has.
+    """
+    from dvc.cli import main
+
+    _faster()
+    for line in commands:
+        try:
+            code = main(json.loads(line))
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        sys.stderr.flush()
+        print(f"\n{mark} {code}", flush=True)
 
 
 def main() -> int:
-    """`dvc` with the faster dvc.lock; returns its exit code."""
+    """`dvc` with the faster YAML; returns its exit code. `--serve MARK`: see `serve`."""
+    if sys.argv[1:2] == ["--serve"]:
+        # the stages get no input
+        with os.fdopen(os.dup(0), encoding="utf-8") as commands:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            serve(commands, sys.argv[2])
+        return 0
     from dvc.cli import main
-    from dvc.utils.serialize import _yaml
 
-    _yaml.parse_yaml_for_update, _yaml._dump = _fast_lock(_yaml)
+    _faster()
     return main()
 
 

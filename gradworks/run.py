@@ -1,35 +1,28 @@
 """A benchmark through `dvc repro`, with a table that grows as cells finish; `make demo` runs the default one.
 
-DVC runs one stage at a time, but lets several `dvc repro` of single stages work in one project. So the shared stages
-run first, then the cells, `jobs` at a time. DVC runs everything and knows what is done: after Ctrl-C the next call goes
-on where this one was.
+The stages run one by one, several at once, in the order of `_units`; then `dvc repro` of all looks whether anything is
+left. DVC runs everything and knows what is done: after Ctrl-C the next call goes on where this one was.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import shutil
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gradworks import done, parameters, report
+from gradworks import done, jobs, parameters, report
 from gradworks.base import cells, grid, read_yaml
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.cost import hardware
+from gradworks.engine import LOG, Unit, Workers
 from gradworks.store import storage
 from gradworks.store.artifacts.lock import merged
 
-_LOG = Path(".gradworks/run.log")
-_CELL = ("train", "evaluate")
+_SHARED, _CELL = ("pretrain", "corrupt"), ("train", "evaluate")
 _REPORT_EVERY, _REPORT_SHARE = 20.0, 0.03  # seconds between drawings at least; of the time, at most
 _NEXT = """next:
   your data       gradworks new mine --from FILE.csv && gradworks run pipelines/mine
@@ -119,135 +112,45 @@ class _Watch:
         return report.build(*self._args, outdated=self._old) if any(self._seen) else None
 
 
-class _Dvc:
-    """One `dvc repro`; what it prints goes to the log, and its end is kept."""
+def _units(each: Mapping[str, Mapping[str, Mapping[str, Any]]], pipeline: str) -> list[Unit]:
+    """Every stage up to the cells and the costs, a cell's two together: what the first cell needs comes first.
 
-    def __init__(self, targets: Sequence[str], log: IO[str]) -> None:
-        # the stages say `python`: it must be this one, whether or not the environment is activated
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        command = [sys.executable, "-m", "gradworks.dvc_compat", "--wait-for-lock", "repro", *targets]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-            env={**os.environ, "PATH": path},
-            start_new_session=True,  # so that Ctrl-C does not reach DVC: see `_stop`
-        )  # fmt: skip
-        self.said: deque[str] = deque(maxlen=1000)
-        self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
-        self._reader.start()
-
-    def _read(self, log: IO[str]) -> None:
-        for line in self.process.stdout or ():
-            log.write(line)
-            log.flush()
-            self.said.append(line.rstrip("\n"))
-
-    def finish(self) -> int:
-        """The exit code of a process that has ended, all that it printed being in the log."""
-        self._reader.join(5)
-        return self.process.wait()
-
-
-def reason(said: Sequence[str]) -> list[str]:
-    """Three lines at most of what a failed `dvc repro` printed: what is wrong, and in which stage.
-
-    A stage's own words where it has any, else the last line of a traceback, else DVC's words.
+    What trains for as long as was measured comes last.
     """
-    lines = list(said)
-    running = [found[1] for line in lines if (found := re.match(r"Running stage '(?:.*:)?([^':]+)'", line))]
-    begin = max((n for n, line in enumerate(lines) if line.startswith("Running stage ")), default=0)
-    errors = [n for n, line in enumerate(lines) if line.startswith("error: ") and n >= begin]
-    traces = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent") and n >= begin]
-    dvc = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    code = next((int(found[1]) for line in dvc if (found := re.search(r"exited with (-?\d+)", line))), 0)
-    if errors:
-        found = [lines[errors[-1]].removeprefix("error: ")]
-        after = lines[errors[-1] + 1 :]
-        found += after[: next((n for n, line in enumerate(after) if not line or line.startswith("ERROR: ")), None)][:1]
-    elif traces:
-        after = [line for line in lines[traces[-1] + 1 :] if line and not line.startswith((" ", "ERROR: "))]
-        found = [f"an error of the program, not of its parameters: {after[0] if after else 'see the log'}"]
-    elif code in (-9, 137):
-        found = ["it was killed: out of memory, as a rule"]
-    else:
-        found = dvc[:2] or lines[-2:] or ["dvc repro ended without a word"]
-    where = f"stage {running[-1]}: " if running and (errors or traces or code) else ""
-    return [line[:400] for line in found] + [f"{where}all that it printed: {_LOG}; the same command goes on from here"]
+
+    def unit(name: str, *stages: str, needs: Iterable[str] = ()) -> Unit:
+        # -s: these stages alone. Looking at a stage above them would lock it against the other processes
+        return Unit(name, ("-s", *(f"{pipeline}:{stage}" for stage in stages)), frozenset(needs))
+
+    def inputs(item: Mapping[str, Any]) -> list[str]:
+        kind, _, start = item["start"].partition("/")
+        before = f"pretrain@{start}" if kind == "pretrain" else f"train@{start.replace('/', '-')}"
+        times = item.get("schedule", grid.ALWAYS_PRESENT).partition("runs/schedule/")[2].removesuffix(".json")
+        return [f"corrupt@{item['condition']}-{item['seed']}", before, f"measure@{times.replace('/', '-')}"]
+
+    fetched = [f"fetch@{key}" for key in each["fetch"]]
+    shared = [unit(f"{stage}@{key}", f"{stage}@{key}", needs=fetched) for stage in _SHARED for key in each[stage]]
+    plain, long = [], []
+    for key, item in each["train"].items():
+        made = unit(f"train@{key}", *(f"{stage}@{key}" for stage in _CELL), needs=inputs(item))
+        (plain if item["schedule"] == grid.ALWAYS_PRESENT else long).append(made)
+    costs = [unit(f"measure@{key}", f"measure@{key}", needs=inputs(item)) for key, item in each["measure"].items()]
+    begin = [unit("cells", "cells"), *(unit(name, name, needs=["cells"]) for name in fetched)]
+    soon = [one for one in shared if plain and one.name in plain[0].needs]
+    late = [one for one in shared if one not in soon]
+    return [*begin, *soon, *plain[:1], *late, *plain[1:], *costs, *long]
 
 
-def _stop(running: Sequence[_Dvc]) -> None:
-    """End the stages that are running; DVC itself sees them fail and ends too.
-
-    DVC is not interrupted: it writes dvc.lock in place and would leave half of it. And it is waited for: a stage that
-    is still writing must not meet the next run.
-    """
-    import psutil
-
-    asked: set[int] = set()
-    while any(one.process.poll() is None for one in running):
-        for one in running:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(one.process.pid).children(recursive=True):
-                    if child.pid not in asked and any(part.startswith("components.") for part in child.cmdline()):
-                        asked.add(child.pid)
-                        child.terminate()
-        time.sleep(0.05)
-
-
-def _together(todo: Sequence[Sequence[str]], jobs: int, log: IO[str], watch: _Watch) -> None:
-    """Run `dvc repro` with each list of arguments, `jobs` at a time; after a failure nothing new is begun."""
-    waiting, running, failed = list(todo), [], None
-    try:
-        while (waiting and not failed) or running:
-            while waiting and len(running) < jobs and not failed:
-                running.append(_Dvc(waiting.pop(0), log))
-            time.sleep(0.1)
-            watch.look()
-            failed = failed or next((one for one in running if one.process.poll()), None)
-            running = [one for one in running if one.process.poll() is None]
-    finally:
-        _stop(running)
-    if failed:
-        failed.finish()
-        watch.screen.clear()
-        raise InputError("\n".join(reason(failed.said)))
-
-
-def _parts(units: Sequence[Sequence[str]], jobs: int) -> list[list[str]]:
-    """What one `dvc repro` is asked for at a time.
-
-    Many units at first, as DVC takes seconds to begin, then ever fewer, so that all sides end together.
-    """
-    parts, left = [], list(units)
-    while left:
-        many = max(1, len(left) // (2 * jobs))
-        parts.append([stage for unit in left[:many] for stage in unit])
-        left = left[many:]
-    return parts
-
-
-def _repro(params: Path, jobs: int, log: IO[str], watch: _Watch) -> None:
+def _repro(params: Path, at_once: int, log: IO[str], watch: _Watch) -> None:
     each = read_yaml(params.parent / "cells.yaml")["each"]
     pipeline = params.with_name("dvc.yaml").as_posix()
-
-    def alone(*stages: str) -> list[str]:
-        # -s: these stages alone. Looking at a stage above them would lock it against the other processes
-        return ["-s", *(f"{pipeline}:{stage}" for stage in stages)]
-
-    if not watch.complete():
-        names = list(each["train"])
-        print(f"first cell: {names[0]}   (log: {_LOG})", flush=True)
-        _together([[f"{pipeline}:evaluate@{names[0]}"]], 1, log, watch)
-        shared = [alone(f"{stage}@{key}") for stage in ("pretrain", "corrupt") for key in each[stage]]
-        _together(shared, jobs, log, watch)
-        # what starts from another cell's model comes after all that do not; one that trains for as long as was measured
-        # comes last
-        plain = [name for name in names if each["train"][name]["schedule"] == grid.ALWAYS_PRESENT]
-        first = [name for name in plain if not each["train"][name]["start"].startswith("models/")]
-        then = [name for name in plain if name not in first]
-        for some, measured in ((first, []), (then, each["measure"])):
-            units = [[f"{stage}@{name}" for stage in _CELL] for name in some] + [[f"measure@{key}"] for key in measured]
-            _together([alone(*part) for part in _parts(units, jobs)], jobs, log, watch)
-    _together([[pipeline]], 1, log, watch)
+    with Workers(at_once, log, watch.look) as workers:
+        if not watch.complete():
+            units = _units(each, pipeline)
+            first = next(one.name for one in units if one.name.startswith("train@"))
+            print(f"first cell: {first.removeprefix('train@')}   (log: {LOG})", flush=True)
+            workers.run(units)
+        workers.run([Unit(pipeline, (pipeline,))])
 
 
 def _expect_git(params: Path) -> None:
@@ -263,12 +166,12 @@ def _expect_git(params: Path) -> None:
         )
 
 
-def run(params: Path, jobs: int) -> None:
+def run(params: Path, at_once: int | None = None) -> None:
     """Run the benchmark of a params file; ends with the table, the answer in words and what to do next.
 
     Args:
         params: its folder holds the dvc.yaml.
-        jobs: how many `dvc repro` work at once.
+        at_once: how many stages run at once; None: as `jobs.of` chooses, and says.
 
     Raises:
         InputError: params.yaml has a mistake, or a stage failed; names the log. Or the storage that is up took nothing.
@@ -277,23 +180,29 @@ def run(params: Path, jobs: int) -> None:
     _expect_git(params)
     cells.write(params)
     hardware.write(params)
-    _LOG.parent.mkdir(parents=True, exist_ok=True)
+    LOG.parent.mkdir(parents=True, exist_ok=True)
     lock = params.with_name("dvc.lock")
     if lock.is_file():  # DVC's own word for it names no line and nothing to do
         merged(lock.read_bytes(), str(lock))
+    if at_once is None:
+        at_once, why = jobs.of(params)
+        print(why, flush=True)
     page = params.parent / "report" / "report.html"
     watch = _Watch(params)
-    with _LOG.open("w") as log:
+    with LOG.open("w") as log:
         try:
-            _repro(params, jobs, log, watch)
-        except KeyboardInterrupt:
+            _repro(params, at_once, log, watch)
+        except InputError:
+            watch.screen.clear()
+            raise
+        except (KeyboardInterrupt, SystemExit) as ended:  # Ctrl-C, SIGTERM
             results = watch.finish()
             if results:
                 print(report.table(results), "", f"report so far: {page}", sep="\n")
             if watch.left_out:
                 print(f"left out: {watch.left_out} cells of other parameters or code, not run again yet")
             print("stopped; the same command goes on from here")
-            raise SystemExit(130) from None
+            raise SystemExit(130 if isinstance(ended, KeyboardInterrupt) else ended.code) from None
     watch.screen.clear()
     results = watch.collect()
     print(report.table(results), report.answer(results), f"report: {page}", _NEXT, sep="\n\n", flush=True)

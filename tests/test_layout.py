@@ -28,7 +28,7 @@ LAYERS = [
     ["benchmarks"],
     ["tests"],  # the toy pipeline, the engine
     ["gradworks/cli", "gradworks/run"],
-    ["gradworks/new"],
+    ["gradworks/new", "gradworks/engine", "gradworks/jobs"],
     ["components"],
     ["gradworks/parameters", "gradworks/done"],
     ["gradworks/cluster", "gradworks/report"],
@@ -36,6 +36,7 @@ LAYERS = [
     ["gradworks/store"],
     ["gradworks/cost", "gradworks/telemetry"],
     ["gradworks/dvc_compat"],
+    ["gradworks/dvc_text"],
     ["gradworks/cell", "gradworks/pretraining"],
     ["gradworks/loop"],
     ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",

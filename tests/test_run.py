@@ -1,11 +1,21 @@
 """What `gradworks run` shows: a line a cell when piped, a table drawn over itself on a terminal."""
 
+import copy
+import graphlib
 import io
+from pathlib import Path
 
 import pytest
+import yaml
 
-from gradworks import run
+from gradworks import base, run
+from gradworks.base import cells
 from gradworks.base.errors import InputError
+from gradworks.dvc_compat import resolved
+from tests.small import SMALL
+
+ROOT = Path(__file__).parent.parent
+PIPELINES = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("pipelines/*/params.yaml"))
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -40,16 +50,6 @@ def test_a_long_table_keeps_its_end(monkeypatch):
     assert "status" in out.getvalue()
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 7, 38])
-def test_parts_hold_each_stage_once_and_shrink(n):
-    parts = run._parts([[f"train@{i}", f"evaluate@{i}"] for i in range(n)], 2)
-    assert [stage for part in parts for stage in part] == [f"{s}@{i}" for i in range(n) for s in ("train", "evaluate")]
-    sizes = [len(part) for part in parts]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-3:] == [2] * min(n, 3)  # the last ones are one cell each
-    assert len(parts) <= max(n, 2) / 2 + 4
-
-
 def test_results_are_shown_before_a_push_that_fails(monkeypatch, tmp_path, capsys):
     class Watch:
         screen = run._Screen()
@@ -77,52 +77,6 @@ def test_results_are_shown_before_a_push_that_fails(monkeypatch, tmp_path, capsy
     assert capsys.readouterr().out.startswith("the table\n\nthe answer")
 
 
-DVC_SAYS = "ERROR: failed to reproduce 'train@a': failed to run: python -m components.train, exited with {}"
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (
-            ["Running stage 'train@a':", "> python", "error: p: a: found -1", "expected more", DVC_SAYS.format(2)],
-            ["p: a: found -1", "expected more", "stage train@a: all that"],
-        ),
-        (
-            ["Running stage 'pipelines/x/dvc.yaml:fetch@s':", "error: d.csv: line 3: bad", "", DVC_SAYS.format(2)],
-            ["d.csv: line 3: bad", "stage fetch@s: all that"],
-        ),
-        (
-            ["Running stage 'a':", "error: of a stage that was tried again", "Running stage 'b':", DVC_SAYS.format(-9)],
-            ["it was killed: out of memory, as a rule", "stage b: all that"],
-        ),
-        (
-            ["Running stage 'a':", "Traceback (most recent call last):", " F", "KeyError: 'x'", "", DVC_SAYS.format(1)],
-            ["an error of the program, not of its parameters: KeyError: 'x'", "stage a: all that"],
-        ),
-        (["ERROR: 'data/mnli' does not exist", ""], ["'data/mnli' does not exist", "all that it printed"]),
-        ([], ["dvc repro ended without a word", "all that it printed"]),
-    ],
-)  # fmt: skip
-def test_what_a_failed_run_ends_with(said, expected):
-    found = run.reason(said)
-    assert len(found) == len(expected) <= 3
-    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True)), found
-    assert found[-1].endswith(".gradworks/run.log; the same command goes on from here")
-
-
-def test_a_long_word_of_dvc_is_cut(capsys):
-    assert max(map(len, run.reason(["ERROR: " + "x" * 900]))) <= 400
-
-
-def test_what_dvc_prints_goes_to_the_log_and_its_end_is_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with (tmp_path / "log").open("w") as log:
-        dvc = run._Dvc(["no-such-stage"], log)
-        dvc.process.wait()
-        assert dvc.finish() != 0
-    assert (tmp_path / "log").read_text().splitlines() == list(dvc.said) != []
-
-
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -142,3 +96,54 @@ def test_a_download_without_git_is_said(tmp_path, files, said):
         return
     with pytest.raises(InputError, match=said):
         run._expect_git(tmp_path / "params.yaml")
+
+
+def long(values):
+    """With a method that trains as long as another, and one that starts from it: costs before cells before costs."""
+    values["methods"] |= {"long": {"as_long_as": "dotprod"}, "head": {"from": "long", "trainable": "head"}}
+    values["cells"]["grid"][0]["method"] = ["head", "long", "erm", "dotprod"]
+
+
+@pytest.mark.parametrize("given", ["params.yaml", *PIPELINES, long])
+def test_every_stage_runs_after_what_it_reads(tmp_path, given):
+    """By DVC's own dependencies and outputs."""
+    values = copy.deepcopy(SMALL) if given is long else base.fresh_yaml(ROOT / given)
+    here = "" if given is long else str(Path(given).parent / "_")[:-1]
+    if given is long:
+        long(values)
+    folder = tmp_path / here
+    folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / ".dvc").mkdir()
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    cells.write(folder / "params.yaml")
+    stages = resolved(folder / "dvc.yaml")
+    units = run._units(base.fresh_yaml(folder / "cells.yaml")["each"], "dvc.yaml")
+    of = {address.partition(":")[2]: unit.name for unit in units for address in unit.args[1:]}
+    assert len(of) == sum(len(unit.args) - 1 for unit in units)
+    assert set(stages) - of.keys() == {name for name in stages if name.partition("@")[0] in ("ensemble", "report")}
+    outs = {
+        out if isinstance(out, str) else next(iter(out)): name for name, one in stages.items() for out in one["outs"]
+    }
+    needs = {unit.name: unit.needs & {one.name for one in units} for unit in units}
+    order = list(graphlib.TopologicalSorter(needs).static_order())  # no circle
+    assert len(order) == len(units)
+    for name, one in stages.items():
+        made = {
+            maker
+            for dep in one.get("deps", ())
+            for out, maker in outs.items()
+            if f"{out}/".startswith(f"{dep}/") or f"{dep}/".startswith(f"{out}/")
+        }
+        for maker in made - {name} if name in of else ():
+            above, todo = set(), [of[name]]
+            while todo:
+                above.add(unit := todo.pop())
+                todo += needs[unit]
+            assert of[maker] in above, f"{name} reads what {maker} writes"
+
+
+def test_the_first_cell_waits_for_nothing_else():
+    units = run._units(base.fresh_yaml(ROOT / "cells.yaml")["each"], "dvc.yaml")
+    assert [one.name for one in units[:5]] == [
+        "cells", "fetch@synthetic", "pretrain@gru", "corrupt@noise-0", "train@noise-erm-gru-0"
+    ]  # fmt: skip

@@ -23,6 +23,10 @@ def set_up(threads: int, device: Device) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with a fixed workspace
     import torch
 
+    from gradworks.base import light
+
+    light.compiler()
+    light.pandas()
     torch.set_num_threads(threads)
     # as use_deterministic_algorithms(True, warn_only=True), which also imports the compiler: four seconds
     torch.set_deterministic_debug_mode("warn")

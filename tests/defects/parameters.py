@@ -40,7 +40,7 @@ ROWS = (
      'tests/test_done.py::test_what_is_outdated'),
     ('gradworks/done.py', '!= recorded:', '== recorded and False:',
      'tests/test_done.py::test_what_is_outdated'),
-    ('gradworks/run.py', 'if line.startswith("error: ") and n >= begin]', 'if line.startswith("error: ")]',
+    ('gradworks/engine.py', 'if line.startswith("error: ") and n >= begin]', 'if line.startswith("error: ")]',
      'tests/test_run.py::test_what_a_failed_run_ends_with'),
     ('gradworks/parameters.py', '        if found is None:\n', '        if False:\n',
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),

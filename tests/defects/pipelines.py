@@ -68,6 +68,18 @@ ROWS = (
         "tests/test_new.py::test_numbers_are_learned_in_units_of_their_spread",
     ),
     (
+        "gradworks/data/look_texts.py",
+        "len(values) >= _FILLED * rows and ",
+        "",
+        "tests/test_new.py::test_a_second_text_that_most_rows_lack_is_not_taken",
+    ),
+    (
+        "gradworks/data/look_texts.py",
+        "[name for name in could if name not in made]",
+        "[]",
+        "tests/test_new.py::test_texts_that_are_not_taken_are_named",
+    ),
+    (
         "gradworks/new.py",
         "if params.parent.exists():",
         "if False:",

@@ -1,10 +1,16 @@
-"""The two sides of a comparison: plain training by hand, and a method or a peer. One call is one optimizer step."""
+"""The two sides of a comparison: plain training by hand, and a method or a peer. One call is one optimizer step.
+
+`python -m benchmarks.plain` compares plain training itself: see `plain_table.py`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import torch
 from torch import nn
@@ -135,3 +141,9 @@ def batches_of(case: Case) -> int:
         getattr(peers, case.row.peer).check()
         return 1
     return case.method(Classification()).batches
+
+
+if __name__ == "__main__":
+    from benchmarks.plain_table import main
+
+    main()

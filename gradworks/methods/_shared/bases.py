@@ -71,19 +71,3 @@ class BaseWeighting(Stateless):
 
     def end(self, done: Sequence[Sequence[tuple[Batch, Sum]]], reduce: Reduce) -> None:
         """No state to move."""
-
-
-_PLAIN = ((BaseObjective, ("due", "begin", "outputs", "loss")), (BaseWeighting, ("prepare", "weights", "gradient")))
-
-
-def is_plain(objective: Any, weighting: Any) -> bool:
-    """Whether they are the task's own loss, and a weight of 1 for each label: nothing of the bases is overridden."""
-    pairs = (
-        (entry, base, name)
-        for entry, (base, names) in zip((objective, weighting), _PLAIN, strict=True)
-        for name in names
-    )
-    return all(
-        getattr(type(entry), name, None) is getattr(base, name) and name not in vars(entry)
-        for entry, base, name in pairs
-    )

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointError
 
-from gradworks.methods._shared.bases import is_plain
+from gradworks.methods._shared import plain
 from gradworks.methods._shared.buffers import Buffers
 from gradworks.methods._shared.checks import check_model, check_task
 from gradworks.methods._shared.derivatives import refusal
@@ -22,9 +21,9 @@ from gradworks.methods._shared.options import integer
 from gradworks.methods._shared.passes import Step, StepPasses
 from gradworks.methods._shared.point import cuda_devices, one_path
 from gradworks.methods._shared.ranks import Ranks
-from gradworks.methods._shared.recompute import recomputed_in_place
+from gradworks.methods._shared.recompute import recomputed_in_place, refused_checkpoints
 from gradworks.methods._shared.replay import EVERY, Evaluation, Replay
-from gradworks.methods._shared.report import report
+from gradworks.methods._shared.report import plain_report, report
 from gradworks.methods._shared.tensors import add_, owned, scale_
 from gradworks.methods._shared.watched import FunctionTask, Meter
 from gradworks.spec import Batch, Drawn, Needs, Reduce, StepReport, Task
@@ -102,7 +101,8 @@ class Method:
             check_task(self.objective, one, name)
         self._seed, self._ranks = seed, Ranks(reduce, rank, ranks)
         self._replay = Replay(integer("check_every", check_every, low=1))
-        self._plain = is_plain(self.objective, self.weighting)
+        self._plain = plain.is_plain(self.objective, self.weighting)
+        self._one = self._plain and plain.takes_one_gradient(self.update) and self._ranks.alone
         self._steps = 0
         self._drawn = 0  # batches of the data stream so far: what masks are keyed by
 
@@ -166,6 +166,9 @@ class Method:
         check_model(model, parameters)
         for p in parameters:
             p.grad = None  # else the peak holds one more gradient
+        if self._one and not self._replay.moving:
+            with recomputed_in_place():
+                return self._plainly(model, parameters, batches[0])
         ranks, clean_ranks, batches, clean = self._shared(batches, clean)
         once = self._once(batches, ranks)
         with recomputed_in_place(), contextlib.nullcontext() if once and not self.clean else one_path():
@@ -235,14 +238,35 @@ class Method:
         sums = [s for passes in groups for s in passes.sums]
         self.weighting.end([list(zip(b, s, strict=bool(s))) for b, s in zip(batches, sums, strict=True)], ranks)
         skipped = not any(bool(weight) for passes in groups for weight in passes.weights)
-        reached = _reached(step)
         gradient = owned(gradient, parameters, sparse=True)  # clipping writes it in place
-        for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):
-            g = _of_rows(g, step.rows[j] if ranks.alone else ()) if j in step.rows else g
-            p.grad = g if r and not skipped else None
-        self._steps += 1
-        self._drawn += len(batches)
+        rows = step.rows if ranks.alone else dict.fromkeys(step.rows, ())
+        self._fill(parameters, gradient, _reached(step), rows, skipped, len(batches))
         return report(step, groups, batches, sums, gradient, skipped, checked)
+
+    def _plainly(self, model: nn.Module, parameters: list[nn.Parameter], drawn: Drawn) -> StepReport:
+        """The step of plain training, see `plain.py`."""
+        devices, buffers = cuda_devices(parameters), Buffers(model, tree=self._replay.tree)
+        reached, rows = [False] * len(parameters), {}
+
+        def masks(micro: int) -> Masks:
+            return Masks(self._seed, "train", self._drawn, self._ranks.number(micro, len(drawn)), devices)
+
+        with refused_checkpoints():
+            found = plain.gradient(model, parameters, drawn, self._task_of, masks, buffers, reached, rows)
+        gradient, weight, sums = found
+        skipped = not bool(weight)
+        self._fill(parameters, gradient, reached, rows, skipped, 1)
+        return plain_report(sums, gradient, skipped)
+
+    def _fill(
+        self, parameters: Sequence[nn.Parameter], gradient: Sequence[Tensor], reached: Sequence[bool],
+        rows: Mapping[int, Sequence[Tensor]], skipped: bool, drawn: int,
+    ) -> None:  # fmt: skip
+        """Put the gradient in its place, and count the step."""
+        for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):
+            p.grad = (_of_rows(g, rows[j]) if j in rows else g) if r and not skipped else None
+        self._steps += 1
+        self._drawn += drawn
 
     def _examine(
         self, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Drawn], devices: Sequence[int],
@@ -277,13 +301,8 @@ class Method:
 
     def _gradient(self, passes: StepPasses, model: nn.Module) -> list[Tensor]:
         try:
-            with computing_in(self._replay.lowest):
+            with computing_in(self._replay.lowest), refused_checkpoints():
                 return self.update.gradient(passes)
-        except CheckpointError as error:
-            raise ValueError(
-                f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
-                "a part of the model did something else when it ran again; expected it without activation checkpointing"
-            ) from error
         except (NotImplementedError, RuntimeError) as error:
             if not passes.exact:
                 raise

@@ -22,7 +22,7 @@ from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
 from gradworks.methods._shared.ranks import Ranks
-from gradworks.methods._shared.tensors import added, at_least_float32, divide_, mean_by_name, norm, owned
+from gradworks.methods._shared.tensors import added, divide_, mean_by_name, norm, note_reached, owned, per_example
 from gradworks.methods._shared.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Sum, Task, Weighting
 
@@ -109,13 +109,10 @@ class MicroBatch:
 
     def loss(self, outputs: Outputs) -> Tensor:
         loss = self._objective.loss(self._raw, outputs, self.batch, self._constants)
-        n = len(self.batch.mass)
-        if loss.shape != (n,):
-            found = f"found shape {tuple(loss.shape)}, expected ({n},)"
-            raise ValueError(f"loss: {found}: one loss per example of the batch, not reduced over examples")
+        found = per_example(loss, self.batch)
         if self._meter.watch is not None and loss.requires_grad:
             self._meter.watch(loss, id(self))
-        return loss.to(at_least_float32(loss.dtype))
+        return found
 
     def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
         if self._meter.look is not None:
@@ -125,10 +122,7 @@ class MicroBatch:
             gradient = torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph, allow_unused=True)
         finally:
             self._meter.weights = False
-        for j, g in enumerate(gradient):
-            self._reached[j] |= g is not None
-            if g is not None and g.is_sparse:
-                self._rows.setdefault(j, []).extend([g._indices()[0]] if self._first else [])
+        note_reached(gradient, self._reached, self._rows, self._first)
         return owned(gradient, self.parameters, self._sparse)
 
     def weighted(
@@ -247,7 +241,7 @@ class StepPasses:
     def gradient(self, i: int, at: Params | None = None) -> list[Tensor]:
         step, weighting = self._step, self._step.weighting
         self._visit(i)
-        with at_point(step.parameters, at):
+        with contextlib.nullcontext() if at is None else at_point(step.parameters, at):
             first = not self.sums[i]
             if first:
                 clean = self._clean[i] if weighting.clean else ()

@@ -70,7 +70,7 @@ def one_path() -> Iterator[None]:
 
 def cuda_devices(tensors: Sequence[Tensor]) -> list[int]:
     """Indices of the CUDA devices that hold some of the tensors."""
-    return sorted({t.device.index for t in tensors if t.device.type == "cuda"})
+    return sorted({t.device.index for t in tensors if t.is_cuda})
 
 
 def fresh_autocast() -> None:

@@ -67,6 +67,20 @@ def recomputed_in_place() -> Iterator[None]:
         torch_checkpoint.CheckpointFunction = function
 
 
+class refused_checkpoints:
+    """Around passes: words for a part that is not the same when it runs again."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, torch_checkpoint.CheckpointError):
+            raise ValueError(
+                f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
+                "a part of the model did something else when it ran again; expected it without activation checkpointing"
+            ) from error
+
+
 class _NotReentrant:
     """In the place of `torch.utils.checkpoint.CheckpointFunction`."""
 

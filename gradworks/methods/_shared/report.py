@@ -36,6 +36,12 @@ def report(
     return StepReport(skipped, thirds / of, every, _log(groups, every, size), 2 * twice / of, size)
 
 
+def plain_report(sums: list[Sum], gradient: Sequence[Tensor], skipped: bool) -> StepReport:
+    """Of a step of one plain pass, in one process."""
+    size = norm(gradient)
+    return StepReport(skipped, 1.0, [sums], _log([], [sums], size), 0.0, size)
+
+
 def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], size: Tensor) -> dict[str, float]:
     """The figures of a step whose gradient has this norm, read from the device at once."""
     every = [one for some in sums for one in some]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradworks.methods._shared.inside import coarsest, lowest
-from gradworks.spec import Sum
+from gradworks.spec import Batch, Sum
 
 
 def norm(x: Sequence[Tensor]) -> Tensor:
@@ -100,6 +100,30 @@ def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor], sparse: boo
             seen.add(memory)
         out.append(g)
     return out
+
+
+def note_reached(
+    gradient: Sequence[Tensor | None], reached: list[bool], rows: dict[int, list[Tensor]], first: bool = True
+) -> None:
+    """Which parameters a gradient reaches, and at its `first` pass which rows of those whose gradient is sparse."""
+    for j, g in enumerate(gradient):
+        if g is not None:
+            reached[j] = True
+            if g.is_sparse:
+                rows.setdefault(j, []).extend([g._indices()[0]] if first else [])
+
+
+def per_example(loss: Tensor, batch: Batch) -> Tensor:
+    """The losses of a batch, in at least float32.
+
+    Raises:
+        ValueError: they are not one for each example.
+    """
+    n = len(batch.mass)
+    if loss.shape != (n,):
+        found = f"found shape {tuple(loss.shape)}, expected ({n},)"
+        raise ValueError(f"loss: {found}: one loss per example of the batch, not reduced over examples")
+    return loss.to(at_least_float32(loss.dtype))
 
 
 def precision(x: Tensor) -> torch.dtype:

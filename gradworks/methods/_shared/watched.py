@@ -20,6 +20,12 @@ FLOAT16 = (
 )
 
 
+def refuse_float16(outputs: Outputs) -> None:
+    """Raises ValueError: an autocast inside the model's own forward pass."""
+    if any(t.dtype == torch.float16 for t in outputs):
+        raise ValueError(f"outputs: {FLOAT16}")
+
+
 class Meter:
     """Counts work in thirds of a pass over one example: forward, backward through activations, weight gradients."""
 
@@ -60,8 +66,7 @@ class Watched:
         fresh_autocast()
         given = () if embedded is None else (embedded,)
         raw = self._whole.run(model, lambda: self._task.outputs(model, batch, *given))
-        if any(t.dtype == torch.float16 for t in raw):  # autocast inside the model's own forward
-            raise ValueError(f"outputs: {FLOAT16}")
+        refuse_float16(raw)
         n = len(batch.mass)
         self._meter.thirds += 3 * n if self._plain else n
         seen = [] if self._plain else [t for t in raw if t.requires_grad]

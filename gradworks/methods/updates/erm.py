@@ -28,6 +28,10 @@ class Erm(Stateless):
         self.needs = Needs(integer("batches", batches, low=1))
         self.sparse = batches == 1  # gradients of sparse embeddings are taken as they come
 
+    @property
+    def plain(self) -> bool:
+        return self.needs.batches == 1
+
     def gradient(self, passes: Passes) -> list:
         k = self.needs.batches
         total = passes.gradient(0)

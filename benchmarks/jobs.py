@@ -63,11 +63,11 @@ class Found:
 
 
 def settings(most: int) -> list[Setting]:
-    """For 1, 2, 4, ... cores up to `most`: all ways to use them, and twice as many jobs as cores."""
+    """For 1, 2, 4, ... cores up to `most`: all ways to use them; on 2 also twice as many jobs as cores."""
     made = []
     for cores in (one for one in CORES if one <= most):
         split = [Setting(cores, jobs, cores // jobs) for jobs in CORES if jobs <= cores]
-        made += [*reversed(split), Setting(cores, 2 * cores, 1)]
+        made += [*reversed(split), *([Setting(cores, 2 * cores, 1)] if cores == 2 else [])]
     return made
 
 
@@ -150,13 +150,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     args = parser.parse_args()
     found: dict[tuple[str, Setting], list[Found]] = {(m, s): [] for m in MODELS for s in settings(args.cores)}
-    for number in range(args.rounds):
+    for number in range(args.rounds):  # written after each, as a long run may be stopped
         for (model, setting), got in found.items():
             got.append(measure(model, setting))
             print(f"round {number + 1}: {model} {setting}: {got[-1].rate:.0f} examples/s", file=sys.stderr, flush=True)
-    text = table(found)
-    FILE.write_text(text, encoding="utf-8")
-    print(text)
+        FILE.write_text(table(found), encoding="utf-8")
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from gradworks.store.artifacts.lock import merged
 
 _SHARED, _CELL = ("pretrain", "corrupt"), ("train", "evaluate")
 _REPORT_EVERY, _REPORT_SHARE = 20.0, 0.03  # seconds between drawings at least; of the time, at most
+_TABLE_SHARE = 0.1  # of the time, at most
 _NEXT = """next:
   your data       gradworks new mine --from FILE.csv && gradworks run pipelines/mine
   your own loop   python examples/plain_loop.py
@@ -65,7 +66,7 @@ class _Watch:
         self._seen = self._stamps()
         self._old = done.outdated(params) & self._seen.keys()
         self._first = len(self._seen) - len(self._old)
-        self._begun, self._again = time.monotonic(), 0.0
+        self._begun, self._again, self._soon = time.monotonic(), 0.0, 0.0
         self.screen = _Screen()
 
     def _stamps(self) -> dict[str, bytes]:
@@ -81,8 +82,11 @@ class _Watch:
         """The results of the cells that are there and of these parameters."""
         return report.collect(*self._args[:3], outdated=self._old)
 
-    def look(self) -> None:
-        """Refresh the table, and now and then the report, when a cell has finished."""
+    def look(self, last: bool = False) -> None:
+        """Refresh the table, and now and then the report, when a cell has finished. `last`: though it was just done."""
+        began = time.monotonic()
+        if began < self._soon and not last:
+            return
         now = self._stamps()
         new = [path for path, stamp in now.items() if self._seen.get(path) != stamp]
         if not new:
@@ -95,11 +99,12 @@ class _Watch:
         status = f"{ready} of {len(self._paths)} cells, about {left / 60:.0f} min left; Ctrl-C keeps what is there"
         lines = [f"{report.cell_line(results, path)}   [{ready}/{len(self._paths)}, {seconds:.0f} s]" for path in new]
         self.screen.show(report.table(results), status, lines)
-        began = time.monotonic()
-        if began > self._again:
+        shown = time.monotonic()
+        self._soon = shown + (shown - began) / _TABLE_SHARE
+        if shown > self._again:
             report.build(*self._args, outdated=self._old)
-            took = time.monotonic() - began
-            self._again = began + took + max(_REPORT_EVERY, took / _REPORT_SHARE)
+            took = time.monotonic() - shown
+            self._again = shown + took + max(_REPORT_EVERY, took / _REPORT_SHARE)
 
     @property
     def left_out(self) -> int:
@@ -150,6 +155,7 @@ def _repro(params: Path, at_once: int, log: IO[str], watch: _Watch) -> None:
             first = next(one.name for one in units if one.name.startswith("train@"))
             print(f"first cell: {first.removeprefix('train@')}   (log: {LOG})", flush=True)
             workers.run(units)
+            watch.look(last=True)
         workers.run([Unit(pipeline, (pipeline,))])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from pydantic import Field
 
 from gradworks import base
@@ -152,3 +153,23 @@ def test_a_stage_whose_dvc_was_killed_stops_whether_or_not_a_shell_stands_betwee
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: {b: 1e-3, c: [1, on, 0x1f, 2024-01-01, ~]}\n", "x: &x {a: 1}\ny: {<<: *x, b: 'é\\n'}\nz: |\n  two\n  lines\n"],
+)
+def test_the_fast_parser_reads_what_the_plain_one_does(text):
+    assert base.parse_yaml(text, "p") == yaml.load(text, base._Unique)  # noqa: S506
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\na: 2\n", "a: [1\nb: 2\n", "a: b: c\n", "a: *x\n", "a: \x07\n", "a: 2024-13-01\n"]
+)
+def test_what_is_wrong_is_said_in_the_plain_parsers_words(text, monkeypatch):
+    with pytest.raises(InputError) as fast:
+        base.parse_yaml(text, "p")
+    monkeypatch.setattr(base, "_Fast", base._Unique)
+    with pytest.raises(InputError) as plain:
+        base.parse_yaml(text, "p")
+    assert str(fast.value) == str(plain.value)

@@ -99,7 +99,7 @@ class Bench:
     def tokens(self) -> float:
         """Of an example, without padding."""
         lengths = [
-            sum(len(ids) for name, ids in one.items() if name != "token_type_ids")
+            sum(len(ids) for name, ids in one.items() if name != "token_type_ids" and isinstance(ids, list))
             for part in self.mixture.parts.values() for one in part.train.encodings
         ]  # fmt: skip
         return sum(lengths) / len(lengths)
@@ -156,17 +156,17 @@ class Side:
         self.examples += sum(len(part.ids) for parts in drawn for part in parts)
 
     def _plain(self, model: Any, drawn: Any, _: Any) -> Any:
-        """Plain training as one writes it by hand: the mean over each batch, and the mean of the batches."""
+        """Plain training as one writes it by hand: the mean over each batch's labels, and the mean of the batches."""
         from gradworks.spec import StepReport
 
         self._optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for parts in drawn:
-            n = sum(len(part.ids) for part in parts)
+            mass = sum(part.mass.sum() for part in parts)
             for part in parts:
                 task = self._bench.run.kinds[part.task]
                 losses = task.loss(task.outputs(model, part), part)
-                loss = losses.sum() / (n * len(drawn))
+                loss = (part.mass * losses).sum() / (mass * len(drawn))
                 loss.backward()
                 total = total + loss.detach()
         return StepReport(False, len(drawn), log={"loss": float(total), "finite": 1.0})

@@ -107,6 +107,8 @@ class Examples:
 
 
 def _length(encoding: Encoding) -> int:
+    if "length" in encoding:  # of several sequences, which differ in number
+        return encoding["length"]
     return max((len(one) for one in encoding.values() if isinstance(one, list)), default=0)
 
 

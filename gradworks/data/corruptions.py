@@ -80,6 +80,8 @@ def _relabelled(table: pa.Table, new: dict[str, str]) -> pa.Table:
 def collapse(table: pa.Table, kind: Kind) -> tuple[pa.Table, list[Change]]:
     """Fold a finer label set into the task's classes (`nli-binary`: neutral and contradiction are not_entailment)."""
     becomes = kind.spec.collapse
+    if not becomes:
+        return table, []
     changes = [(i, "collapse", old, becomes[old]) for i, old in _labels(table).items() if old in becomes]
     return _relabelled(table, {i: new for i, _, _, new in changes}), changes
 

@@ -19,7 +19,7 @@ from gradworks.data.nested import Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "conll", "squad"]
+Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "wsc", "conll", "squad"]
 SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet", ".conll")
 WITH_HEADER = ("tsv", "csv", "cola")
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
@@ -55,6 +55,8 @@ def detect(path: Path) -> Layout:
     if path.suffix in (".jsonl", ".json"):
         if first.startswith("{") and '"evidences"' in first:
             return "eraser"
+        if first.startswith("{") and '"span1_index"' in first:
+            return "wsc"
         if first.startswith("{") and '"paragraphs"' in first:
             return "squad"
         return "multirc" if re.search(r'"passage":\s*\{', first) else "jsonl"

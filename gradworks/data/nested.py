@@ -13,6 +13,7 @@ Rows = Iterator[tuple[int, dict[str, Any] | str]]
 FIELDS = {
     "multirc": ("id", "passage", "group", "question", "answer", "label"),
     "eraser": ("id", "question", "label", "passage"),
+    "wsc": ("id", "text", "span1_text", "span2_text", "label"),
     "conll": ("tokens", "tags"),
     "squad": ("id", "title", "question", "context", "answers"),
 }
@@ -49,6 +50,22 @@ def eraser(rows: Rows) -> Rows:
             }  # fmt: skip
         except (KeyError, TypeError) as error:
             yield number, f"not an ERASER annotation: {error} is missing"
+
+
+def wsc(rows: Rows) -> Rows:
+    """SuperGLUE's Winograd schemas: the noun and the pronoun stand inside `target`."""
+    for number, found in rows:
+        if isinstance(found, str):
+            yield number, found
+            continue
+        try:
+            target = found["target"]
+            yield number, {
+                "id": str(found["idx"]), "text": found["text"], "label": found.get("label"),
+                "span1_text": target["span1_text"], "span2_text": target["span2_text"],
+            }  # fmt: skip
+        except (KeyError, TypeError) as error:
+            yield number, f"not a WSC row: {error} is missing"
 
 
 def squad(path: Path, advance: Callable[[int], None]) -> Rows:

@@ -31,6 +31,10 @@ ROWS = (
         sizes={"train": 2490, "validation": 277, "test": 3000}, majority={"accuracy": 0.503},
     ),
     TaskSpec(
+        "wsc", "classification", ("text", "span1_text", "span2_text"), _TRUTH, ("accuracy",),
+        sizes={"train": 554, "validation": 104, "test": 146}, majority={"accuracy": 0.651},
+    ),
+    TaskSpec(
         "wic", "word_in_context", ("word", "sentence1", "sentence2"), _TRUTH, ("accuracy",),
         sizes={"train": 5428, "validation": 638, "test": 1400}, majority={"accuracy": 0.5},
     ),

@@ -37,9 +37,10 @@ def tags(draw, n):
 
 
 def judged(draw, n):
+    """Colors are right."""
     for i in range(n // 3):
-        color = draw.choice(COLORS)
-        answers = [{"text": one, "idx": k, "label": int(one == color)} for k, one in enumerate(COLORS)]
+        color, chosen = draw.choice(COLORS), draw.choice(COLORS + THINGS, 3)
+        answers = [{"text": one, "idx": k, "label": int(one in COLORS)} for k, one in enumerate(chosen)]
         questions = [{"question": "what color", "idx": 0, "answers": answers}]
         yield json.dumps({"idx": i, "passage": {"text": f"the box is {color}", "questions": questions}}) + "\n"
 

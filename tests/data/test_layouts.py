@@ -1,5 +1,7 @@
 """Published layouts, with the traps that their files have."""
 
+import json
+
 import pytest
 
 from gradworks.base.errors import InputError
@@ -85,6 +87,19 @@ def test_multirc_becomes_one_row_per_answer(tmp_path):
     assert rows[0] == (1, {**expected, "id": "7-3-10", "answer": "yes", "label": 1})
     assert rows[1] == (1, {**expected, "id": "7-3-11", "answer": "no", "label": 0})
     assert rows[2] == (2, "not a MultiRC passage: 'questions' is missing")
+
+
+def test_wsc(tmp_path):
+    target = {"span1_index": 0, "span1_text": "Mark", "span2_index": 4, "span2_text": "he"}
+    rows = [{"text": "Mark said that he knew.", "target": target, "idx": 3, "label": True}, {"text": "x", "idx": 4}]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert layouts.detect(path) == "wsc"
+    table = layouts.read(path)
+    assert list(table.rows) == [
+        (1, {"id": "3", "text": "Mark said that he knew.", "label": True, "span1_text": "Mark", "span2_text": "he"}),
+        (2, "not a WSC row: 'target' is missing"),
+    ]
 
 
 def test_eraser(tmp_path):

@@ -47,7 +47,7 @@ ROWS = (
      'tests/tasks/test_span.py::test_squad_files_are_read_and_bad_answers_reported'),
     ('gradworks/tasks/kinds/span.py', '[(none - limit, best) for', '[(none, best) for',
      'tests/tasks/test_span.py::test_the_threshold_is_chosen_on_the_selection_split_and_kept_in_the_table'),
-    ('gradworks/tasks/kinds/word_in_context.py', 'of[at] = 1 / len(at)', 'of[at[0]] = 1',
+    ('gradworks/tasks/kinds/word_in_context.py', 'of[list(at)] = 1 / len(at)', 'of[at[0]] = 1',
      'tests/tasks/test_word_in_context.py::test_the_head_is_one_layer_on_three_vectors_side_by_side'),
     ('gradworks/data/nested.py', '[] if question.get("is_impossible") else question.get("answers")', 'question.get("answers")',
      'tests/tasks/test_span.py::test_squad_files_are_read_and_bad_answers_reported'),

@@ -20,7 +20,7 @@ SPEC = TaskSpec("t", "span", ("question", "context"), None, ("answer_f1",),
 KIND = tasks.kind(SPEC)
 QUESTIONS = ["a b", "c", "a b c d e", "d"]
 CONTEXTS = ["a b c d e a b c d", "e d c b a", "b c a d e b c", "ab c"]
-ANSWERS = [[("c d", 4), ("d", 6)], [], [("b c", 10)], [("ab", 0)]]
+ANSWERS = [[("d e", 6), ("d", 6)], [], [("b c", 10)], [("ab", 0)]]
 LABELS = [[{"text": text, "start": start} for text, start in one] for one in ANSWERS]
 ENCODERS = {
     "gru": {"embedding": 6, "hidden": 5, "mlp": 4, "dropout": 0.0, "bidirectional": True, "pooling": "mean"},
@@ -107,6 +107,10 @@ def test_losses_and_answers_are_those_of_a_loop_over_windows(name, tmp_path):
         assert [score for _, score in best] == pytest.approx([score for _, score in expected], abs=1e-4)
         assert none == pytest.approx(min(refused) - expected[0][1], abs=1e-4)
     assert max(masses) > 1 == min(masses)
+    tokens = [
+        sum(len(window) for window, _, _ in windows(model, *one)) for one in zip(QUESTIONS, CONTEXTS, strict=True)
+    ]
+    assert examples.lengths == tokens  # texts of as many windows share a batch
     batch = examples.batch([2, 0, 1, 3])
     outputs = KIND.outputs(model, batch)
     assert batch.mass.tolist() == [masses[i] for i in (2, 0, 1, 3)]
@@ -194,7 +198,7 @@ def asked(key, *found, **more):
 
 def test_squad_files_are_read_and_bad_answers_reported(tmp_path):
     split = squad(tmp_path, [
-        asked("a", ("Italy", 22), ("in Italy", 19)), asked("b", is_impossible=True, plausible_answers=[]),
+        asked("a", ("Italy", 22), ("in Italy", 19)), asked("b", ("Rome", 0), is_impossible=True),
         asked("c", ("Italy", 21)), asked("d", ("", 3)), {"id": "e", "answers": []},
         {"id": "f", "question": "q", "answers": [{"text": "x"}]}, {"id": "g", "question": "q"},
     ])  # fmt: skip

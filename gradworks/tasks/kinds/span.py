@@ -143,7 +143,7 @@ class Kind(Texts):
                         f"expected a longer max_length, a step below {o.step}, or `across: unlearned`"
                     )
                 at = [(_NONE, _NONE)] * len(at)
-            encodings.append(several.joined([one for one, _ in windows]) | {"places": tuple(own), "text": context})
+            encodings.append(several.windows([one for one, _ in windows]) | {"places": tuple(own), "text": context})
             labels.append(at)
         most = max(map(len, labels), default=0)
         return encodings, torch.tensor([one + [(_NONE, _NONE)] * (most - len(one)) for one in labels])

@@ -120,7 +120,7 @@ class Kind(Texts):
                 raise InputError(f"{where}: row {key}: found {len(tags)} tags, {label[:60]!r}\n"
                                  f"expected {len(words)} {self.expected()}")  # fmt: skip
             first = _first_tokens(words, [places for _, places in found])
-            encodings.append(several.joined([one for one, _ in found]) | {"first": first})
+            encodings.append(several.windows([one for one, _ in found]) | {"first": tuple(first)})
             labels.append([_NONE if at < 0 else self._index[tag] for (_, at), tag in zip(first, tags, strict=True)])
         most = max(map(len, labels), default=0)
         return encodings, torch.tensor([one + [_NONE] * (most - len(one)) for one in labels], dtype=torch.int64)

@@ -74,7 +74,7 @@ class Kind(classification.Kind):
                     f"{where}: row {key}: no token of the word among the first {max_length} of both texts\n"
                     "expected a longer max_length, or a word that the tokenizer keeps"
                 )
-            made.append(encoding | {"word1": words[0], "word2": words[1]})
+            made.append(encoding | {"word1": tuple(words[0]), "word2": tuple(words[1])})
         return made, self.targets(table, where)
 
     def pad(self, model: Any, encodings: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class Kind(classification.Kind):
         words = torch.zeros(len(encodings), _VECTORS, several.length(inputs))
         for row, one in zip(words, encodings, strict=True):
             for of, at in zip(row, ([0], one["word1"], one["word2"]), strict=True):
-                of[at] = 1 / len(at)
+                of[list(at)] = 1 / len(at)
         return inputs | {"words": words}
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:

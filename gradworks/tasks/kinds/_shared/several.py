@@ -20,6 +20,11 @@ def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {f"{k} {key}": ids for k, one in enumerate(parts) for key, ids in one.items()}
 
 
+def windows(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same of windows of a text, and `length`, their tokens in all: examples of as many windows share a batch."""
+    return joined(parts) | {"length": sum(len(next(iter(one.values()))) for one in parts)}
+
+
 def parts_of(encoding: dict[str, Any]) -> list[dict[str, Any]]:
     """What `joined` was made of; further keys are left out."""
     found: dict[int, dict[str, Any]] = {}

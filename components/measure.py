@@ -79,15 +79,15 @@ class Bench:
         self.threads = base.value(args.params, "threads")
         self.device = set_up(self.threads, base.value(args.params, "device"))
         point = self.run.point
-        self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         self.period = math.lcm(
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
         )
         method = self.method()
         self.consumed = method.batches
-        self.total = loop.steps(self.plan, method)
         model = self.model()
         self.mixture = self.run.mixture(model, method.clean, self.device)
+        self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"], self.mixture)
+        self.total = loop.steps(self.plan, method)
         self.needs, self.clean = method.needs, method.clean
 
     def method(self) -> Any:
@@ -114,9 +114,7 @@ class Side:
     """
 
     def __init__(self, bench: Bench, name: str) -> None:
-        import torch
-
-        from gradworks import models
+        from gradworks import loop
         from gradworks.spec import Needs
 
         plan, seed = bench.plan, bench.run.args.seed
@@ -127,8 +125,7 @@ class Side:
             self._consumed = 1
             self.model.requires_grad_(True)
         self._method = bench.method() if name == "method" else None
-        groups = models.parameter_groups(self.model, plan.weight_decay)
-        self._optimizer = getattr(torch.optim, plan.optimizer)(groups, lr=plan.learning_rate)
+        self._optimizer = loop.make_optimizer(self.model, plan)
         clean = plan.clean_batch if bench.clean and self._method else None
         self._draws = mixture.draws(needs, plan.batch, clean, seed)
         self._steps = self.examples = 0
@@ -145,7 +142,7 @@ class Side:
 
         bench, plan = self._bench, self._bench.plan
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
-        drawn, clean = (loop.cut(batches, plan.micro) for batches in self._draws.step(self._steps))
+        drawn, clean = (loop.cut(batches, plan) for batches in self._draws.step(self._steps))
         backward = self._plain if self._method is None else self._method.backward
         made = loop.step(
             self.model, backward, self._optimizer, drawn, clean,

@@ -96,6 +96,13 @@ class Bench:
     def model(self) -> Any:
         return self.run.model().to(self.device).train()
 
+    def examples(self) -> float:
+        """Of a batch: of a budget in the mean of an epoch."""
+        batch, parts = self.plan.batch, self.mixture.parts.values()
+        if isinstance(batch, int):
+            return batch
+        return sum(len(part.train) for part in parts) / sum(self.mixture.sizes(batch).values())
+
     def tokens(self) -> float:
         """Of an example, without padding."""
         lengths = [
@@ -191,7 +198,7 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
     )  # fmt: skip
     found, run = done.repeat, _run(bench, sides["method"], settings) or done.repeat
     seconds = dict(zip(sides, (value / batches for value in done.seconds), strict=True))
-    rates = {name: bench.plan.batch / value for name, value in seconds.items()}
+    rates = {name: bench.examples() / value for name, value in seconds.items()}
     counter = energy.counter(bench.device.type)
     taken = counter and {name: _joules(side, counter) for name, side in sides.items()}
     return {

@@ -28,7 +28,7 @@ def key(*parts: int | str) -> int:
 def cuts(lengths: Sequence[int], size: Size, window: int = WINDOW) -> list[list[int]]:
     """How one epoch is cut: for each stretch of the examples sorted by length, longest first, the sizes of its batches.
 
-    A stretch holds about one `window`-th of the batches, at least one. The cut depends on the lengths alone, so every
+    A stretch holds one `window`-th of the batches, rounded up. The cut depends on the lengths alone, so every
     epoch has as many batches, whatever its order. Of a budget the longest example of a stretch decides how many a
     batch of the stretch holds. The last batch of a fixed size may be short: `order` draws its examples from all
     lengths, so it is not among these.
@@ -45,14 +45,14 @@ def cuts(lengths: Sequence[int], size: Size, window: int = WINDOW) -> list[list[
         raise ValueError(f"batches of {size}, window {window}: expected at least 1")
     if isinstance(size, int):
         count = len(lengths) // size
-        each = max(1, round(count / window))
+        each = max(1, -(-count // window))
         return [[size] * min(each, count - start) for start in range(0, count, each)]
     ordered, made, start = sorted(lengths, reverse=True), [], 0
     if ordered and ordered[0] > size.tokens:
         raise ValueError(f"batches of {size}: found an example of {ordered[0]}")
     while start < len(ordered):
         most = size.tokens // max(1, ordered[start])
-        rows = min(most * max(1, round(len(ordered) / (window * most))), len(ordered) - start)
+        rows = min(most * -(-len(ordered) // (window * most)), len(ordered) - start)
         count = -(-rows // most)
         made.append([rows // count + (place < rows % count) for place in range(count)])
         start += rows
@@ -89,8 +89,8 @@ def order(lengths: Sequence[int], size: Size, seed: int, epoch: int, window: int
 
 def steps_per_epoch(lengths: Sequence[int], size: Size, window: int = WINDOW) -> int:
     """Batches that hold every example once: the same number in every epoch."""
-    short = isinstance(size, int) and len(lengths) % size > 0
-    return sum(map(len, cuts(lengths, size, window))) + short
+    whole = sum(map(len, cuts(lengths, size, window)))
+    return whole + (isinstance(size, int) and len(lengths) % size > 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,22 +164,26 @@ def written(rows: list[Row]) -> str:
     lines = [
         "# What batches of like length do to learning", "",
         "Test accuracy in percent after equal examples of plain training (`erm`), all else as in the params file, and",
-        "its difference from window 1, paired by seed: mean ± half the 95 % interval (Student's t). `padding`: tokens of",
-        "the batches of an epoch, padding counted, over those that are none. `time`: processor time of the whole run,",
-        "looks at the selection split included, over that with window 1; mean of the seeds' ratios.", "",
+        "its difference from window 1, paired by seed: mean ± half the 95 % interval (Student's t). `padding`: tokens",
+        "of the batches of an epoch, padding counted, over those that are none. `time`: processor time of the whole",
+        "run, looks at the selection split included, over that with window 1; mean of the seeds' ratios.", "",
     ]  # fmt: skip
-    for setting in dict.fromkeys(row["setting"] for row in rows):
+    for setting in SETTINGS:
         own = [row for row in rows if row["setting"] == setting]
+        if len({row["seed"] for row in own}) < 2:
+            continue
         names = list(own[0]["scores"])
         first = {row["seed"]: row for row in own if row["variant"] == "window 1"}
-        heads = ["batches", "padding", "time", *(f"{name}: accuracy" for name in names)]
+        heads = ["batches", "seeds", "padding", "time", *(f"{name}: accuracy" for name in names)]
         heads += [f"{name}: difference" for name in names]
         lines += [f"## {setting}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        for variant in dict.fromkeys(row["variant"] for row in own):
+        for variant in VARIANTS:
             some = {row["seed"]: row for row in own if row["variant"] == variant and row["seed"] in first}
+            if len(some) < 2:
+                continue
             batch = next(iter(some.values()))["batch"]
             said = f"{variant} ({batch['tokens']})" if isinstance(batch, dict) else variant
-            cells = [said, f"{statistics.mean(row['padding'] for row in some.values()):.2f}"]
+            cells = [said, str(len(some)), f"{statistics.mean(row['padding'] for row in some.values()):.2f}"]
             cells.append(f"{statistics.mean(row['seconds'] / first[s]['seconds'] for s, row in some.items()):.2f}")
             cells += [f"{100 * statistics.mean(row['scores'][n] for row in some.values()):.1f}" for n in names]
             for name in names:
@@ -187,8 +191,7 @@ def written(rows: list[Row]) -> str:
                 mean, half = interval(apart)
                 cells.append("" if variant == "window 1" else f"{mean:+.2f} ± {half:.2f}")
             lines.append(f"| {' | '.join(cells)} |")
-        rows_of = own[0]
-        lines += ["", f"n = {len(first)} seeds, {rows_of['examples']} examples a run.", ""]
+        lines += ["", f"{own[0]['examples']} examples a run.", ""]
     return "\n".join([*lines, "Made by `python -m benchmarks.windows`.", ""])
 
 

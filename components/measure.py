@@ -38,7 +38,7 @@ from gradworks.telemetry import live
 
 _WARM_UP = 9  # periods: what libraries set up, and what methods measure in their first steps (2 and 8) alone
 _AT_PEAK = 3  # steps beyond a period: the optimizer's state is there from the second on
-_COUNTED = 8  # batches, or a period: a window of the stream, whose batches are sorted by length as clean ones are not
+_COUNTED = 16  # batches, or a period: batches are of like length within, and one is long and another short
 _SECONDS = 1.0  # of one side alone, for a counter of energy to move
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,23 +11,28 @@ import torch
 from gradworks.base.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from gradworks.data.batching import Examples
     from gradworks.spec import Outputs, Task
+
+_TOKENS = 2048  # of a forward pass on a CPU, padding counted: BERT 4x256 on texts of 25 and of 160 tokens
 
 
 @torch.no_grad()
 def predict(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256, name: str = "") -> Outputs:
     """Raw outputs of every example, in the order of the examples, without dropout.
 
-    The model's training mode and the random state are left as they were. Examples of like length share a batch.
+    The model's training mode and the random state are left as they were. Examples are sorted by length over all of
+    them. On a CPU a batch is no larger than its caches: beyond, a BERT of width 256 gets up to three times slower.
 
     Args:
         model: in evaluation mode while it predicts.
         task: gives its outputs.
         examples: n examples, on the model's device.
-        batch_size: how many examples one forward pass takes.
+        batch_size: how many examples one forward pass takes at most.
         name: what the progress is called; "" = none is shown.
 
     Returns:
@@ -38,8 +44,7 @@ def predict(model: nn.Module, task: Task, examples: Examples, batch_size: int = 
         order = sorted(range(len(examples)), key=lambda i: examples.lengths[i])
         parts = []
         with Progress(name, len(order), "example") if name else contextlib.nullcontext() as bar:
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
+            for rows in _batches(examples, order, batch_size):
                 parts.append([one.float().cpu() for one in task.outputs(model, examples.batch(rows))])
                 if bar:
                     bar.advance(len(rows))
@@ -49,3 +54,16 @@ def predict(model: nn.Module, task: Task, examples: Examples, batch_size: int = 
         return (torch.empty(0, 0),)
     back = torch.tensor(order).argsort()
     return tuple(torch.cat(one)[back] for one in zip(*parts, strict=True))
+
+
+def _batches(examples: Examples, order: list[int], most: int) -> Iterator[list[int]]:
+    """The rows of each forward pass, from rows in order of length."""
+    tokens = _TOKENS if examples.device.type == "cpu" else math.inf
+    rows: list[int] = []
+    for row in order:
+        if rows and (len(rows) == most or (len(rows) + 1) * examples.tokens[row] > tokens):
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Encoding = dict[str, list[int]]  # what a model made of one example: token ids by name
 _POOL = 4  # clean batches that a stretch of clean examples holds at least, so that batches of a stretch differ
 
+_GOLDEN = (5**0.5 - 1) / 2
+
 
 def key(*parts: int | str) -> int:
     """A seed that depends on every part and on nothing else: (seed, epoch), (seed, "mask", step)."""
@@ -176,7 +178,7 @@ def stream(examples: Examples, size: Size, seed: int, start: int = 0, window: in
 
 
 def balanced(examples: Examples, size: int, seed: int, start: int = 0, window: int = WINDOW) -> Iterator[Batch]:
-    """Endless batches that hold the strata (classes) in equal numbers, each drawn independently; for clean batches.
+    """Endless batches that hold the strata (classes) in equal numbers, for clean batches.
 
     A small batch of random labels mostly says which label it has too many of: with 32 examples the scores of two halves
     correlate by 0.2 to 0.3 on the default benchmark, and by 0.7 where classes are balanced
@@ -201,9 +203,11 @@ def balanced_rows(
 ) -> Iterator[list[int]]:
     """The rows of each batch of `balanced`, from the strata (n,).
 
-    Of each class the rows are sorted by length and cut into stretches of at least four batches' shares. A batch draws
-    one number q in [0, 1), and each class gives rows of the stretch in which its q-quantile lies: a stretch is drawn in
-    proportion to its rows, and so each row of a class equally often in the long run.
+    Of each class the rows are sorted by length and cut into stretches of at least four batches' shares. A batch has a
+    number q in [0, 1), and each class gives rows of the stretch in which its q-quantile lies, drawn at random: a
+    stretch gives rows in proportion to how many it has, so each row of a class comes equally often in the long run. The
+    q of a run are a sequence that fills the interval evenly (multiples of the golden ratio), so that few batches in a
+    row already are of all lengths.
 
     Args:
         lengths: (n,) tokens of each row; None = rows of any length.
@@ -215,9 +219,10 @@ def balanced_rows(
         classes = [own[torch.as_tensor(lengths)[own].argsort(stable=True)] for own in classes]
     most = -(-size // len(classes))
     stretches = [1 if lengths is None else max(1, min(window, len(own) // (_POOL * most))) for own in classes]
+    first = key(seed, "length") / 2**63
     for number in itertools.count(start):
         generator = torch.Generator().manual_seed(key(seed, "balanced", number))
-        quantile = float(torch.rand((), generator=generator, dtype=torch.float64))
+        quantile = (first + number * _GOLDEN) % 1
         rows: list[int] = []
         for place, c in enumerate(torch.randperm(len(classes), generator=generator).tolist()):
             n, parts = len(classes[c]), stretches[c]

@@ -38,7 +38,7 @@ from gradworks.telemetry import live
 
 _WARM_UP = 9  # periods: what libraries set up, and what methods measure in their first steps (2 and 8) alone
 _AT_PEAK = 3  # steps beyond a period: the optimizer's state is there from the second on
-_COUNTED = 8  # batches, or a period: a window of the stream, whose batches are sorted by length as clean ones are not
+_COUNTED = 16  # batches, or a period: batches are of like length within, and one is long and another short
 _SECONDS = 1.0  # of one side alone, for a counter of energy to move
 
 
@@ -79,15 +79,15 @@ class Bench:
         self.threads = base.value(args.params, "threads")
         self.device = set_up(self.threads, base.value(args.params, "device"))
         point = self.run.point
-        self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         self.period = math.lcm(
             *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
         )
         method = self.method()
         self.consumed = method.batches
-        self.total = loop.steps(self.plan, method)
         model = self.model()
         self.mixture = self.run.mixture(model, method.clean, self.device)
+        self.plan = self.run.plan(artifacts.read_json(args.start / models.CONFIG)["model"], self.mixture)
+        self.total = loop.steps(self.plan, method)
         self.needs, self.clean = method.needs, method.clean
 
     def method(self) -> Any:
@@ -95,6 +95,13 @@ class Bench:
 
     def model(self) -> Any:
         return self.run.model().to(self.device).train()
+
+    def examples(self) -> float:
+        """Of a batch: of a budget in the mean of an epoch."""
+        batch, parts = self.plan.batch, self.mixture.parts.values()
+        if isinstance(batch, int):
+            return batch
+        return sum(len(part.train) for part in parts) / sum(self.mixture.sizes(batch).values())
 
     def tokens(self) -> float:
         """Of an example, without padding."""
@@ -114,9 +121,7 @@ class Side:
     """
 
     def __init__(self, bench: Bench, name: str) -> None:
-        import torch
-
-        from gradworks import models
+        from gradworks import loop
         from gradworks.spec import Needs
 
         plan, seed = bench.plan, bench.run.args.seed
@@ -127,8 +132,7 @@ class Side:
             self._consumed = 1
             self.model.requires_grad_(True)
         self._method = bench.method() if name == "method" else None
-        groups = models.parameter_groups(self.model, plan.weight_decay)
-        self._optimizer = getattr(torch.optim, plan.optimizer)(groups, lr=plan.learning_rate)
+        self._optimizer = loop.make_optimizer(self.model, plan)
         clean = plan.clean_batch if bench.clean and self._method else None
         self._draws = mixture.draws(needs, plan.batch, clean, seed)
         self._steps = self.examples = 0
@@ -145,7 +149,7 @@ class Side:
 
         bench, plan = self._bench, self._bench.plan
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
-        drawn, clean = (loop.cut(batches, plan.micro) for batches in self._draws.step(self._steps))
+        drawn, clean = (loop.cut(batches, plan) for batches in self._draws.step(self._steps))
         backward = self._plain if self._method is None else self._method.backward
         made = loop.step(
             self.model, backward, self._optimizer, drawn, clean,
@@ -194,7 +198,7 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
     )  # fmt: skip
     found, run = done.repeat, _run(bench, sides["method"], settings) or done.repeat
     seconds = dict(zip(sides, (value / batches for value in done.seconds), strict=True))
-    rates = {name: bench.plan.batch / value for name, value in seconds.items()}
+    rates = {name: bench.examples() / value for name, value in seconds.items()}
     counter = energy.counter(bench.device.type)
     taken = counter and {name: _joules(side, counter) for name, side in sides.items()}
     return {

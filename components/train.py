@@ -45,7 +45,7 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
     elif not trace.best or better * trace.best["score"] <= better * constant:
         reason = f"best selection score {trace.best.get('score')} is not better than that of a constant, {constant}"
         state = "not converged"
-    counts = {key: getattr(trace, key) for key in ("examples", "skipped", "passes", "best")}
+    counts = {key: getattr(trace, key) for key in ("batches", "examples", "skipped", "passes", "best")}
     about = {"state": state, "reason": reason, "steps": trace.step, "constant": constant}
     return {**about, **counts, "figures": trace.figures()}
 

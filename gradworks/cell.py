@@ -6,17 +6,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradworks import base
 from gradworks.base import artifacts, grid
 from gradworks.base.errors import InputError
 from gradworks.base.points import MethodPoint, method_point
+from gradworks.base.size import WINDOW, Budget
 
 if TYPE_CHECKING:
     from gradworks.selection import Looks
 
 Rate = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
 
 
 class Select(base.Section):
@@ -27,11 +29,16 @@ class Select(base.Section):
 
 
 class Train(base.Section):
-    """The section `train`."""
+    """The section `train`.
+
+    batch: a number of examples, or {tokens: 2048}: as many as keep a batch's tokens, padding counted, within that.
+    micro_batch: of one forward pass, in the unit of `batch`. window: see `gradworks.data.batching.cuts`.
+    """
 
     epochs: float = Field(gt=0)
-    batch: int = Field(gt=0)
-    micro_batch: int | None = Field(None, gt=0)
+    batch: Count | Budget
+    micro_batch: Count | Budget | None = None
+    window: int = Field(WINDOW, gt=0)
     clean_batch: int = Field(32, gt=0)
     max_length: int = Field(128, gt=2)
     learning_rate: Rate | dict[str, Rate]
@@ -41,6 +48,13 @@ class Train(base.Section):
     optimizer: str = "AdamW"
     precision: Literal["float32", "bf16"] = "float32"
     select: Select = Select()
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Train:
+        if self.micro_batch and isinstance(self.micro_batch, Budget) != isinstance(self.batch, Budget):
+            unit = "tokens" if isinstance(self.batch, Budget) else "examples"
+            raise ValueError(f"micro_batch: found {self.micro_batch}\nexpected {unit}, as of batch: {self.batch}")
+        return self
 
 
 def method_of(
@@ -155,12 +169,19 @@ class Run:
             raise InputError(f"{files[0]}: no rows")
         return to_examples(table, kind, model, self.settings.max_length, str(files[0]))
 
-    def plan(self, kind: str) -> Any:
-        """The settings of the loop for a kind of model; an epoch is one over the training splits of all parts."""
+    def plan(self, kind: str, mixture: Any = None) -> Any:
+        """The settings of the loop for a kind of model; an epoch is one over the training splits of all parts.
+
+        A method that trains on further splits sees as many examples in it: where batches are budgets, as many as its
+        batches hold in the mean. For these `mixture` is needed.
+        """
         from gradworks import loop
 
-        s, files = self.settings, [self._folder(task) / "train.parquet" for task in self.kinds]
-        epoch = sum(-(-artifacts.read_parquet(file, ["id"]).num_rows // s.batch) for file in files)
+        s, epoch = self.settings, 0.0
+        sizes = mixture.sizes(s.batch) if isinstance(s.batch, Budget) else {}
+        for task in self.kinds:
+            rows = artifacts.read_parquet(self._folder(task) / "train.parquet", ["id"]).num_rows
+            epoch += sizes[task] * rows / len(mixture.parts[task].train) if sizes else -(-rows // s.batch)
         return loop.Settings(
             batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
             clean_batch=s.clean_batch, learning_rate=peak(self.params, s, kind), weight_decay=s.weight_decay,
@@ -178,7 +199,14 @@ class Run:
             task: Part(**{k: self.split(model, *v, task=task).to(device) for k, v in names.items() if v})
             for task in self.kinds
         }
-        return Mixture(parts, self.mixed.chosen)
+        for task, part in parts.items() if isinstance(self.settings.batch, Budget) else ():
+            longest, most = max(part.train.tokens), self.settings.batch.tokens
+            if longest > most:
+                raise InputError(
+                    f"{self.params}: train.batch.tokens: found {most}\n"
+                    f"expected at least {longest}, the tokens of the longest training example of {task}"
+                )
+        return Mixture(parts, self.mixed.chosen, self.settings.window)
 
     def method(self, world: Any = None) -> Any:
         """Refused in words where an entry does not fit, or the schedule cannot give the update what it needs."""
@@ -215,12 +243,12 @@ class Run:
         from gradworks.predict import answers
 
         args, device = self.args, world.device
-        plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"])
         method = self.method(world)
-        if not loop.steps(plan, method):
-            raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         model = self.model().to(device)
         mixture = self.mixture(model, method.clean, device)
+        plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"], mixture)
+        if not loop.steps(plan, method):
+            raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         selection = {name: part.selection for name, part in mixture.parts.items()}
         labels = {name: examples.truths for name, examples in selection.items()}
 

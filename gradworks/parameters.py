@@ -251,7 +251,8 @@ def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[s
         for encoder, kind in kinds.items():
             if kind not in train.learning_rate:
                 raise InputError(f"{where}.learning_rate: none for {kind}, the model of pretrain.{encoder}")
-    drawn.at_most("train", train.batch, f"{where}.batch")
+    if isinstance(train.batch, int):
+        drawn.at_most("train", train.batch, f"{where}.batch")
     drawn.at_most("clean", train.clean_batch, f"{where}.clean_batch")
     for name, kind in kinds.items():
         positions = values["pretrain"][name].get("positions", 512)

@@ -86,6 +86,7 @@ def train(
     special = Special.of(tokenizer)
     rows, held = held_out(len(sequences), settings.held_out, settings.seed)
     lengths = [sequences.lengths[r] for r in rows]
+    held.sort(key=sequences.lengths.__getitem__)
     model.to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
 
@@ -136,7 +137,7 @@ def train(
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
         checkpoint.save(state)
 
-    per_epoch = steps_per_epoch(len(rows), settings.batch)
+    per_epoch = steps_per_epoch(lengths, settings.batch)
     every = max(1, settings.steps // LOOKS)
     batches: tuple[int, list[list[int]]] = (-1, [])
     last = time.monotonic()

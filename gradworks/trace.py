@@ -35,6 +35,7 @@ class Trace:
     """
 
     step: int = 0
+    batches: int = 0
     examples: int = 0
     skipped: int = 0
     passes: float = 0.0
@@ -61,6 +62,7 @@ class Trace:
             values: further columns of the history.
         """
         self.step += 1
+        self.batches += len(drawn)
         self.examples += sum(len(part.ids) for batch in drawn for part in batch)
         self.skipped += report.skipped
         self.passes += report.passes

@@ -1,6 +1,7 @@
 """The loop: same data for every method, schedules of one's own steps, resume bit for bit, diverged and stopped runs."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -8,9 +9,13 @@ from torch import nn
 
 from gradworks import loop
 from gradworks.base.checkpoint import Checkpoint
+from gradworks.base.errors import InputError
+from gradworks.base.size import Budget
 from gradworks.data.batching import Examples
 from gradworks.data.mixture import Mixture, Part
+from gradworks.distributed import World
 from gradworks.methods import Method
+from gradworks.models import parameter_groups
 from gradworks.predict import answers
 from tests.kinds import kind
 
@@ -52,10 +57,10 @@ def score(model):
     return {"accuracy": float((found.argmax(1) == SELECTION.labels.numpy()).mean())}
 
 
-def fit(update="erm", weighting="uniform", settings=SETTINGS, model=None, **options):
+def fit(update="erm", weighting="uniform", settings=SETTINGS, model=None, mixture=PLAIN, **options):
     model = model or Toy()
     method = Method("supervised", weighting, update, task=kind("nli"), seed=5)
-    return model, loop.fit(model, method, PLAIN, settings, 5, score, **options)
+    return model, loop.fit(model, method, mixture, settings, 5, score, **options)
 
 
 def same(a, b):
@@ -122,6 +127,123 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, update, weighting):
     assert all(
         torch.equal(a, b) for a, b in zip(joined, [torch.cat(c) for c in zip(*again.weights, strict=True)], strict=True)
     )
+
+
+def ragged(n, seed):
+    """Texts of one to nine tokens, each padded with its own first."""
+    made = examples(n, seed)
+    encodings = [{"ids": (one["ids"] * 2)[: 1 + 7 * i % 9]} for i, one in enumerate(made.encodings)]
+
+    def pad(some):
+        longest = max(len(one["ids"]) for one in some)
+        return {"ids": torch.tensor([one["ids"] + one["ids"][:1] * (longest - len(one["ids"])) for one in some])}
+
+    return dataclasses.replace(made, encodings=encodings, collate=pad)
+
+
+BUDGET = dataclasses.replace(SETTINGS, batch=Budget(tokens=36))
+RAGGED = Mixture({"nli": Part(ragged(60, 1), SELECTION, ragged(20, 2))})
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "reweight"])
+@pytest.mark.parametrize(("update", "k"), [("erm", 1), ({"erm": {"batches": 2}}, 2), ("dotprod", 2), ("reptile", 4)])
+def test_batches_of_a_budget_are_the_same_for_every_method(update, k, weighting):
+    seen = []
+
+    def watch(report, **_):
+        seen.append([len(part.losses) for batch in report.sums for part in batch])
+
+    _, trace = fit(update, weighting, BUDGET, mixture=RAGGED, watch=watch)
+    batches = RAGGED.draws(Method(task=kind("nli")).needs, BUDGET.batch, None, 5)
+    expected = [len(batches.step(i)[0][0].ids) for i in range(24)]
+    assert list(itertools.chain(*seen)) == expected and len(set(expected)) > 2
+    assert (trace.step, trace.batches, trace.examples) == (24 // k, 24, sum(expected))
+
+
+def test_the_gradient_of_a_budget_is_the_mean_over_each_batch():
+    """Two batches of unequal size, in parts: the mean of both means, whatever the sizes."""
+    first, second = [0, 1], [2, 3, 4, 5, 6]
+    train, model = RAGGED.parts["nli"].train, Toy().eval()
+    settings = dataclasses.replace(BUDGET, micro=Budget(tokens=12))
+    drawn = loop.cut([train.batch(first), train.batch(second)], settings)
+    assert [[len(part.ids) for part in parts] for parts in drawn] == [[1, 1], [2, 2, 1]]
+    Method(update={"erm": {"batches": 2}}, task=kind("nli"), seed=5).backward(model, drawn)
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    for rows in (first, second):
+        batch = train.batch(rows)
+        (torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels) / 2).backward()
+    for p, one in zip(model.parameters(), found, strict=True):
+        assert torch.allclose(p.grad, one, atol=1e-6)
+
+
+@pytest.mark.parametrize(("update", "weighting"), [("erm", "uniform"), ("dotprod", "reweight")])
+def test_a_budget_goes_on_anywhere_to_the_same_bits(tmp_path, update, weighting):
+    settings = dataclasses.replace(BUDGET, micro=Budget(tokens=18))
+    whole, expected = fit(update, weighting, settings, mixture=RAGGED)
+    for stop_after in (3, 7):
+        checkpoint, calls = Checkpoint("a" * 16, tmp_path / str(stop_after)), []
+        with pytest.raises(loop.Stopped):
+            fit(update, weighting, settings, mixture=RAGGED, checkpoint=checkpoint,
+                stop=lambda calls=calls, n=stop_after: calls.append(1) or len(calls) >= n)  # fmt: skip
+        model, trace = fit(update, weighting, settings, mixture=RAGGED, checkpoint=checkpoint)
+        assert same(model, whole) and trace.history == expected.history and trace.batches == expected.batches
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "size", "parts"),
+    [
+        (8, None, 1, [8]), (8, 3, 1, [3, 3, 2]), (8, None, 2, [4, 4]), (8, None, 3, [3, 3, 2]), (8, 2, 2, [2] * 4),
+        (Budget(tokens=64), None, 1, [8]), (Budget(tokens=64), None, 2, [4, 4]),
+        (Budget(tokens=64), None, 3, [3, 3, 2]),
+        (Budget(tokens=64), Budget(tokens=16), 2, [2] * 4), (Budget(tokens=64), Budget(tokens=100), 1, [8]),
+        (Budget(tokens=64), Budget(tokens=7), 2, [1] * 8),
+    ],
+)  # fmt: skip
+def test_a_batch_is_cut_into_as_many_parts_as_the_ranks_need(batch, micro, size, parts):
+    settings = loop.shared(dataclasses.replace(SETTINGS, batch=batch, micro=micro), World(size - 1, size))
+    (found,) = loop.cut([TRAIN.batch(list(range(8)))], settings)
+    assert [len(part.ids) for part in found] == parts
+    assert [i for part in found for i in part.ids] == TRAIN.ids[:8]
+
+
+def test_parts_that_the_ranks_cannot_share_evenly_are_refused():
+    tokens = Budget(tokens=64), Budget(tokens=30), "30 tokens, which makes 3 of a batch of 64 tokens\n.* as 32 would"
+    for batch, micro, said in ((8, 3, "found 3, which makes 3 of a batch of 8\n.* as 4 would"), tokens):
+        with pytest.raises(InputError, match=said):
+            loop.shared(dataclasses.replace(SETTINGS, batch=batch, micro=micro), World(0, 2))
+
+
+def test_the_norm_that_the_report_has_is_not_computed_again():
+    for norm, largest in ((2.0, 1.0), (0.5, 1.0), (0.5, None)):
+        grads = []
+        for known in (None, torch.tensor(norm)):
+            model = nn.Linear(2, 1, bias=False)
+            model.weight.grad = torch.tensor([[0.6, 0.8]]) * norm
+            assert loop.clip(model, largest, known) == pytest.approx(norm)
+            grads.append(model.weight.grad)
+        assert torch.allclose(*grads) and grads[0].norm() == pytest.approx(min(norm, largest or norm))
+    model.weight.grad = torch.tensor([[float("nan"), 1.0]])
+    assert loop.clip(model, 1.0) != loop.clip(model, 1.0)  # not a number
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop"])
+def test_an_optimizer_makes_the_step_of_its_class(name):
+    """Fused or not, to rounding."""
+    settings = dataclasses.replace(SETTINGS, optimizer=name, weight_decay=0.1)
+    models = [Toy(), Toy()]
+    ours = loop.make_optimizer(models[0], settings)
+    plain = getattr(torch.optim, name)(parameter_groups(models[1], 0.1), lr=settings.learning_rate, foreach=False)
+    assert ours.defaults.get("fused") is (True if name.startswith("Adam") else ours.defaults.get("fused"))
+    for step in range(5):
+        for model, optimizer in zip(models, (ours, plain), strict=True):
+            torch.manual_seed(step)
+            optimizer.zero_grad()
+            batch = TRAIN.batch(list(range(8 * step, 8 * step + 8)))
+            torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
+            optimizer.step()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_micro_batches_change_no_data(tmp_path):

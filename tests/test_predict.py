@@ -1,5 +1,7 @@
 """Answers in the order of the examples, without dropout, leaving the model as it was."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,17 @@ def test_a_name_shows_rate_and_time_left(capfd, monkeypatch):
 
 def test_no_examples():
     assert len(answers(Mean(), values(), examples(0))) == 0
+
+
+def test_on_a_cpu_a_pass_has_no_more_tokens_than_its_caches_hold(monkeypatch):
+    monkeypatch.setattr("gradworks.predict._TOKENS", 12)
+    some, seen = examples(23), []
+    collated = some.collate
+    object.__setattr__(some, "collate", lambda rows: seen.append([len(one["ids"]) for one in rows]) or collated(rows))
+    found = answers(Mean(), values(), some, batch_size=5)
+    assert found.tolist() == list(range(1, 24))
+    assert sum(map(len, seen)) == 23 and max(map(len, seen)) == 5
+    assert max(len(lengths) * max(lengths) for lengths in seen) <= 12
+    assert list(itertools.chain(*seen)) == sorted(some.lengths)
+    monkeypatch.setattr("gradworks.predict._TOKENS", 1)  # fewer than one example has: one by one
+    assert answers(Mean(), values(), some).tolist() == found.tolist()

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradworks.base.size import WINDOW, Size
 from gradworks.spec import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Encoding = dict[str, Any]  # what a model made of one example: token ids by name, lists; a kind may add what is no list
-WINDOW = 8  # batches that are sorted by length together: 1.6 times the speed of padding random batches
+_POOL = 4  # clean batches that a stretch of clean examples holds at least, so that batches of a stretch differ
+
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 def key(*parts: int | str) -> int:
@@ -24,27 +27,72 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def cuts(lengths: Sequence[int], size: Size, window: int = WINDOW) -> list[list[int]]:
+    """How one epoch is cut: for each stretch of the examples sorted by length, longest first, the sizes of its batches.
+
+    A stretch holds one `window`-th of the batches, rounded up. The cut depends on the lengths alone, so every
+    epoch has as many batches, whatever its order. Of a budget the longest example of a stretch decides how many a
+    batch of the stretch holds. The last batch of a fixed size may be short: `order` draws its examples from all
+    lengths, so it is not among these.
+
+    Args:
+        lengths: tokens of each example, in any order.
+        size: of a batch.
+        window: 1 = batches of any length; the number of batches or more = all examples sorted.
+
+    Raises:
+        ValueError: a budget does not hold the longest example, or a size or window is not positive.
+    """
+    if window < 1 or (isinstance(size, int) and size < 1):
+        raise ValueError(f"batches of {size}, window {window}: expected at least 1")
+    if isinstance(size, int):
+        count = len(lengths) // size
+        each = max(1, -(-count // window))
+        return [[size] * min(each, count - start) for start in range(0, count, each)]
+    ordered, made, start = sorted(lengths, reverse=True), [], 0
+    if ordered and ordered[0] > size.tokens:
+        raise ValueError(f"batches of {size}: found an example of {ordered[0]}")
+    while start < len(ordered):
+        most = size.tokens // max(1, ordered[start])
+        rows = min(most * -(-len(ordered) // (window * most)), len(ordered) - start)
+        count = -(-rows // most)
+        made.append([rows // count + (place < rows % count) for place in range(count)])
+        start += rows
+    return made
+
+
+def order(lengths: Sequence[int], size: Size, seed: int, epoch: int, window: int = WINDOW) -> list[list[int]]:
     """The batches of one epoch, each a list of rows; every row is in exactly one.
 
-    Rows are shuffled, sorted by length inside windows of 8 batches, cut into batches, and the batches are shuffled
-    again, so that a batch pads little. The rows of a short last batch are drawn before the sorting: they are no longer
-    or shorter than others.
+    Rows are sorted by length, those of equal length at random, and cut into stretches (see `cuts`); the rows of a
+    stretch are shuffled and cut into batches, and all batches are shuffled, so that a batch pads little and the next
+    one is of any length. The rows of a short last batch are drawn before the sorting: they are no longer or shorter
+    than others.
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows of a batch.
+        size: of a batch.
         seed, epoch: all that the order depends on besides.
+        window: of `cuts`.
     """
     generator = torch.Generator().manual_seed(key(seed, "order", epoch))
-    rows = torch.randperm(len(lengths), generator=generator).tolist()
-    whole = len(rows) - len(rows) % batch_size
+    rows = torch.randperm(len(lengths), generator=generator)
+    last = len(rows) % size if isinstance(size, int) else 0
+    rows, rest = rows[: len(rows) - last], rows[len(rows) - last :]
+    rows = rows[torch.as_tensor(lengths)[rows].argsort(descending=True, stable=True)]
     batches = []
-    for start in range(0, whole, WINDOW * batch_size):
-        window = sorted(rows[start : min(start + WINDOW * batch_size, whole)], key=lengths.__getitem__)
-        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-    shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return shuffled + ([rows[whole:]] if whole < len(rows) else [])
+    for sizes in cuts(lengths, size, window):
+        part, rows = rows[: sum(sizes)], rows[sum(sizes) :]
+        part = part[torch.randperm(len(part), generator=generator)] if len(sizes) > 1 else part
+        batches += part.split(sizes)
+    shuffled = [batches[i].tolist() for i in torch.randperm(len(batches), generator=generator).tolist()]
+    return shuffled + ([rest.tolist()] if last else [])
+
+
+def steps_per_epoch(lengths: Sequence[int], size: Size, window: int = WINDOW) -> int:
+    """Batches that hold every example once: the same number in every epoch."""
+    whole = sum(map(len, cuts(lengths, size, window)))
+    return whole + (isinstance(size, int) and len(lengths) % size > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +122,16 @@ class Examples:
     strata: Tensor | None = None
     truths: Any = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    lengths: list[int] = dataclasses.field(init=False, repr=False)  # (n,) tokens of the longest part
+    lengths: list[int] = dataclasses.field(init=False, repr=False)  # (n,) tokens of the longest text, and in a batch
+    tokens: list[int] = dataclasses.field(init=False, repr=False)  # that is as long as this example what one takes
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.encodings) == len(self.labels):
             raise ValueError(f"{len(self.ids)} ids, {len(self.encodings)} encodings, {len(self.labels)} labels")
         object.__setattr__(self, "lengths", [_length(e) for e in self.encodings])
+        object.__setattr__(
+            self, "tokens", [_sequences(e) * n for e, n in zip(self.encodings, self.lengths, strict=True)]
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,60 +164,85 @@ def _length(encoding: Encoding) -> int:
     return max((len(one) for one in encoding.values() if isinstance(one, list)), default=0)
 
 
-def stream(examples: Examples, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
+def _sequences(encoding: Encoding) -> int:
+    """That a batch pads to one length."""
+    return max(1, sum(isinstance(one, list) for name, one in encoding.items() if name != "token_type_ids"))
+
+
+def stream(examples: Examples, size: Size, seed: int, start: int = 0, window: int = WINDOW) -> Iterator[Batch]:
     """Batches without end, epoch after epoch; every epoch holds every example once, its last batch may be short.
 
     Args:
         examples: at least one.
-        batch_size: examples of a batch.
+        size: of a batch.
         seed: of the order; the order depends on nothing else, so all methods of a seed see the same batches.
         start: batches to leave out at the beginning (a resumed run): as if they had been read.
+        window: of `cuts`.
 
     Raises:
-        ValueError: there are no examples, or the batch size is not positive.
+        ValueError: there are no examples, the size is not positive, or a budget does not hold the longest example.
     """
-    if not len(examples) or batch_size < 1:
-        raise ValueError(f"{len(examples)} examples in batches of {batch_size}: no stream")
-    epoch, first = divmod(start, steps_per_epoch(len(examples), batch_size))
+    if not len(examples):
+        raise ValueError(f"{len(examples)} examples in batches of {size}: no stream")
+    epoch, first = divmod(start, steps_per_epoch(examples.tokens, size, window))
     while True:
-        for rows in order(examples.lengths, batch_size, seed, epoch)[first:]:
+        for rows in order(examples.tokens, size, seed, epoch, window)[first:]:
             yield examples.batch(rows)
         epoch, first = epoch + 1, 0
 
 
-def balanced(examples: Examples, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-    """Endless batches that hold the strata (classes) in equal numbers, each drawn independently; for clean batches.
+def balanced(examples: Examples, size: int, seed: int, start: int = 0, window: int = WINDOW) -> Iterator[Batch]:
+    """Endless batches that hold the strata (classes) in equal numbers, for clean batches.
 
     A small batch of random labels mostly says which label it has too many of: with 32 examples the scores of two halves
     correlate by 0.2 to 0.3 on the default benchmark, and by 0.7 where classes are balanced
-    (benchmarks/CLEAN_BATCH.md). Lengths are not sorted. Examples without strata come as from `stream`.
+    (benchmarks/CLEAN_BATCH.md). The classes of a batch are of like length, each within itself, and the length of a
+    batch has nothing to do with that of the training batch beside it. Examples without strata come as from `stream`.
 
     Args:
         examples: at least one.
-        batch_size: the remainder goes to classes at random; a class with fewer examples repeats some.
+        size: examples; the remainder goes to classes at random, a class with fewer examples repeats some.
         seed: of the draws. start: batches to leave out, as if they had been read.
+        window: of `cuts`; into how many stretches the examples of a class are cut at most.
     """
     if examples.strata is None:
-        yield from stream(examples, batch_size, seed, start)
+        yield from stream(examples, size, seed, start, window)
     else:
-        yield from map(examples.batch, balanced_rows(examples.strata.cpu(), batch_size, seed, start))
+        rows = balanced_rows(examples.strata.cpu(), size, seed, start, examples.lengths, window)
+        yield from map(examples.batch, rows)
 
 
-def balanced_rows(strata: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
-    """The rows of each batch of `balanced`, from the strata (n,)."""
+def balanced_rows(
+    strata: Tensor, size: int, seed: int, start: int = 0, lengths: Sequence[int] | None = None, window: int = WINDOW
+) -> Iterator[list[int]]:
+    """The rows of each batch of `balanced`, from the strata (n,).
+
+    Of each class the rows are sorted by length and cut into stretches of at least four batches' shares. A batch has a
+    number q in [0, 1), and each class gives rows of the stretch in which its q-quantile lies, drawn at random: a
+    stretch gives rows in proportion to how many it has, so each row of a class comes equally often in the long run. The
+    q of a run are a sequence that fills the interval evenly (multiples of the golden ratio), so that few batches in a
+    row already are of all lengths.
+
+    Args:
+        lengths: (n,) tokens of each row; None = rows of any length.
+    """
     classes = [torch.nonzero(strata == c)[:, 0] for c in strata.unique()]
-    if not classes or batch_size < 1:
-        raise ValueError(f"{len(strata)} examples in batches of {batch_size}: no stream")
+    if not classes or size < 1:
+        raise ValueError(f"{len(strata)} examples in batches of {size}: no stream")
+    if lengths is not None:
+        classes = [own[torch.as_tensor(lengths)[own].argsort(stable=True)] for own in classes]
+    most = -(-size // len(classes))
+    stretches = [1 if lengths is None else max(1, min(window, len(own) // (_POOL * most))) for own in classes]
+    first = key(seed, "length") / 2**63
     for number in itertools.count(start):
         generator = torch.Generator().manual_seed(key(seed, "balanced", number))
+        quantile = (first + number * _GOLDEN) % 1
         rows: list[int] = []
         for place, c in enumerate(torch.randperm(len(classes), generator=generator).tolist()):
-            own = classes[c][torch.randperm(len(classes[c]), generator=generator)]
-            share = batch_size // len(classes) + (place < batch_size % len(classes))
+            n, parts = len(classes[c]), stretches[c]
+            at = (int(quantile * n) * parts + parts - 1) // n  # the stretch of that row: from n * k // parts on
+            own = classes[c][n * at // parts : n * (at + 1) // parts]
+            own = own[torch.randperm(len(own), generator=generator)]
+            share = size // len(classes) + (place < size % len(classes))
             rows += own[torch.arange(share) % len(own)].tolist()
         yield rows
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Batches that hold every example once."""
-    return -(-examples // batch_size)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradworks import schedules
+from gradworks.base.size import WINDOW, Size
 from gradworks.data.batching import Examples, balanced, key, steps_per_epoch, stream
 from gradworks.spec import Batch, Needs
 
@@ -38,6 +39,7 @@ class Mixture:
     Attributes:
         parts: at least one; `Batch.task` of each is its name here.
         schedule: a file of gradworks/schedules/.
+        window: of `batching.cuts`, for the batches of every part.
 
     Raises:
         ValueError: there is no part, or the examples of a part are of another task.
@@ -45,6 +47,7 @@ class Mixture:
 
     parts: Mapping[str, Part]
     schedule: str = "single"
+    window: int = WINDOW
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -54,15 +57,15 @@ class Mixture:
                 if split is not None and split.task != name:
                     raise ValueError(f"mixture: part {name!r}: found examples of task {split.task!r}")
 
-    def sizes(self, batch: int) -> dict[str, int]:
+    def sizes(self, batch: Size) -> dict[str, int]:
         """Batches of one epoch by task."""
-        return {name: steps_per_epoch(len(part.train), batch) for name, part in self.parts.items()}
+        return {name: steps_per_epoch(part.train.tokens, batch, self.window) for name, part in self.parts.items()}
 
     def rows(self) -> list[tuple[str, str]]:
         """Task and id of every training example, part after part."""
         return [(name, key) for name, part in self.parts.items() for key in part.train.ids]
 
-    def draws(self, needs: Needs, batch: int, clean_batch: int | None, seed: int) -> Draws:
+    def draws(self, needs: Needs, batch: Size, clean_batch: int | None, seed: int) -> Draws:
         """The batches of a run from its first step on; see `Draws`."""
         return Draws(self, needs, batch, clean_batch, seed)
 
@@ -73,16 +76,16 @@ class Draws:
     Args:
         mixture: what is read.
         needs: of the update.
-        batch: examples of a batch.
+        batch: size of a batch.
         clean_batch: examples of the clean batch beside each, of the same part; None = there are none.
         seed: of all orders; all methods of a seed see the same batches of a part in the same order.
 
     Raises:
         InputError: the schedule cannot give the update what it needs.
-        ValueError: a part has no examples, or no clean ones where they are asked for.
+        ValueError: a part has no examples, or no clean ones where they are asked for, or one that exceeds the budget.
     """
 
-    def __init__(self, mixture: Mixture, needs: Needs, batch: int, clean_batch: int | None, seed: int) -> None:
+    def __init__(self, mixture: Mixture, needs: Needs, batch: Size, clean_batch: int | None, seed: int) -> None:
         schedules.check(mixture.schedule, needs, list(mixture.parts))
         self._mixture, self._needs, self._seed = mixture, needs, seed
         self._batch, self._clean_batch = batch, clean_batch
@@ -115,7 +118,8 @@ class Draws:
         self._clean: dict[str, Iterator[Batch]] = {}
         for name, part in self._mixture.parts.items():
             alone = len(self._mixture.parts) == 1
+            window = self._mixture.window
             seed, start = self._seed if alone else key(self._seed, "part", name), self.read[name]
-            self._train[name] = stream(part.train, self._batch, seed, start)
+            self._train[name] = stream(part.train, self._batch, seed, start, window)
             if self._clean_batch is not None:
-                self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, start)
+                self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, start, window)

@@ -24,14 +24,17 @@ def gradients(inputs: Inputs) -> list[dict[str, Any]]:
     """One row per condition, encoder and method that logs `dot`: means over the run, and lines of the moving mean."""
     made = []
     for (condition, encoder, method), cells in _groups(inputs).items():
-        runs = [found for cell in cells if (found := _logged(inputs.runs / "train" / cell["path"])) is not None]
+        folders = [inputs.runs / "train" / cell["path"] for cell in cells]
+        logged = {folder: found for folder in folders if (found := _logged(folder)) is not None}
+        runs = list(logged.values())
         if not runs:
             continue
         row: dict[str, Any] = {"condition": condition, "encoder": encoder, "method": method}
         for name in ("dot", "cosine", "conflict"):
             values = [float(run[name].mean()) for run in runs if name in run]
             row[name] = {**vars(statistics.mean(values)), "values": values}
-        row["lines"] = [_line(run, inputs.values["train"]["batch"]) for run in runs]
+        batch = inputs.values["train"]["batch"]
+        row["lines"] = [_line(run, _examples(folder, batch)) for folder, run in logged.items()]
         made.append(row)
     return [row | {"against": _against(inputs, made, row)} for row in made]
 
@@ -94,7 +97,15 @@ def _logged(folder: Path) -> dict[str, np.ndarray] | None:
     return {name: column[kept] for name, column in found.items()} if kept.any() else None
 
 
-def _line(run: dict[str, np.ndarray], batch: int) -> dict[str, Any]:
+def _examples(folder: Path, batch: int | dict[str, int]) -> float:
+    """Of a batch: as params.yaml has it; where that is a budget, in the mean of the run."""
+    if isinstance(batch, int):
+        return batch
+    status = artifacts.read_json(folder / "status.json")
+    return status["examples"] / status["batches"]
+
+
+def _line(run: dict[str, np.ndarray], batch: float) -> dict[str, Any]:
     """The moving mean over WINDOW batches (a fifth of a shorter run), at up to POINTS points."""
     import numpy as np
 

@@ -6,6 +6,7 @@ Every entry of every slot, found by listing the folders, on one task and on a mi
 import contextlib
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -44,6 +45,7 @@ REFUSED = {  # on a mixture of which one task has no classes
     "supervised-class_ratio-erm": "class_ratio: found float32 labels of shape (4,) in task 'worth'",
 }
 ALWAYS = ("dotprod-2", None)  # which torchrun trains too
+TOKENS = ["erm-2", "smart-reweight-reptile", "dotprod-2"]  # which train on batches of a budget too
 # a checkpoint has the distance of a difference, the state of an update, and counters of each part
 STOPPED = [("erm-2", None), ("smart-reweight-reptile", "both"), ("supervised-reweight-erm", "both")]
 
@@ -92,6 +94,9 @@ def project(tmp_path_factory):
     (folder / "params.yaml").write_text(yaml.safe_dump(values()))
     (folder / "uneven.yaml").write_text(yaml.safe_dump(values(micro_batch=8)))
     (folder / "both.yaml").write_text(yaml.safe_dump(values(clean_batch=8)))
+    # most batches in two parts of unequal size; of one example, which all ranks compute
+    tokens = {"batch": {"tokens": 72}, "micro_batch": {"tokens": 36}}
+    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens)))
     for source in ("synthetic", "mine", "valued"):
         run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
     run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
@@ -154,6 +159,9 @@ def sides(project, request):
         cells |= {(*cell, "stopped"): Cell(made, "SIGTERM", rank=1, steps=2), (*cell, "resumed"): Cell(made)}
     for rank in (0, 1):
         cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
+    for method in TOKENS:
+        ended(Cell(arguments(method, None, "tokens-one", params="tokens.yaml")))
+        cells["tokens", method] = Cell(arguments(method, None, "tokens-two", params="tokens.yaml"))
     for method in REFUSED:
         cells["refused", method] = Cell(arguments(method, "valued", "refused"))
     cells["uneven"] = Cell(arguments("erm-2", None, "uneven", params="uneven.yaml"))
@@ -168,6 +176,14 @@ def test_two_processes_are_two_micro_batches_byte_for_byte(sides, method, mixtur
     assert differ(*(f"{side}/{mixture}-{method}" for side in ("one", "two"))) == []
     status = artifacts.read_json(Path(f"two/{mixture}-{method}/run/status.json"))
     assert status["state"] in ("ok", "not converged") and status["steps"] >= 4
+
+
+@pytest.mark.parametrize("method", TOKENS)
+def test_two_processes_share_the_batches_of_a_budget(sides, method):
+    assert [(one.refused, one.code, one.written) for one in sides[1]["tokens", method]] == [("", 0, 1), ("", 0, 0)]
+    assert differ(*(f"tokens-{side}/None-{method}" for side in ("one", "two"))) == []
+    history = artifacts.read_parquet(Path(f"tokens-two/None-{method}/run/history.parquet"))["examples"].to_pylist()
+    assert len({b - a for a, b in itertools.pairwise(history)}) > 2
 
 
 @pytest.mark.parametrize(("method", "mixture"), STOPPED)

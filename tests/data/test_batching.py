@@ -6,7 +6,8 @@ import itertools
 import pytest
 import torch
 
-from gradworks.data.batching import WINDOW, Examples, balanced, key, order, steps_per_epoch, stream
+from gradworks.base.size import Budget
+from gradworks.data.batching import Examples, balanced, cuts, key, order, steps_per_epoch, stream
 
 
 def examples(n, collate=None):
@@ -17,10 +18,12 @@ def examples(n, collate=None):
     return Examples("nli", ids, encodings, labels, pad, torch.arange(n) % 2, strata=labels)
 
 
+@pytest.mark.parametrize("window", [1, 3, 8, 1000])
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (8, 4), (103, 4), (103, 7), (5, 100)])
-def test_an_epoch_holds_every_example_once(n, size):
-    count = steps_per_epoch(n, size)
-    source = stream(examples(n), size, seed=0)
+def test_an_epoch_holds_every_example_once(n, size, window):
+    count = steps_per_epoch(examples(n).tokens, size, window)
+    assert count == -(-n // size)
+    source = stream(examples(n), size, seed=0, window=window)
     for _ in range(3):
         drawn = [next(source).ids for _ in range(count)]
         assert sorted(itertools.chain(*drawn)) == sorted(f"e{i}" for i in range(n))
@@ -38,10 +41,44 @@ def test_a_batch_is_what_its_rows_say():
     assert all_.lengths[4] == len(all_.encodings[4]["ids"])
 
 
+@pytest.mark.parametrize("window", [1, 5, 1000])
+@pytest.mark.parametrize("tokens", [80, 81, 200, 666, 9999])
+def test_a_budget_holds_every_batch_of_every_epoch(tokens, window):
+    some = examples(200)
+    counts = set()
+    for epoch in range(5):
+        made = order(some.tokens, Budget(tokens=tokens), 0, epoch, window)
+        assert sorted(itertools.chain(*made)) == list(range(200))
+        assert max(len(rows) * max(some.tokens[i] for i in rows) for rows in made) <= tokens
+        counts.add(len(made))
+    assert counts == {steps_per_epoch(some.tokens, Budget(tokens=tokens), window)}
+    if window == 1000 and tokens >= 200:  # and fills them
+        assert sum(counts) < 1.2 * -(-sum(some.tokens) // tokens) + 1
+
+
+def test_a_budget_counts_every_text_of_an_example():
+    """Both texts of a pair are padded; the token types of one text are no second text."""
+    pairs = [{"text0": [1] * 3, "text1": [1] * 7}] * 2
+    one = [{"input_ids": [1] * 7, "token_type_ids": [0] * 7}] * 2
+    for encodings, tokens in ((pairs, [14, 14]), (one, [7, 7])):
+        made = Examples("nli", ["a", "b"], encodings, torch.arange(2), None)
+        assert (made.lengths, made.tokens) == ([7, 7], tokens)
+
+
+def test_what_no_batch_holds_is_refused():
+    with pytest.raises(ValueError, match="batches of 79 tokens: found an example of 80"):
+        next(stream(examples(40), Budget(tokens=79), 0))
+    for size, window in ((0, 1), (4, 0)):
+        with pytest.raises(ValueError, match="expected at least 1"):
+            next(stream(examples(40), size, 0, window=window))
+
+
+@pytest.mark.parametrize("size", [4, Budget(tokens=160)], ids=str)
+@pytest.mark.parametrize("window", [1, 3, 50])
 @pytest.mark.parametrize("start", [1, 25, 26, 27, 60])
-def test_it_goes_on_anywhere_as_if_it_had_been_read(start):
-    whole = list(itertools.islice(stream(examples(103), 4, seed=3), 90))
-    rest = list(itertools.islice(stream(examples(103), 4, seed=3, start=start), 90 - start))
+def test_it_goes_on_anywhere_as_if_it_had_been_read(start, window, size):
+    whole = list(itertools.islice(stream(examples(103), size, seed=3, window=window), 90))
+    rest = list(itertools.islice(stream(examples(103), size, seed=3, start=start, window=window), 90 - start))
     assert [b.ids for b in rest] == [b.ids for b in whole[start:]]
 
 
@@ -64,19 +101,34 @@ def test_the_order_leaves_the_global_random_state_alone_and_does_not_read_it():
     assert first == [b.ids for b in itertools.islice(stream(examples(60), 8, seed=0), 20)]
 
 
-def test_a_batch_holds_like_lengths_and_the_batches_are_mixed():
-    lengths = torch.randint(1, 100, (64 * WINDOW,), generator=torch.Generator().manual_seed(0)).tolist()
-
-    def padded(batches):
-        return sum(len(b) * max(lengths[i] for i in b) for b in batches)
-
-    made = order(lengths, 32, seed=0, epoch=0)
-    plain = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(1)).split(32)
-    assert padded(made) < 0.65 * padded([b.tolist() for b in plain])
+@pytest.mark.parametrize(("window", "padding"), [(1, 1.95), (8, 1.12), (50, 1.02)])
+def test_the_wider_the_window_the_less_padding(window, padding):
+    lengths = torch.randint(1, 100, (6400,), generator=torch.Generator().manual_seed(0)).tolist()
+    made = order(lengths, 32, seed=0, epoch=0, window=window)
+    padded = sum(len(b) * max(lengths[i] for i in b) for b in made)
+    assert abs(padded / sum(lengths) / padding - 1) < 0.04
+    # a batch is a draw from its stretch, not the next rows in order of length
+    spans = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in made]
+    assert sum(spans) / len(spans) > 0.7 * 99 / window
     means = [sum(lengths[i] for i in b) / len(b) for b in made]
-    assert means != sorted(means)
-    # a window is a draw from the whole: the batches of an epoch are not one sorted list cut in pieces
-    assert max(max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in made) > 100 / len(made)
+    assert window == 1 or abs(torch.corrcoef(torch.stack([torch.tensor(means), torch.arange(200.0)]))[0, 1]) < 0.25
+
+
+def test_a_window_is_how_many_stretches_there_are():
+    lengths = list(range(96))
+    assert cuts(lengths, 4, 1) == [[4] * 24]
+    assert cuts(lengths, 4, 3) == [[4] * 8] * 3
+    assert cuts(lengths, 4, 24) == cuts(lengths, 4, 100) == [[4]] * 24
+    assert cuts(lengths[:94], 4, 2) == [[4] * 12, [4] * 11]  # 23 whole batches; `order` draws the other two rows
+    assert cuts([10] * 8 + [5] * 9, Budget(tokens=20), 100) == [[2]] * 4 + [[4]] * 2 + [[1]]
+    assert cuts([10] * 8 + [5] * 9, Budget(tokens=20), 1) == [[2] * 8 + [1]]
+    for made in order(lengths, 4, 0, 0, 3):
+        assert len({i // 32 for i in made}) == 1
+
+
+def test_rows_of_equal_length_meet_others_in_every_epoch():
+    met = [{frozenset(rows) for rows in order([7] * 64, 4, 0, epoch, 1000)} for epoch in range(3)]
+    assert not met[0] & met[1] and not met[1] & met[2]
 
 
 def test_a_short_last_batch_is_as_long_as_the_others():
@@ -99,6 +151,49 @@ def test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere():
     rest = list(itertools.islice(balanced(skewed, 8, seed=1, start=150), 50))
     assert [b.ids for b in rest] == [b.ids for b in drawn[150:]]
     assert [b.ids for b in itertools.islice(balanced(skewed, 8, seed=2), 200)] != [b.ids for b in drawn]
+
+
+def long_and_short(n, seed=0):
+    """Two classes whose lengths differ, in no order."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (n,), generator=generator)
+    lengths = (torch.randint(1, 60, (n,), generator=generator) + 20 * labels).tolist()
+    encodings = [{"ids": [i] * length} for i, length in enumerate(lengths)]
+    pad = lambda some: {"ids": torch.tensor([one["ids"][0] for one in some])}  # noqa: E731
+    return Examples("nli", [str(i) for i in range(n)], encodings, labels, pad, strata=labels)
+
+
+def test_clean_batches_are_of_like_length_and_every_example_comes_as_often():
+    clean, size, draws = long_and_short(103), 6, 6000
+    drawn = list(itertools.islice(balanced(clean, size, seed=1), draws))
+    count = torch.zeros(len(clean))
+    spans = {True: [], False: []}
+    for some in (itertools.islice(balanced(clean, size, seed=1, window=1), draws), drawn):
+        for batch in some:
+            for label in (0, 1):
+                own = [clean.lengths[int(i)] for i, y in zip(batch.ids, batch.labels, strict=True) if y == label]
+                spans[some is drawn].append(max(own) - min(own))
+    means = {alike: sum(values) / len(values) for alike, values in spans.items()}
+    assert means[True] < 0.45 * means[False]
+    for batch in drawn:
+        assert torch.bincount(batch.labels, minlength=2).tolist() == [3, 3]
+        count[[int(i) for i in batch.ids]] += 1
+    for label in (0, 1):
+        own = count[clean.labels == label]
+        expected = draws * 3 / len(own)
+        assert own.sum() == draws * 3
+        # 103 counts, each binomial: none further than 4.5 standard deviations, and together as chi squared has it
+        assert (own - expected).abs().max() < 4.5 * expected**0.5
+        assert ((own - expected).square() / expected).sum() < len(own) + 4 * (2 * len(own)) ** 0.5
+
+
+def test_lengths_of_the_classes_of_a_clean_batch_go_together():
+    clean = long_and_short(400)
+    means = [
+        [sum(clean.lengths[int(i)] for i, y in zip(b.ids, b.labels, strict=True) if y == c) / 4 for c in (0, 1)]
+        for b in itertools.islice(balanced(clean, 8, seed=2), 500)
+    ]
+    assert torch.corrcoef(torch.tensor(means).T)[0, 1] > 0.85
 
 
 @pytest.mark.parametrize("labels", [torch.rand(20), torch.arange(20)], ids=["values", "whole"])

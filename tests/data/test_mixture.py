@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gradworks.base.errors import InputError
+from gradworks.base.size import Budget
 from gradworks.data.batching import Examples, balanced, stream
 from gradworks.data.mixture import Mixture, Part
 from gradworks.spec import Needs
@@ -113,6 +114,25 @@ def test_an_epoch_in_proportion_reads_every_example_of_every_part_once():
     read = [(b.task, i) for batches, clean in steps for b in batches for i in b.ids]
     assert sorted(read) == sorted((task, f"t-{i}") for task, n in SIZES.items() for i in range(n))
     assert all(clean == [] for _, clean in steps)
+
+
+def test_the_window_is_that_of_every_part():
+    parts = {task: part(task, 60, 60) for task in ("nli", "mood")}
+    for window in (1, 3, 100):
+        draws = Mixture(parts, "round_robin", window).draws(Needs(2), 4, 3, 3)
+        for task, batch, beside in zip(parts, *draws.step(0), strict=True):
+            seed = int.from_bytes(hashlib.blake2b(repr((3, "part", task)).encode(), digest_size=8).digest(), "big") >> 1
+            assert written(batch) == written(next(stream(parts[task].train, 4, seed, window=window)))
+            assert written(beside) == written(next(balanced(parts[task].clean, 3, seed + 1_000_003, window=window)))
+
+
+def test_an_epoch_of_a_budget_is_as_many_batches_as_it_takes():
+    mixed = mixture(SIZES, "proportional")
+    sizes = mixed.sizes(Budget(tokens=24))
+    draws = mixed.draws(Needs(1), Budget(tokens=24), None, 3)
+    steps = [draws.step(number)[0] for number in range(sum(sizes.values()))]
+    read = [(b.task, i) for (b,) in steps for i in b.ids]
+    assert sorted(read) == sorted((task, f"t-{i}") for task, n in SIZES.items() for i in range(n))
 
 
 def test_what_cannot_be_drawn_is_refused_before_training():

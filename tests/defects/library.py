@@ -52,7 +52,7 @@ ROWS = (
      'tests/methods/test_every_entry.py::test_a_resumed_run_ends_bit_identical'),
     ('gradworks/methods/updates/grad_norm_penalty.py', '        self._steps = state["steps"]\n', '',
      'tests/methods/test_every_entry.py::test_a_resumed_run_ends_bit_identical'),
-    ('gradworks/data/batching.py', 'share = batch_size // len(classes) + (place < batch_size % len(classes))', 'share = batch_size // len(classes)',
+    ('gradworks/data/batching.py', 'share = size // len(classes) + (place < size % len(classes))', 'share = size // len(classes)',
      'tests/data/test_batching.py::test_balanced_batches_hold_classes_in_equal_numbers_and_go_on_anywhere'),
     ('gradworks/methods/_shared/checks.py', '    if not lacks:\n', '    if True:\n',
      'tests/methods/test_every_kind.py::test_a_kind_without_an_optional_part_is_refused_by_the_entries_that_need_it'),

@@ -203,7 +203,7 @@ def fit(
     with Progress(name, total, "step", start=trace.step) if world.first else contextlib.nullcontext() as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()
-            drawn, clean = (cut(batches, settings.micro) for batches in draws.step(trace.step))
+            drawn, clean = (cut(batches, settings.micro) for batches in draws.step(trace.step, method.clean_for))
             made = step(
                 model, method.backward, optimizer, drawn, clean,
                 rate=settings.learning_rate * linear(trace.step, total, settings.warmup), largest=settings.clip,
@@ -252,9 +252,9 @@ def fit(
     return trace
 
 
-def cut(batches: Sequence[Batch], micro: int | None) -> list[list[Batch]]:
-    """Each batch as its micro-batches of at most `micro` examples."""
-    return [_split(batch, micro) for batch in batches]
+def cut(batches: Sequence[Batch | None], micro: int | None) -> list[list[Batch]]:
+    """Each batch as its micro-batches of at most `micro` examples; none of None."""
+    return [[] if batch is None else _split(batch, micro) for batch in batches]
 
 
 def shared(settings: Settings, world: World) -> Settings:

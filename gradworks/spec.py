@@ -234,7 +234,7 @@ class Visit(Protocol):
     def clean_gradient(self) -> list[Tensor]:
         """Mean supervised gradient of this batch's clean batch at this point, over all its micro-batches and ranks.
 
-        The caller owns the tensors; every call costs a pass.
+        The caller owns the tensors; every call costs a pass. Raises ValueError where there is no clean batch beside it.
         """
 
 
@@ -250,6 +250,9 @@ class Weighting(Stateful, Protocol):
     holds: bool
     clean: bool
     log: dict[str, Tensor]
+
+    def clean_for(self, tasks: Sequence[str]) -> list[bool]:
+        """Optional. Which batches of the next step, of these tasks, need a clean one; by default all if `clean`."""
 
     def prepare(self, visit: Visit) -> None:
         """Once per batch and step, on the first visit, for what must be known before the first graph exists."""

@@ -212,6 +212,11 @@ class FirstVisit:
 
     def clean_gradient(self) -> list[Tensor]:
         step, index = self._step, self.passes[0].index
+        if not self._clean:
+            raise ValueError(
+                f"clean: found no clean batch beside batch {index} of the step, whose weighting needs one now\n"
+                "expected one wherever `Method.clean_for` says so just before the step, and where what is trained changes"
+            )
         alone = step.clean_ranks.alone and len(self._clean) == 1
         before, repeats = step.meter.thirds, step.clean_ranks.alone and step.ranks.together and step.ranks.rank > 0
         total, mass = [], None

@@ -33,6 +33,7 @@ from torch import Tensor
 from gradworks.methods._shared.bases import BaseWeighting
 from gradworks.methods._shared.options import integer, number, one_of
 from gradworks.methods.weightings._shared.agreement import Changed, admitted, again, confirm, examine
+from gradworks.methods.weightings._shared.clean import Kept
 from gradworks.methods.weightings._shared.ghost import Ghost
 from gradworks.methods.weightings._shared.layers import NotCovered
 from gradworks.methods.weightings._shared.logit_fd import LogitFd
@@ -72,18 +73,32 @@ class Reweight(BaseWeighting):
             others is scored by example, and the next one by logit_fd. `jvp`, `per_example`, `second_order`: exact and
             slower, for comparison.
         tau: of logit_fd, the rms change of the outputs; None = by precision (1e-3 in float32).
-        every: score every k-th step; every label counts the same on the steps between, which need no clean pass.
+        every: score every k-th step; every label counts the same on the steps between, which need no clean batch.
+        clean_every: make a clean gradient for every k-th batch of a task that is scored; the others are scored with the
+            last one, and need no clean batch. It costs memory for one gradient for each task.
+        clean_momentum: score with the mean of the clean gradients that were made, each counting this many times as much
+            as the next; in [0, 1). The same memory.
     """
 
     holds = True
     clean = True
 
-    def __init__(self, backend: str = "auto", tau: float | None = None, every: int = 1):
+    def __init__(
+        self,
+        backend: str = "auto",
+        tau: float | None = None,
+        every: int = 1,
+        clean_every: int = 1,
+        clean_momentum: float = 0.0,
+    ):
         self._asked = one_of("backend", backend, ["auto", *_BACKENDS])
         self._tau = None if tau is None else number("tau", tau, above=0)
         if tau is not None and backend not in ("auto", "logit_fd"):
             raise ValueError(f"tau: found with backend {backend}, expected with logit_fd or auto")
         self._every = integer("every", every, low=1)
+        if number("clean_momentum", clean_momentum, low=0) >= 1:
+            raise ValueError(f"clean_momentum: found {clean_momentum!r}, expected a number below 1")
+        self._kept = Kept(integer("clean_every", clean_every, low=1), float(clean_momentum))
         self._steps = 0
         self._checked: list[str] = []  # tasks, and what was trained, whose first batch ghost was checked on
         self._again: Pass | None = None  # to be examined again in this step
@@ -96,9 +111,14 @@ class Reweight(BaseWeighting):
         else:
             self._take(backend, "as asked")
 
+    def clean_for(self, tasks: Sequence[str]) -> list[bool]:
+        return [False] * len(tasks) if self._resting else self._kept.due(tasks)
+
     def prepare(self, visit: Visit) -> None:
         if self._resting:
             return
+        if not self._kept.off:
+            visit = self._kept.visit(visit)
         if self._backend is None:
             self._take("ghost", "")
         if self.taken == "ghost":
@@ -213,10 +233,12 @@ class Reweight(BaseWeighting):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"steps": self._steps, "taken": self.taken, "why": self.why}
-        return state | {"checked": list(self._checked), "backend": self._backend.state_dict() if self._backend else {}}
+        state |= {"checked": list(self._checked), "backend": self._backend.state_dict() if self._backend else {}}
+        return state | {"clean": self._kept.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._steps, self._checked = state["steps"], list(state["checked"])
+        self._kept.load_state_dict(state["clean"])
         if state["taken"]:
             self._take(state["taken"], state["why"])
             self._backend.load_state_dict(state["backend"])

@@ -102,8 +102,8 @@ class Draws:
 
         Args:
             number: of the step.
-            clean_for: which batches of a step, by their tasks, have a clean one beside them; None stands for the others,
-                for which none is drawn. By default all.
+            clean_for: which batches of a step, by their tasks, have a clean one beside them; by default all. For the
+                others none is drawn, and None is in its place.
         """
         names = schedules.draw(self._mixture.schedule, number, self._needs, self._sizes, self._seed)
         wanted = clean_for(names) if clean_for and self._clean else [bool(self._clean)] * len(names)

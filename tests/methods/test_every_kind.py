@@ -80,6 +80,18 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_clean_gradient_that_is_kept_trains_every_kind(name):
+    task = example(name)
+    triple = ("supervised", {"reweight": {"clean_every": 2, "clean_momentum": 0.5}}, "erm")
+    model, report = train(triple, task, steps=3)
+    assert report.log["finite"] == 1 and report.sums[0][0].score is not None
+    again, _ = train(triple, task, steps=3)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+    faithful, _ = train(("supervised", "reweight", "erm"), task, steps=3)
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), faithful.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("part", OPTIONAL)
 @pytest.mark.parametrize("name", EVERY)
 def test_a_kind_without_an_optional_part_is_refused_by_the_entries_that_need_it(name, part, monkeypatch):

@@ -215,7 +215,7 @@ class FirstVisit:
         if not self._clean:
             raise ValueError(
                 f"clean: found no clean batch beside batch {index} of the step, whose weighting needs one now\n"
-                "expected one wherever `Method.clean_for` says so just before the step, and where what is trained changes"
+                "expected one where `Method.clean_for` says so just before the step, and where what is trained changes"
             )
         alone = step.clean_ranks.alone and len(self._clean) == 1
         before, repeats = step.meter.thirds, step.clean_ranks.alone and step.ranks.together and step.ranks.rank > 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradworks.methods._shared.tensors import at_least_float32
 from gradworks.spec import Pass, Visit
@@ -50,6 +50,8 @@ class Kept:
     def __init__(self, every: int, momentum: float) -> None:
         self._every, self._momentum = every, momentum
         self._of: dict[str, _Mean] = {}
+        self._trained: list[nn.Module | nn.Parameter] = []  # the model and parameters that `_names` are of
+        self._names: list[str] = []
 
     @property
     def off(self) -> bool:
@@ -73,8 +75,7 @@ class Kept:
         """
         here = visit.passes[0]
         of = self._of.setdefault(here.batch.task, _Mean())
-        names = [name for name, p in here.model.named_parameters() if p.requires_grad]
-        if names != of.names:
+        if (names := self._named(here)) != of.names:
             of.weight, of.names, of.mean = 0.0, names, []
         made = of.batches % self._every == 0 or not of.mean
         of.batches += 1
@@ -87,6 +88,13 @@ class Kept:
             return _as(of.mean, here)
 
         return _Kept(visit, fresh)
+
+    def _named(self, here: Pass) -> list[str]:
+        trained = [here.model, *here.parameters]
+        if list(map(id, trained)) != list(map(id, self._trained)):
+            self._names = [name for name, p in here.model.named_parameters() if p.requires_grad]
+            self._trained = trained
+        return self._names
 
     def state_dict(self) -> dict[str, Any]:
         return {

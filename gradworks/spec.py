@@ -231,8 +231,10 @@ class Visit(Protocol):
     def largest(self) -> AbstractContextManager[Pass]:
         """The largest micro-batch of this rank, for work on one of a batch: of all ranks, it counts once."""
 
-    def clean_gradient(self) -> list[Tensor]:
+    def clean_gradient(self, of: Callable[[Pass], Sum] | None = None) -> list[Tensor]:
         """Mean supervised gradient of this batch's clean batch at this point, over all its micro-batches and ranks.
+
+        `of`: the mean of what it sums over each clean micro-batch instead, not divided, in at least float32.
 
         The caller owns the tensors; every call costs a pass. Raises ValueError where there is no clean batch beside it.
         """

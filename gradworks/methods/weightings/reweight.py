@@ -45,6 +45,7 @@ __all__ = ["Reweight"]
 _BACKENDS = {
     "ghost": "Ghost",
     "logit_fd": "LogitFd",
+    "head": "Head",
     "jvp": "Jvp",
     "per_example": "PerExample",
     "second_order": "SecondOrder",
@@ -136,8 +137,11 @@ class Reweight(BaseWeighting):
         return score.clamp_min(0)
 
     def gradient(self, here: Pass) -> Sum:
-        if self.taken != "ghost" or self._resting or "weights" in here.held:
+        if self._resting or "weights" in here.held or self.taken not in ("ghost", "head"):
             return super().gradient(here)
+        if self.taken == "head":
+            with self._backend.recorded(here):
+                return super().gradient(here)
         try:
             recorded = admitted(self._backend, here, here is self._again)
         except NotCovered as error:
@@ -189,7 +193,7 @@ class Reweight(BaseWeighting):
 
     @property
     def once(self) -> bool:
-        return self.taken == "ghost"
+        return self.taken in ("ghost", "head")
 
     @property
     def _resting(self) -> bool:

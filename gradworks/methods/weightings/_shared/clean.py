@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from gradworks.methods._shared.tensors import at_least_float32
-from gradworks.spec import Pass, Visit
+from gradworks.spec import Pass, Sum, Visit
+
+Sums = Callable[[Pass], Sum] | None  # see Visit.clean_gradient
 
 
 @dataclass
@@ -80,12 +82,13 @@ class Kept:
         made = of.batches % self._every == 0 or not of.mean
         of.batches += 1
         if not made:
-            return _Kept(visit, lambda: _as(of.mean, here))
+            return _Kept(visit, lambda sums=None: _as(of.mean, here, sums))
         before, of.weight = of.mean, self._momentum * of.weight + 1
 
-        def fresh() -> list[Tensor]:  # every call makes it, as those of the visit itself do; the last one counts
-            of.mean = _moved(before, visit.clean_gradient(), 1 / of.weight)
-            return _as(of.mean, here)
+        def fresh(sums: Sums = None) -> list[Tensor]:
+            # every call makes it, as those of the visit itself do; the last one counts
+            of.mean = _moved(before, visit.clean_gradient(sums), 1 / of.weight)
+            return _as(of.mean, here, sums)
 
         return _Kept(visit, fresh)
 
@@ -109,7 +112,7 @@ class Kept:
 class _Kept:
     """A visit with another clean gradient."""
 
-    def __init__(self, visit: Visit, gradient: Callable[[], list[Tensor]]) -> None:
+    def __init__(self, visit: Visit, gradient: Callable[[Sums], list[Tensor]]) -> None:
         self._visit, self.clean_gradient = visit, gradient
 
     def __getattr__(self, name: str) -> Any:
@@ -124,6 +127,8 @@ def _moved(mean: Sequence[Tensor], gradient: Sequence[Tensor], share: float) -> 
     return torch._foreach_lerp([m.to(w) for m, w in zip(mean, wide, strict=True)], wide, share)
 
 
-def _as(mean: Sequence[Tensor], here: Pass) -> list[Tensor]:
+def _as(mean: Sequence[Tensor], here: Pass, sums: Sums) -> list[Tensor]:
     """The caller owns them: back-ends write into them."""
+    if sums:  # of something else than the parameters
+        return [m.to(here.parameters[0].device, copy=True) for m in mean]
     return [m.to(p.device, p.dtype, copy=True) for m, p in zip(mean, here.parameters, strict=True)]

@@ -131,6 +131,7 @@ ENTRIES = [*STAR, ("smart", "reweight", "dotprod"), ("rdrop", "reweight", "repti
            ("supervised", "reweight", {"fomaml": {"batches": 2, "tasks": "different"}}),
            ("supervised", {"reweight": {"clean_every": 3, "clean_momentum": 0.5}}, "erm"),
            ("supervised", {"reweight": {"every": 2, "clean_every": 2}}, "dotprod"),
+           ("supervised", {"reweight": {"backend": "head"}}, "reptile"),
            ("supervised", "uniform", {"reptile": {"batches": 3, "tasks": "same"}})]  # fmt: skip
 
 

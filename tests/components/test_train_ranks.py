@@ -32,6 +32,7 @@ OWN = {  # what reads whole batches, several of them, or random numbers
     "dotprod-exact": {"update": {"dotprod": {"form": "exact"}}},
     "smart-reweight-reptile": {"objective": "smart", "weighting": "reweight", "update": "reptile"},
     "rdrop-reweight": {"objective": "rdrop", "weighting": "reweight"},
+    "head": {"weighting": {"reweight": {"backend": "head"}}},
     "kept": {"weighting": {"reweight": {"clean_every": 3, "clean_momentum": 0.5}}},
     "dotprod-2": {"objective": "label_smoothing", "update": "dotprod"},
     "clean": {"train_on": ["train", "clean"], "weighting": "class_ratio", "update": "sam"},

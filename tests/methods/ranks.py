@@ -21,6 +21,7 @@ OWN = {
     "smart-group_dro-reptile": (lambda: "smart", GroupDro, lambda: "reptile"),
     "dotprod-exact": (lambda: "supervised", lambda: "uniform", lambda: {"dotprod": {"form": "exact"}}),
     "erm-2": (lambda: "supervised", lambda: "reweight", lambda: {"erm": {"batches": 2}}),
+    "head-kept": (lambda: "smart", lambda: {"reweight": {"backend": "head"} | KEPT}, lambda: "dotprod"),
     "kept-3": (lambda: "rdrop", lambda: {"reweight": KEPT}, lambda: {"erm": {"batches": 3}}),
 }
 KEPT = {"clean_every": 2, "clean_momentum": 0.5}

@@ -80,10 +80,15 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("options", [{"clean_every": 2, "clean_momentum": 0.5}, {"backend": "head"}], ids=str)
 @pytest.mark.parametrize("name", EVERY)
-def test_a_clean_gradient_that_is_kept_trains_every_kind(name):
+def test_a_cheaper_setting_of_reweight_trains_every_kind(name, options):
     task = example(name)
-    triple = ("supervised", {"reweight": {"clean_every": 2, "clean_momentum": 0.5}}, "erm")
+    triple = ("supervised", {"reweight": options}, "erm")
+    if "backend" in options and not any(type(m) is torch.nn.Linear for m in Words(task.size).modules()):
+        with pytest.raises(ValueError, match=r"found no trained nn\.Linear"):
+            train(triple, task)
+        return
     model, report = train(triple, task, steps=3)
     assert report.log["finite"] == 1 and report.sums[0][0].score is not None
     again, _ = train(triple, task, steps=3)

@@ -40,12 +40,17 @@ class Head:
         self._names: dict[str, str] = {}  # of the layer, by task
         self._direction: list[Tensor] = []
         self._uses: list[Use] = []
+        self._trained: list[nn.Module | nn.Parameter] = []  # the model and parameters that the names are of
 
     def prepare(self, visit: Visit) -> None:
         self._direction = visit.clean_gradient(self._clean)
 
     def _clean(self, here: Pass) -> Sum:
         """Of a clean micro-batch."""
+        trained = [here.model, *here.parameters]
+        if self._trained and list(map(id, trained)) != list(map(id, self._trained)):
+            self._names.clear()  # another layer may be the last one that is trained
+        self._trained = trained
         name = self._names.get(here.batch.task) or self._find(here)
         module = here.model.get_submodule(name)
         with recording([(name, module)], len(here.batch.mass)) as uses, _graph_from(module):

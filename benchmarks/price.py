@@ -4,9 +4,9 @@ Three measurements, each beside the faithful setting (a fresh clean gradient of 
 
 - time: process time of a step over that of a plain one, as the default benchmark runs both (components/measure.py),
   all settings in turn in one process, 16 steps each; the median over rounds.
-- scores: at two moments of a faithful run on the condition `noise`, each setting scores the same training batches twice,
-  with independent clean batches. `split-half`: how much the two agree, correlated within each training batch. `fresh`:
-  how much they agree with the scores of a fresh clean batch of 128, which what is old does not.
+- scores: at two moments of a faithful run on the condition `noise`, each setting scores the same training batches
+  twice, with independent clean batches. `split-half`: how much the two agree, correlated within each training batch.
+  `fresh`: how much they agree with the exact scores of a fresh clean batch of 128, which what is old does not.
 - accuracy: on the test split, of the default benchmark (conditions `noise` and `imbalance`) and of MNLI-HANS with few
   steps; the difference to the faithful setting is paired by seed (split, initialisation, order, masks).
 
@@ -34,13 +34,14 @@ import torch
 import yaml
 
 from components import measure
-from gradworks import models
+from gradworks import models, statistics
 from gradworks.base import artifacts
 from gradworks.cell import Run
+from gradworks.cost.pairs import ratio
 from gradworks.data.batching import balanced
 from gradworks.distributed import World
 from gradworks.methods import Method
-from gradworks.predict import predict
+from gradworks.predict import answers
 
 ENCODER, FAITHFUL = "gru", "faithful"
 HANS, HANS_ROWS, HANS_EPOCHS = "MNLI-HANS", {"train": 1600, "selection": 300, "test": 1000}, 2
@@ -124,7 +125,7 @@ def trained(project: Project, setting: str, seed: int) -> dict[str, Any]:
     run = Run(args)
     model, trace, _, _ = run.fit(None, lambda: False, None, World())
     test = run.split(model, "test")
-    right = (predict(model, run.task, test)[0].argmax(1) == test.labels).double()
+    right = torch.as_tensor(answers(model, run.task, test)).argmax(1).eq(test.labels).double()
     found = {"steps": trace.step, "passes": trace.passes / trace.step}
     if project.condition == HANS:
         return found | {"test": float(right.mean())}
@@ -195,10 +196,7 @@ def agreement(project: Project, seed: int) -> dict[str, dict[str, list[float]]]:
             rise = plan.warmup * total
             group["lr"] = plan.learning_rate * min((step + 1) / rise, (total - step) / (total - rise + 1), 1.0)
         optimizer.step()
-    parts = {
-        name: {what: [fmean(v[:SCORED]), fmean(v[SCORED:])] for what, v in one.items()} for name, one in found.items()
-    }
-    return parts
+    return {name: {w: [fmean(v[:SCORED]), fmean(v[SCORED:])] for w, v in one.items()} for name, one in found.items()}
 
 
 def work(seeds: int, hans: bool) -> Iterator[tuple[str, str, str, int]]:
@@ -237,6 +235,77 @@ def measured(folder: Path, seeds: int, hans: bool) -> list[dict[str, Any]]:
     return done
 
 
+def cost(rows: list[dict[str, Any]]) -> list[str]:
+    """Time and passes of each setting."""
+    found = next((row["found"] for row in rows if row["what"][0] == "time" and row["found"]), None)
+    if not found:
+        return []
+    passes = {row["what"][2]: row["found"]["passes"] for row in rows if row["what"][:2] == ["accuracy", "noise"]}
+    lines = ["| setting | time × plain | passes |", "|---|---|---|"]
+    for name in SETTINGS:
+        one = ratio([ours / plain for ours, plain in zip(found[name], found["plain"], strict=True)])
+        said = f"{passes[name]:.2f}" if name in passes else "–"
+        lines.append(f"| {name} | {one.value:.2f} [{one.low:.2f}, {one.high:.2f}] | {said} |")
+    return [*lines, "", f"Process time of {STEPS} steps, median of {len(found['plain'])} rounds, 95 % interval.", ""]
+
+
+def agreements(rows: list[dict[str, Any]]) -> list[str]:
+    """Correlation of scores of each setting, at each moment."""
+    every = [row["found"] for row in rows if row["what"][0] == "scores"]
+    if len(every) < 3:
+        return []
+    columns = [(what, k) for what in ("split-half", "fresh") for k in range(len(MOMENTS))]
+    lines = ["| setting | " + " | ".join(f"{what}, {MOMENTS[k]} steps" for what, k in columns) + " |",
+             "|---" * (1 + len(columns)) + "|"]  # fmt: skip
+    for name in (name for name in SETTINGS if name in every[0]):
+        means = [statistics.mean([one[name][what][k] for one in every]) for what, k in columns]
+        lines.append(f"| {name} | " + " | ".join(f"{m.value:.2f} ± {m.se:.2f}" for m in means) + " |")
+    return [*lines, "", f"Mean ± standard error over {len(every)} seeds.", ""]
+
+
+def accuracies(rows: list[dict[str, Any]], condition: str) -> list[str]:
+    """Accuracy of each setting, and its difference to the faithful one, paired by seed."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        part, where, name, seed = row["what"]
+        if part == "accuracy" and where == condition:
+            for split, value in row["found"].items():
+                if split not in ("steps", "passes"):
+                    found.setdefault(split, {}).setdefault(name, {})[seed] = value
+    lines = []
+    for split, by_name in sorted(found.items()):
+        lines += [f"| {condition}, {split} | seeds | accuracy | difference to {FAITHFUL} |", "|---|---|---|---|"]
+        for name in (name for name in SETTINGS if name in by_name):
+            mean = statistics.mean(list(by_name[name].values()))
+            apart = statistics.paired(by_name[name], by_name.get(FAITHFUL, {}))
+            error = "" if mean.se is None else f" ± {mean.se:.3f}"
+            said = "–" if name == FAITHFUL or apart.low is None else (
+                f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}], n = {apart.n}"
+            )  # fmt: skip
+            lines.append(f"| {name} | {mean.n} | {mean.value:.3f}{error} | {said} |")
+        lines.append("")
+    return lines
+
+
+def written(rows: list[dict[str, Any]]) -> str:
+    """The tables as Markdown."""
+    options = [
+        f"| {name} | {one.clean_batch} | {'plain training' if one.options is None else json.dumps(one.options)} |"
+        for name, one in SETTINGS.items()
+    ]
+    return "\n".join([
+        "# The price of reweighting", "",
+        "What cheaper settings of `reweight` cost, and what becomes of scores and accuracy; encoder `gru`, all else as",
+        "in params.yaml. MNLI-HANS (a sample of MNLI, HANS regenerated) is pipelines/reweighting/params.yaml with "
+        f"{HANS_ROWS['train']}", f"training examples and {HANS_EPOCHS} epochs: far from trained.", "",
+        "| setting | clean batch | options of `reweight` |", "|---|---|---|", *options, "",
+        "## Time", "", *cost(rows), "## Scores", "", *agreements(rows), "## Accuracy", "",
+        *(line for condition in CONDITIONS for line in accuracies(rows, condition)),
+        "Differences: mean over seeds, 95 % t interval, one by one (not corrected for their number).", "",
+        "Made by `python -m benchmarks.price`.", "",
+    ])  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="at least 3")
@@ -244,7 +313,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(exist_ok=True)
-    measured(args.work, args.seeds, "GRADWORKS_DATA" in os.environ)
+    rows = measured(args.work, args.seeds, "GRADWORKS_DATA" in os.environ)
+    Path(__file__).with_name("PRICE.md").write_text(written(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

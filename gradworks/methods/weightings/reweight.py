@@ -12,7 +12,9 @@ offered. Where no u_i is positive all weights are zero and the step is skipped (
 accumulation the weights are normalised over the whole batch, all micro-batches and ranks, not per micro-batch: the
 normaliser is a scalar, so the division comes last. Token-level losses: w_i is times the number of labels of example i.
 
-Cost with a clean batch of share r of the batch: (4 + 3r) / 3 plain passes with `ghost` and `logit_fd`.
+Cost with a clean batch of share r of the batch: (4 + 3r) / 3 plain passes with `ghost` and `logit_fd`, which is the
+published method. Cheaper settings change what is computed; benchmarks/PRICE.md has their cost and their accuracy:
+(4 + 3r / k) / 3 with `clean_every: k`, (3 + r) / 3 with `backend: head`, (3k + 1 + 3r) / 3k with `every: k`.
 
 It wants a smaller learning rate than plain training does: where a step goes too far, a class whose examples have no
 positive u_i gets no weight, is forgotten, and stays without weight. On a post-norm BERT accuracy was .61 at 3e-3 and
@@ -71,7 +73,8 @@ class Reweight(BaseWeighting):
             only a look now and then does). `logit_fd`: finite difference of the outputs, any architecture and any
             loss, one that reads other examples (in-batch negatives) too. `auto`: ghost where it can serve the model,
             else logit_fd; says which and why (logger "gradworks"). A batch that ghost cannot serve though it served
-            others is scored by example, and the next one by logit_fd. `jvp`, `per_example`, `second_order`: exact and
+            others is scored by example, and the next one by logit_fd. `head`: the gradients of the linear layer that is
+            called last alone, an approximation (`_shared/head.py`). `jvp`, `per_example`, `second_order`: exact and
             slower, for comparison.
         tau: of logit_fd, the rms change of the outputs; None = by precision (1e-3 in float32).
         every: score every k-th step; every label counts the same on the steps between, which need no clean batch.

@@ -232,11 +232,9 @@ class Visit(Protocol):
         """The largest micro-batch of this rank, for work on one of a batch: of all ranks, it counts once."""
 
     def clean_gradient(self, of: Callable[[Pass], Sum] | None = None) -> list[Tensor]:
-        """Mean supervised gradient of this batch's clean batch at this point, over all its micro-batches and ranks.
+        """Over the whole clean batch beside this one: the mean supervised gradient here, or the mean of what `of` sums.
 
-        `of`: the mean of what it sums over each clean micro-batch instead, not divided, in at least float32.
-
-        The caller owns the tensors; every call costs a pass. Raises ValueError where there is no clean batch beside it.
+        The caller owns the tensors; every call costs a pass. Raises ValueError where there is no clean batch.
         """
 
 
@@ -245,16 +243,13 @@ class Weighting(Stateful, Protocol):
 
     Attributes:
         holds: weights depend on the parameters: made on the first visit, then held.
-        clean: needs clean batches.
+        clean: needs clean batches; a method `clean_for(tasks) -> list[bool]` may say which batches of the next step do.
         log: figures of the last step by name, () tensors; optional.
     """
 
     holds: bool
     clean: bool
     log: dict[str, Tensor]
-
-    def clean_for(self, tasks: Sequence[str]) -> list[bool]:
-        """Optional. Which batches of the next step, of these tasks, need a clean one; by default all if `clean`."""
 
     def prepare(self, visit: Visit) -> None:
         """Once per batch and step, on the first visit, for what must be known before the first graph exists."""

@@ -20,7 +20,7 @@ from gradworks.methods._shared.buffers import Buffers, Rest
 from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
-from gradworks.methods._shared.ranks import Ranks
+from gradworks.methods._shared.ranks import Ranks, required
 from gradworks.methods._shared.tensors import added, at_least_float32, divide_, mean_by_name, norm, owned
 from gradworks.methods._shared.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Pass, Sum, Task, Weighting
@@ -212,15 +212,10 @@ class FirstVisit:
 
     def clean_gradient(self, of: Callable[[Pass], Sum] | None = None) -> list[Tensor]:
         step, index = self._step, self.passes[0].index
-        if not self._clean:
-            raise ValueError(
-                f"clean: found no clean batch beside batch {index} of the step, whose weighting needs one now\n"
-                "expected one where `Method.clean_for` says so just before the step, and where what is trained changes"
-            )
         alone = step.clean_ranks.alone and len(self._clean) == 1
         before, repeats = step.meter.thirds, step.clean_ranks.alone and step.ranks.together and step.ranks.rank > 0
         total, mass = [], None
-        for k, batch in enumerate(self._clean):
+        for k, batch in enumerate(required(self._clean, index)):
             masks = step.masks("clean", index, k, len(self._clean))
             here = MicroBatch(step, index, batch, masks, BaseObjective(), alone, first=False)
             one = (of or BaseWeighting().gradient)(here)

@@ -79,9 +79,11 @@ class Bench:
         self.threads = base.value(args.params, "threads")
         self.device = set_up(self.threads, base.value(args.params, "device"))
         point = self.run.point
-        self.period = math.lcm(
-            *(entry_options(slot).get("every", 1) for slot in (point.objective, point.weighting, point.update))
-        )
+        of = [entry_options(slot) for slot in (point.objective, point.weighting, point.update)]
+        # each task has a clean gradient of its own, made again for every k-th batch that is scored
+        kept = [one.get("clean_every", 1) for one in of]
+        parts = len(self.run.kinds) if max(kept) > 1 else 1
+        self.period = math.lcm(*(one.get("every", 1) * k * parts for one, k in zip(of, kept, strict=True)))
         method = self.method()
         self.consumed = method.batches
         model = self.model()
@@ -149,7 +151,8 @@ class Side:
 
         bench, plan = self._bench, self._bench.plan
         share = linear(min(self._steps, bench.total - 1), bench.total, plan.warmup)
-        drawn, clean = (loop.cut(batches, plan) for batches in self._draws.step(self._steps))
+        asked = None if self._method is None else self._method.clean_for
+        drawn, clean = (loop.cut(batches, plan) for batches in self._draws.step(self._steps, asked))
         backward = self._plain if self._method is None else self._method.backward
         made = loop.step(
             self.model, backward, self._optimizer, drawn, clean,

@@ -207,7 +207,7 @@ def fit(
     with Progress(name, total, "step", start=trace.step) if world.first else contextlib.nullcontext() as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()
-            drawn, clean = (cut(batches, settings) for batches in draws.step(trace.step))
+            drawn, clean = (cut(batches, settings) for batches in draws.step(trace.step, method.clean_for))
             made = step(
                 model, method.backward, optimizer, drawn, clean,
                 rate=settings.learning_rate * linear(trace.step, total, settings.warmup), largest=settings.clip,
@@ -256,14 +256,17 @@ def fit(
     return trace
 
 
-def cut(batches: Sequence[Batch], settings: Settings) -> list[list[Batch]]:
-    """Each batch as its micro-batches: of at most `settings.micro` examples, or its equal parts.
+def cut(batches: Sequence[Batch | None], settings: Settings) -> list[list[Batch]]:
+    """Each batch as its micro-batches: of at most `settings.micro` examples, or its equal parts; none of None.
 
     The parts of a batch of n examples differ by one example at most; where there are fewer examples than parts, each is
     one.
     """
-    found = []
+    found: list[list[Batch]] = []
     for batch in batches:
+        if batch is None:
+            found.append([])
+            continue
         n, micro = len(batch.ids), settings.micro or len(batch.ids)
         if isinstance(micro, Budget):
             parts = min(n, _parts(settings.batch, micro))

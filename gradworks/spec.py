@@ -232,10 +232,10 @@ class Visit(Protocol):
     def largest(self) -> AbstractContextManager[Pass]:
         """The largest micro-batch of this rank, for work on one of a batch: of all ranks, it counts once."""
 
-    def clean_gradient(self) -> list[Tensor]:
-        """Mean supervised gradient of this batch's clean batch at this point, over all its micro-batches and ranks.
+    def clean_gradient(self, of: Callable[[Pass], Sum] | None = None) -> list[Tensor]:
+        """Over the whole clean batch beside this one: the mean supervised gradient here, or the mean of what `of` sums.
 
-        The caller owns the tensors; every call costs a pass.
+        The caller owns the tensors; every call costs a pass. Raises ValueError where there is no clean batch.
         """
 
 
@@ -244,7 +244,7 @@ class Weighting(Stateful, Protocol):
 
     Attributes:
         holds: weights depend on the parameters: made on the first visit, then held.
-        clean: needs clean batches.
+        clean: needs clean batches; a method `clean_for(tasks) -> list[bool]` may say which batches of the next step do.
         log: figures of the last step by name, () tensors; optional.
     """
 

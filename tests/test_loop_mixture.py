@@ -129,6 +129,9 @@ def test_both_tasks_are_learned_and_the_best_mean_is_kept(mixture):
 
 ENTRIES = [*STAR, ("smart", "reweight", "dotprod"), ("rdrop", "reweight", "reptile"),
            ("supervised", "reweight", {"fomaml": {"batches": 2, "tasks": "different"}}),
+           ("supervised", {"reweight": {"clean_every": 3, "clean_momentum": 0.5}}, "erm"),
+           ("supervised", {"reweight": {"every": 2, "clean_every": 2}}, "dotprod"),
+           ("supervised", {"reweight": {"backend": "head"}}, "reptile"),
            ("supervised", "uniform", {"reptile": {"batches": 3, "tasks": "same"}})]  # fmt: skip
 
 

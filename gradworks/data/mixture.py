@@ -6,7 +6,7 @@ name: neither the other parts nor their order matter to it, and parts that share
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,25 +95,37 @@ class Draws:
                 raise ValueError(f"mixture: part {name!r} has no examples to train on")
             if clean_batch is not None and not part.clean:
                 raise ValueError(f"mixture: part {name!r} has no clean examples, and the weighting needs some")
-        self.load_state_dict({"read": dict.fromkeys(mixture.parts, 0)})
+        none = dict.fromkeys(mixture.parts, 0)
+        self.load_state_dict({"read": none, "clean": none})
 
-    def step(self, number: int) -> tuple[list[Batch], list[Batch]]:
-        """The batches of an optimizer step, counted from 0, and the clean batch beside each; steps come in turn."""
+    def step(
+        self, number: int, clean_for: Callable[[list[str]], Sequence[bool]] | None = None
+    ) -> tuple[list[Batch], list[Batch | None]]:
+        """The batches of an optimizer step, counted from 0, and the clean batch beside each; steps come in turn.
+
+        Args:
+            number: of the step.
+            clean_for: which batches of a step, by their tasks, have a clean one beside them; by default all. For the
+                others none is drawn, and None is in its place.
+        """
         names = schedules.draw(self._mixture.schedule, number, self._needs, self._sizes, self._seed)
-        for name in names:
+        wanted = clean_for(names) if clean_for and self._clean else [bool(self._clean)] * len(names)
+        for name, one in zip(names, wanted, strict=True):
             self.read[name] += 1
-        return [next(self._train[name]) for name in names], [next(self._clean[name]) for name in names if self._clean]
+            self.read_clean[name] += bool(one)
+        clean = [next(self._clean[name]) if one else None for name, one in zip(names, wanted, strict=True)]
+        return [next(self._train[name]) for name in names], clean if self._clean else []
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were read of each part."""
-        return {"read": dict(self.read)}
+        """How many batches and clean batches were read of each part."""
+        return {"read": dict(self.read), "clean": dict(self.read_clean)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the batches that were read. Raises ValueError where the state is of other parts."""
         if list(state["read"]) != list(self._mixture.parts):
             found, expected = (", ".join(one) for one in (state["read"], self._mixture.parts))
             raise ValueError(f"state of a mixture: found parts {found}; expected {expected}")
-        self.read = dict(state["read"])
+        self.read, self.read_clean = dict(state["read"]), dict(state["clean"])
         self._train: dict[str, Iterator[Batch]] = {}
         self._clean: dict[str, Iterator[Batch]] = {}
         for name, part in self._mixture.parts.items():
@@ -122,4 +134,5 @@ class Draws:
             seed, start = self._seed if alone else key(self._seed, "part", name), self.read[name]
             self._train[name] = stream(part.train, self._batch, seed, start, window)
             if self._clean_batch is not None:
-                self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, start, window)
+                first = self.read_clean[name]
+                self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, first, window)

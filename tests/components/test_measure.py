@@ -188,6 +188,8 @@ def test_a_period_is_all_that_repeats(project):
     point = {"weighting": {"reweight": {"every": 4}}, "update": {"dotprod": {"weight": 0.1, "every": 6}}}
     one = bench("both", changed(lambda values: values["methods"].update(both=point)))
     assert (one.period, one.consumed) == (12, 2)
+    point = {"weighting": {"reweight": {"every": 2, "clean_every": 4}}}
+    assert bench("kept", changed(lambda values: values["methods"].update(kept=point))).period == 8
 
 
 def test_what_cannot_be_counted_has_no_ratio(project):

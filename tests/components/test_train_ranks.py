@@ -33,6 +33,8 @@ OWN = {  # what reads whole batches, several of them, or random numbers
     "dotprod-exact": {"update": {"dotprod": {"form": "exact"}}},
     "smart-reweight-reptile": {"objective": "smart", "weighting": "reweight", "update": "reptile"},
     "rdrop-reweight": {"objective": "rdrop", "weighting": "reweight"},
+    "head": {"weighting": {"reweight": {"backend": "head"}}},
+    "kept": {"weighting": {"reweight": {"clean_every": 3, "clean_momentum": 0.5}}},
     "dotprod-2": {"objective": "label_smoothing", "update": "dotprod"},
     "clean": {"train_on": ["train", "clean"], "weighting": "class_ratio", "update": "sam"},
 }
@@ -47,7 +49,7 @@ REFUSED = {  # on a mixture of which one task has no classes
 ALWAYS = ("dotprod-2", None)  # which torchrun trains too
 TOKENS = ["erm-2", "smart-reweight-reptile", "dotprod-2"]  # which train on batches of a budget too
 # a checkpoint has the distance of a difference, the state of an update, and counters of each part
-STOPPED = [("erm-2", None), ("smart-reweight-reptile", "both"), ("supervised-reweight-erm", "both")]
+STOPPED = [("erm-2", None), ("smart-reweight-reptile", "both"), ("supervised-reweight-erm", "both"), ("kept", "both")]
 
 
 def values(**train):

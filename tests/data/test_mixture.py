@@ -107,6 +107,51 @@ def test_it_goes_on_anywhere_as_if_it_had_been_read(schedule, needs, stop, clean
     assert sum(again.read.values()) == sum(len(batches) for batches, _ in whole)
 
 
+@pytest.mark.parametrize("stop", [1, 2, 7])
+def test_clean_batches_are_drawn_where_they_are_asked_for_and_one_after_the_other(stop):
+    """One batch of each step has one, of the tasks in turn; none of step 3 has."""
+
+    asked = [[number != 3 and place == number % 2 for place in (0, 1)] for number in range(9)]
+
+    def steps(draws, first, last):
+        return [draws.step(number, lambda _, number=number: asked[number]) for number in range(first, last)]
+
+    mixed, needs = mixture(["nli", "mood"]), Needs(2, "different")
+    draws = mixed.draws(needs, 4, 4, 3)
+    made = steps(draws, 0, 9)
+    assert [[b is not None for b in clean] for _, clean in made] == asked
+    every, _ = run(mixed, needs, 9)
+    assert [[written(b) for b in batches] for batches, _ in made] == [[written(b) for b in one] for one, _ in every]
+    for task in ("nli", "mood"):
+        some = [b for _, clean in made for b in clean if b is not None and b.task == task]
+        each = [b for _, clean in every for b in clean if b.task == task]
+        assert some and list(map(written, some)) == list(map(written, each[: len(some)]))
+    assert sum(draws.read_clean.values()) == 8 and sum(draws.read.values()) == 18
+    half, again = mixed.draws(needs, 4, 4, 3), mixed.draws(needs, 4, 4, 3)
+    steps(half, 0, stop)
+    again.load_state_dict(half.state_dict())
+    rest = steps(again, stop, 9)
+    assert [[b and written(b) for b in clean] for _, clean in rest] == [
+        [b and written(b) for b in clean] for _, clean in made[stop:]
+    ]
+
+
+def test_a_clean_batch_that_is_not_asked_for_is_not_put_together():
+    made = []
+
+    def counting(some):
+        made.append(len(some))
+        return collate(some)
+
+    alone = part("nli", 37)
+    clean = Examples("nli", alone.clean.ids, alone.clean.encodings, alone.clean.labels, counting,
+                     strata=alone.clean.strata)  # fmt: skip
+    draws = Mixture({"nli": Part(alone.train, alone.selection, clean)}).draws(Needs(1), 4, 4, 0)
+    for number in range(8):
+        draws.step(number, lambda tasks, number=number: [number % 4 == 0])
+    assert made == [4, 4]
+
+
 def test_an_epoch_in_proportion_reads_every_example_of_every_part_once():
     mixed = mixture(SIZES, "proportional")
     assert mixed.sizes(4) == {"nli": 10, "mood": 3, "near": 6}
@@ -149,4 +194,4 @@ def test_what_cannot_be_drawn_is_refused_before_training():
     with pytest.raises(ValueError, match="part 'mood' has no examples to train on"):
         Mixture({"mood": part("mood", 0)}).draws(Needs(1), 4, None, 0)
     with pytest.raises(ValueError, match="state of a mixture: found parts nli; expected nli, mood"):
-        mixture(["nli", "mood"]).draws(Needs(1), 4, None, 0).load_state_dict({"read": {"nli": 1}})
+        mixture(["nli", "mood"]).draws(Needs(1), 4, None, 0).load_state_dict({"read": {"nli": 1}, "clean": {"nli": 0}})

@@ -21,7 +21,10 @@ OWN = {
     "smart-group_dro-reptile": (lambda: "smart", GroupDro, lambda: "reptile"),
     "dotprod-exact": (lambda: "supervised", lambda: "uniform", lambda: {"dotprod": {"form": "exact"}}),
     "erm-2": (lambda: "supervised", lambda: "reweight", lambda: {"erm": {"batches": 2}}),
+    "head-kept": (lambda: "smart", lambda: {"reweight": {"backend": "head"} | KEPT}, lambda: "dotprod"),
+    "kept-3": (lambda: "rdrop", lambda: {"reweight": KEPT}, lambda: {"erm": {"batches": 3}}),
 }
+KEPT = {"clean_every": 2, "clean_momentum": 0.5}
 CASES = {"-".join(triple): tuple(lambda name=name: name for name in triple) for triple in TRIPLES} | OWN
 TWO_STEPS = {"-".join(triple) for triple in STAR} | set(OWN)  # what an entry carries from step to step
 
@@ -54,7 +57,8 @@ def steps(case, rank: int, world: int) -> list[torch.Tensor] | str:
     )
     model, k, found = build(Net), method.batches, []
     for seed in (100, 140) if case in TWO_STEPS else (100,):
-        clean = [drawn(seed + 20 + i) for i in range(k)] if method.clean else []
+        wanted = method.clean_for(["three"] * k)
+        clean = [drawn(seed + 20 + i) if one else [] for i, one in enumerate(wanted)] if method.clean else []
         try:
             method.backward(model, [drawn(seed + i) for i in range(k)], clean)
         except Exception as error:  # on every rank, or the others wait in vain

@@ -234,7 +234,7 @@ def test_a_resumed_run_scores_the_same_steps(backend, cut):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backend": "magic"}, "backend: found 'magic', expected one of auto, ghost, logit_fd, jvp, per_example"),
+        ({"backend": "magic"}, "backend: found 'magic', expected one of auto, ghost, logit_fd, head, jvp, per_example"),
         ({"every": 0}, "every: found 0, expected a whole number of at least 1"),
         ({"backend": "ghost", "tau": 1e-3}, "tau: found with backend ghost, expected with logit_fd or auto"),
     ],

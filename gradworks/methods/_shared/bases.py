@@ -54,6 +54,9 @@ class BaseWeighting(Stateless):
     clean = False
     once = True
 
+    def clean_for(self, tasks: Sequence[str]) -> list[bool]:
+        return [self.clean] * len(tasks)
+
     def prepare(self, visit: Visit) -> None:
         """Nothing to prepare."""
 

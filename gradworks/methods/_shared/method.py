@@ -116,6 +116,11 @@ class Method:
         """Whether each batch needs a clean batch beside it."""
         return self.weighting.clean
 
+    def clean_for(self, tasks: Sequence[str]) -> list[bool]:
+        """Which batches of the next step, of these tasks, need a clean batch; asked just before the step."""
+        own = getattr(self.weighting, "clean_for", None)
+        return own(tasks) if own else [self.clean] * len(tasks)
+
     @property
     def batches(self) -> int:
         """How many batches one step consumes."""
@@ -144,7 +149,8 @@ class Method:
         # named as one process with all ranks' micro-batches would name them
         drawn = (as_batch(b, i // accumulate, rank * accumulate + i % accumulate) for i, b in enumerate(loader))
         for group in chunks(chunks(drawn, accumulate), self.batches):
-            yield group, [[next(cleaned)] for _ in group] if self.clean else []
+            wanted = self.clean_for([drawn[0].task for drawn in group]) if self.clean else []
+            yield group, [[next(cleaned)] if one else [] for one in wanted]
 
     def backward(self, model: nn.Module, batches: Sequence[Drawn], clean: Sequence[Drawn] = ()) -> StepReport:
         """Fill `.grad` of the trainable parameters.
@@ -154,7 +160,8 @@ class Method:
         Args:
             model: the module, in the mode (train or eval) that you want.
             batches: what `needs` asks for, each a list of micro-batches.
-            clean: one clean batch beside each, each a list of micro-batches, where `clean` says so.
+            clean: one clean batch beside each, each a list of micro-batches, where `clean` says so; [] beside a batch
+                that needs none by `clean_for`.
 
         Raises:
             ValueError: a wrong number of batches, an unknown task, losses that are not one per example, float16, a
@@ -325,6 +332,8 @@ class Method:
             if len(given) != expected:
                 raise ValueError(f"{name}: found {len(given)}, expected {expected}, each a list of micro-batches")
             for drawn in given:
+                if name == "clean" and isinstance(drawn, Sequence) and not drawn:
+                    continue  # refused where it is needed
                 if not isinstance(drawn, Sequence) or not drawn or not all(isinstance(b, Batch) for b in drawn):
                     raise ValueError(f"{name}: found {type(drawn).__name__}, expected a list of micro-batches (Batch)")
                 for batch in drawn:

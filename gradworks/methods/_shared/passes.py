@@ -21,10 +21,18 @@ from gradworks.methods._shared.buffers import Buffers, Rest
 from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
-from gradworks.methods._shared.ranks import Ranks
-from gradworks.methods._shared.tensors import added, divide_, mean_by_name, norm, note_reached, owned, per_example
+from gradworks.methods._shared.ranks import Ranks, required
+from gradworks.methods._shared.tensors import (
+    added,
+    divide_,
+    mean_by_name,
+    norm,
+    note_reached,
+    owned,
+    per_example,
+)
 from gradworks.methods._shared.watched import Meter, Watched
-from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Sum, Task, Weighting
+from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Pass, Sum, Task, Weighting
 
 
 @dataclass
@@ -207,22 +215,22 @@ class FirstVisit:
             yield here
         meter.thirds = before
 
-    def clean_gradient(self) -> list[Tensor]:
+    def clean_gradient(self, of: Callable[[Pass], Sum] | None = None) -> list[Tensor]:
         step, index = self._step, self.passes[0].index
         alone = step.clean_ranks.alone and len(self._clean) == 1
         before, repeats = step.meter.thirds, step.clean_ranks.alone and step.ranks.together and step.ranks.rank > 0
         total, mass = [], None
-        for k, batch in enumerate(self._clean):
+        for k, batch in enumerate(required(self._clean, index)):
             masks = step.masks("clean", index, k, len(self._clean))
             here = MicroBatch(step, index, batch, masks, BaseObjective(), alone, first=False)
-            one = BaseWeighting().gradient(here)
+            one = (of or BaseWeighting().gradient)(here)
             total, mass = added(total, mass, one, here.divided)
-        if not alone:
+        if not here.divided:
             step.clean_ranks([*total, mass])
             divide_(total, mass)
         if repeats:  # another rank's work, which counts once
             step.meter.thirds = before
-        return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
+        return total if of else [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
 
 
 class StepPasses:

@@ -9,10 +9,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gradworks.spec import Reduce, Sum
+from gradworks.spec import Drawn, Reduce, Sum
 
 T = TypeVar("T")
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an element
+
+
+def required(clean: Drawn, index: int) -> Drawn:
+    """The clean batch beside a batch of the step; raises ValueError where there is none."""
+    if not clean:
+        raise ValueError(
+            f"clean: found no clean batch beside batch {index} of the step, whose weighting needs one now\n"
+            "expected one where `Method.clean_for` says so just before the step, and where what is trained changes"
+        )
+    return clean
 
 
 class Ranks:

@@ -12,7 +12,9 @@ offered. Where no u_i is positive all weights are zero and the step is skipped (
 accumulation the weights are normalised over the whole batch, all micro-batches and ranks, not per micro-batch: the
 normaliser is a scalar, so the division comes last. Token-level losses: w_i is times the number of labels of example i.
 
-Cost with a clean batch of share r of the batch: (4 + 3r) / 3 plain passes with `ghost` and `logit_fd`.
+Cost with a clean batch of share r of the batch: (4 + 3r) / 3 plain passes with `ghost` and `logit_fd`, which is the
+published method. Cheaper settings change what is computed; benchmarks/PRICE.md has their cost and their accuracy:
+(4 + 3r / k) / 3 with `clean_every: k`, (3 + r) / 3 with `backend: head`, (3k + 1 + 3r) / 3k with `every: k`.
 
 It wants a smaller learning rate than plain training does: where a step goes too far, a class whose examples have no
 positive u_i gets no weight, is forgotten, and stays without weight. On a post-norm BERT accuracy was .61 at 3e-3 and
@@ -33,6 +35,7 @@ from torch import Tensor
 from gradworks.methods._shared.bases import BaseWeighting
 from gradworks.methods._shared.options import integer, number, one_of
 from gradworks.methods.weightings._shared.agreement import Changed, admitted, again, confirm, examine
+from gradworks.methods.weightings._shared.clean import Kept
 from gradworks.methods.weightings._shared.ghost import Ghost
 from gradworks.methods.weightings._shared.layers import NotCovered
 from gradworks.methods.weightings._shared.logit_fd import LogitFd
@@ -44,6 +47,7 @@ __all__ = ["Reweight"]
 _BACKENDS = {
     "ghost": "Ghost",
     "logit_fd": "LogitFd",
+    "head": "Head",
     "jvp": "Jvp",
     "per_example": "PerExample",
     "second_order": "SecondOrder",
@@ -69,21 +73,36 @@ class Reweight(BaseWeighting):
             only a look now and then does). `logit_fd`: finite difference of the outputs, any architecture and any
             loss, one that reads other examples (in-batch negatives) too. `auto`: ghost where it can serve the model,
             else logit_fd; says which and why (logger "gradworks"). A batch that ghost cannot serve though it served
-            others is scored by example, and the next one by logit_fd. `jvp`, `per_example`, `second_order`: exact and
+            others is scored by example, and the next one by logit_fd. `head`: the gradients of the linear layer that is
+            called last alone, an approximation (`_shared/head.py`). `jvp`, `per_example`, `second_order`: exact and
             slower, for comparison.
         tau: of logit_fd, the rms change of the outputs; None = by precision (1e-3 in float32).
-        every: score every k-th step; every label counts the same on the steps between, which need no clean pass.
+        every: score every k-th step; every label counts the same on the steps between, which need no clean batch.
+        clean_every: make a clean gradient for every k-th batch of a task that is scored; the others are scored with the
+            last one, and need no clean batch. It costs memory for one gradient for each task.
+        clean_momentum: score with the mean of the clean gradients that were made, each counting this many times as much
+            as the next; in [0, 1). The same memory.
     """
 
     holds = True
     clean = True
 
-    def __init__(self, backend: str = "auto", tau: float | None = None, every: int = 1):
+    def __init__(
+        self,
+        backend: str = "auto",
+        tau: float | None = None,
+        every: int = 1,
+        clean_every: int = 1,
+        clean_momentum: float = 0.0,
+    ):
         self._asked = one_of("backend", backend, ["auto", *_BACKENDS])
         self._tau = None if tau is None else number("tau", tau, above=0)
         if tau is not None and backend not in ("auto", "logit_fd"):
             raise ValueError(f"tau: found with backend {backend}, expected with logit_fd or auto")
         self._every = integer("every", every, low=1)
+        if number("clean_momentum", clean_momentum, low=0) >= 1:
+            raise ValueError(f"clean_momentum: found {clean_momentum!r}, expected a number below 1")
+        self._kept = Kept(integer("clean_every", clean_every, low=1), float(clean_momentum))
         self._steps = 0
         self._checked: list[str] = []  # tasks, and what was trained, whose first batch ghost was checked on
         self._again: Pass | None = None  # to be examined again in this step
@@ -96,9 +115,14 @@ class Reweight(BaseWeighting):
         else:
             self._take(backend, "as asked")
 
+    def clean_for(self, tasks: Sequence[str]) -> list[bool]:
+        return [False] * len(tasks) if self._resting else self._kept.due(tasks)
+
     def prepare(self, visit: Visit) -> None:
         if self._resting:
             return
+        if not self._kept.off:
+            visit = self._kept.visit(visit)
         if self._backend is None:
             self._take("ghost", "")
         if self.taken == "ghost":
@@ -116,8 +140,11 @@ class Reweight(BaseWeighting):
         return score.clamp_min(0)
 
     def gradient(self, here: Pass) -> Sum:
-        if self.taken != "ghost" or self._resting or "weights" in here.held:
+        if self._resting or "weights" in here.held or self.taken not in ("ghost", "head"):
             return super().gradient(here)
+        if self.taken == "head":
+            with self._backend.recorded(here):
+                return super().gradient(here)
         try:
             recorded = admitted(self._backend, here, here is self._again)
         except NotCovered as error:
@@ -169,7 +196,7 @@ class Reweight(BaseWeighting):
 
     @property
     def once(self) -> bool:
-        return self.taken == "ghost"
+        return self.taken in ("ghost", "head")
 
     @property
     def _resting(self) -> bool:
@@ -213,10 +240,12 @@ class Reweight(BaseWeighting):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"steps": self._steps, "taken": self.taken, "why": self.why}
-        return state | {"checked": list(self._checked), "backend": self._backend.state_dict() if self._backend else {}}
+        state |= {"checked": list(self._checked), "backend": self._backend.state_dict() if self._backend else {}}
+        return state | {"clean": self._kept.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._steps, self._checked = state["steps"], list(state["checked"])
+        self._kept.load_state_dict(state["clean"])
         if state["taken"]:
             self._take(state["taken"], state["why"])
             self._backend.load_state_dict(state["backend"])

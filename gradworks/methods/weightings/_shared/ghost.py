@@ -145,6 +145,7 @@ class Ghost:
         self._modules: list[tuple[str, nn.Module]] = []
         self._of: list[nn.Module | nn.Parameter] = []
         self._trained = ""
+        self._tables: list[int] = []
 
     def prepare(self, visit: Visit) -> None:
         with contextlib.ExitStack() as stack:
@@ -152,15 +153,14 @@ class Ghost:
                 if type(module) is nn.GRU and module.weight_ih_l0.device.type == "cpu":  # there it is faster
                     stack.enter_context(gru.standing_in(module, name, None))
             clean, self._last = visit.clean_gradient(), visit.passes[-1]
-        tables = self._tables(visit.passes[0])
-        for j in tables:  # one after another, so that not all are there twice
+        for j in self._tables:  # one after another, so that not all are there twice
             clean[j] = Few.of(clean[j]) or clean[j]
         self.clean = clean
 
-    def _tables(self, here: Pass) -> list[int]:
+    def _only_embeddings(self, parameters: Sequence[nn.Parameter]) -> list[int]:
         """Which parameters only embeddings read."""
-        of = {id(p): j for j, p in enumerate(here.parameters)}
-        own = [(type(m) is nn.Embedding, id(p)) for _, m in self.modules(here) for p in m.parameters(recurse=False)]
+        of = {id(p): j for j, p in enumerate(parameters)}
+        own = [(type(m) is nn.Embedding, id(p)) for _, m in self._modules for p in m.parameters(recurse=False)]
         others = {p for table, p in own if not table}
         return sorted({of[p] for table, p in own if table and p in of and p not in others})
 
@@ -169,6 +169,7 @@ class Ghost:
         of = [here.model, *here.parameters]
         if list(map(id, self._of)) != list(map(id, of)):
             self._modules, self._of = covered(here.model), of
+            self._tables = self._only_embeddings(here.parameters)
             self._trained = digest([name for name, p in here.model.named_parameters() if p.requires_grad])
         return self._modules
 

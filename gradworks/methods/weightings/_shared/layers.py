@@ -157,7 +157,9 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def per_example(g: Tensor) -> Tensor:
     """(A, n, K, ...) -> (n, ...) sums over the rows of each example, flat."""
-    return g.sum((0, 2), dtype=torch.promote_types(g.dtype, torch.float32)).flatten(1)
+    wide = torch.promote_types(g.dtype, torch.float32)
+    rows = g[0] if len(g) == 1 else g.sum(0, dtype=wide)  # both dimensions at once take up to 25 times as long
+    return rows.sum(1, dtype=wide).flatten(1)
 
 
 def flat(t: Tensor, kept: int = 1) -> Tensor:

@@ -96,8 +96,8 @@ class Stateful(Protocol):
     An entry may have `once`, true where it makes one pass over a micro-batch under the same masks, and `once_alone`,
     true where it does so in a step whose batches are one micro-batch each, in one process: where all three entries say
     so, nothing is kept for a second pass, and that a batch gives the same twice need not be checked. An update may have
-    `single`, true in a step that asks for the gradient of each batch once and for nothing else; and `sparse`, true
-    where it takes sparse gradients (of `nn.Embedding(sparse=True)`) as they come.
+    `single`, true in a step that asks for the gradient of each batch once and for nothing else; `plain`, true where its
+    gradient is that of its one batch; `sparse`, true where it takes sparse gradients as they come.
     """
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -284,10 +284,7 @@ class Passes(Protocol):
         """
 
     def hold(self, i: int) -> None:
-        """Fix them at theta now, at the price of one pass; where nothing is held but buffers move, of a third of one.
-
-        Free where neither is so.
-        """
+        """Fix them at theta now, at the price of one pass; a third where only buffers move, nothing where none do."""
 
     def loss(self, i: int, at: Params) -> Tensor:
         """() the same mean, differentiable in `at` to any order, held quantities constant. One rank; exact forms."""
@@ -296,9 +293,7 @@ class Passes(Protocol):
         """Inside, what it gives says whether a pass so far, on any rank, had an operation whose derivative jumps."""
 
     def branches(self) -> AbstractContextManager[Mapping[Hashable, Tensor]]:
-        """What it gives holds, after one `gradient` inside, on which side of its kinks each operation was (ReLU, ...).
-        Costs no pass. Nothing for what torch.compile made.
-        """
+        """What it gives holds, after one `gradient`, on which side of its kinks each operation was; no pass more."""
 
     def crossed(self, one: Mapping[Hashable, Tensor], other: Mapping[Hashable, Tensor]) -> bool:
         """Whether a kink, on any rank, lies between two passes over one batch, by their `branches`."""
@@ -342,7 +337,7 @@ class StepReport:
         sums: per batch, per micro-batch: losses, weights, scores in the order of the batch's ids.
         checked: passes besides, for the check that a batch gives the same twice (see `_shared/replay.py`).
         log: figures by name; always `loss` (mean over this rank's examples), `gradient_norm`, `finite` (1.0 or 0.0).
-        norm: () of the gradient, as in the log but in the type of the gradient: clipping need not read it all again.
+        norm: () of the gradient, in its type.
     """
 
     skipped: bool

@@ -280,3 +280,23 @@ def test_weights_are_relative_and_named_by_row():
         assert weight[step == number].mean() == pytest.approx(1.0)
     assert set(index.tolist()) == set(range(60))
     assert not fit()[1].weights  # plain training has nothing to tell
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("size", [0.5, 0.989, 0.9999995, 1.0, 1.0000005, 1.5, float("inf"), float("nan")])
+def test_clipping_is_that_of_torch(size, known):
+    """Also where the norm is so near the bound that torch, which adds 1e-6, may or may not scale."""
+    models = [nn.Linear(6, 5), nn.Linear(6, 5)]
+    for model in models:
+        drawn = torch.Generator().manual_seed(0)
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=drawn)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()], foreach=True)
+        for p in model.parameters():
+            p.grad.mul_(size / norm)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in models[0].parameters()], foreach=True)
+    expected = float(torch.nn.utils.clip_grad_norm_(models[1].parameters(), 1.0))
+    found = loop.clip(models[0], 1.0, norm if known else None)
+    assert found == expected or (found != found and expected != expected)
+    for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=0, equal_nan=True)

@@ -192,3 +192,16 @@ def test_a_sample_sees_every_tensor_and_every_column(monkeypatch):
     x = [torch.arange(1024.0).reshape(64, 16) % 16, torch.full((40,), 99.0)]
     assert set(fused.sample(x).tolist()) == {*range(16), 99.0}
     assert len(fused.sample(x)) <= 67
+
+
+def test_steps_between_two_terms_are_plain_means_and_log_no_norms():
+    model, plain = build(Net), build(Net)
+    method = Method(update={"dotprod": {"every": 3}}, tasks=TASKS, seed=SEED)
+    erm = Method(update={"erm": {"batches": 2}}, tasks=TASKS, seed=SEED)
+    logged = []
+    for s in range(6):
+        batches, _ = draw(2, seed=100 + 2 * s)
+        logged.append({"dot", "cosine", "conflict", "term"} & set(method.backward(model, batches).log))
+        erm.backward(plain, batches)
+        assert same(gradients(model), gradients(plain)) == (s % 3 > 0)
+    assert logged == [{"dot", "cosine", "conflict", "term"}, set(), set()] * 2

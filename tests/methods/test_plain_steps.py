@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from gradworks.methods import Method
 from gradworks.methods._shared import passes, plain
 from gradworks.methods._shared.bases import BaseObjective, BaseWeighting
+from gradworks.methods.updates.erm import Erm
 from tests.methods import bert
 from tests.methods.own_models import MOVING, Blocks, Classes
 from tests.methods.toys import MODELS, TASKS, Net, Tied, build, draw, gradients, masks, same
@@ -186,3 +187,19 @@ def test_an_entry_that_overrides_anything_is_not_plain(slots, taken):
     method = Method(**slots, task=TASKS["three"])
     method.backward(build(Net), draw(1)[0])
     assert taken == [False]
+
+
+class Doubled(Erm):
+    """An update of one's own that builds on erm."""
+
+    def gradient(self, passes):
+        return [2 * g for g in super().gradient(passes)]
+
+
+def test_an_update_that_overrides_the_gradient_is_not_plain(taken):
+    found = []
+    for update in (Doubled(), "erm"):
+        model = build(Net)
+        Method(update=update, task=TASKS["three"]).backward(model, draw(1)[0])
+        found.append([g for g in gradients(model) if g is not None])
+    assert same(found[0], [2 * g for g in found[1]])

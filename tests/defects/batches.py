@@ -14,7 +14,7 @@ ROWS = (
      'tests/data/test_batching.py::test_clean_batches_are_of_like_length_and_every_example_comes_as_often'),
     ('gradworks/data/batching.py', 'classes = [own[torch.as_tensor(lengths)[own].argsort(stable=True)] for own in classes]', 'pass',
      'tests/data/test_batching.py::test_lengths_of_the_classes_of_a_clean_batch_go_together'),
-    ('gradworks/data/mixture.py', '_CLEAN_STREAM, start, window)', '_CLEAN_STREAM, start, 1)',
+    ('gradworks/data/mixture.py', '_CLEAN_STREAM, first, window)', '_CLEAN_STREAM, first, 1)',
      'tests/data/test_mixture.py::test_the_window_is_that_of_every_part'),
     ('gradworks/loop.py', 'parts = min(n, _parts(settings.batch, micro))', 'parts = _parts(settings.batch, micro)',
      'tests/test_loop.py::test_a_batch_is_cut_into_as_many_parts_as_the_ranks_need'),

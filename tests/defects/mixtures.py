@@ -22,7 +22,7 @@ ROWS = (
      'tests/data/test_mixture.py::test_one_part_is_the_plain_stream'),
     ('gradworks/data/mixture.py', 'self._batch, seed, start, window)', 'self._batch, seed, 0, window)',
      'tests/data/test_mixture.py::test_it_goes_on_anywhere_as_if_it_had_been_read'),
-    ('gradworks/data/mixture.py', '_CLEAN_STREAM, start, window)', '_CLEAN_STREAM, 0, window)',
+    ('gradworks/data/mixture.py', '_CLEAN_STREAM, first, window)', '_CLEAN_STREAM, 0, window)',
      'tests/data/test_mixture.py::test_it_goes_on_anywhere_as_if_it_had_been_read'),
     ('gradworks/data/mixture.py', 'if split is not None and split.task != name:', 'if False:',
      'tests/data/test_mixture.py::test_what_cannot_be_drawn_is_refused_before_training'),

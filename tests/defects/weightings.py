@@ -58,7 +58,7 @@ ROWS = (
      'tests/methods/test_hard_mining.py::test_hold_law_dotprod_differences_one_function'),
     ('gradworks/methods/weightings/hard_mining.py', '        if visit.single:\n            return\n', '',
      'tests/methods/test_hard_mining.py::test_the_gradient_is_that_of_the_chosen_examples'),
-    ('gradworks/methods/weightings/_shared/layers.py', 'return g.sum((0, 2), dtype', 'return g.mean((0, 2), dtype',
+    ('gradworks/methods/weightings/_shared/layers.py', 'return rows.sum(1, dtype=wide)', 'return rows.mean(1, dtype=wide)',
      'tests/methods/test_ghost.py::test_scores_and_gradient_agree_with_the_loop_with_dropout_on'),
     ('gradworks/methods/weightings/_shared/layers.py', '            out = t if self._all else t.index_select(1, self._index)\n', '            out = t.clone()\n',
      'tests/methods/test_ghost.py::test_shared_weights_sum_over_their_uses'),

@@ -24,7 +24,7 @@ from gradworks.methods._shared.ranks import Ranks
 from gradworks.methods._shared.recompute import recomputed_in_place, refused_checkpoints
 from gradworks.methods._shared.replay import EVERY, Evaluation, Replay
 from gradworks.methods._shared.report import plain_report, report
-from gradworks.methods._shared.tensors import add_, owned, scale_
+from gradworks.methods._shared.tensors import add_, of_rows, owned, scale_
 from gradworks.methods._shared.watched import FunctionTask, Meter
 from gradworks.spec import Batch, Drawn, Needs, Reduce, StepReport, Task
 
@@ -271,7 +271,7 @@ class Method:
     ) -> None:  # fmt: skip
         """Put the gradient in its place, and count the step."""
         for j, (p, g, r) in enumerate(zip(parameters, gradient, reached, strict=True)):
-            p.grad = (_of_rows(g, rows[j]) if j in rows else g) if r and not skipped else None
+            p.grad = (of_rows(g, rows[j]) if j in rows else g) if r and not skipped else None
         self._steps += 1
         self._drawn += drawn
 
@@ -345,13 +345,3 @@ def _reached(step: Step) -> list[bool]:
         return step.reached
     step.ranks([flags := torch.tensor(step.reached, dtype=torch.float32, device=step.parameters[0].device)])
     return [f > 0 for f in flags.tolist()]
-
-
-def _of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
-    """Sparse, as an embedding's own gradient is: the rows that were read, and all that are not zero."""
-    if gradient.is_sparse:
-        return gradient
-    rows = torch.cat([*rows, gradient.flatten(1).ne(0).any(1).nonzero().squeeze(1)]).unique()
-    return torch.sparse_coo_tensor(
-        rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
-    )

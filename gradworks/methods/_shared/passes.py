@@ -22,15 +22,7 @@ from gradworks.methods._shared.graph import Branches, crossed, jumps, watch
 from gradworks.methods._shared.masks import Masks
 from gradworks.methods._shared.point import at_point, differentiable
 from gradworks.methods._shared.ranks import Ranks, required
-from gradworks.methods._shared.tensors import (
-    added,
-    divide_,
-    mean_by_name,
-    norm,
-    note_reached,
-    owned,
-    per_example,
-)
+from gradworks.methods._shared.tensors import added, divide_, mean_by_name, norm, note_reached, owned, per_example
 from gradworks.methods._shared.watched import Meter, Watched
 from gradworks.spec import Batch, Drawn, Objective, Outputs, Params, Pass, Sum, Task, Weighting
 
@@ -346,10 +338,8 @@ class StepPasses:
             return [here.log for here in batch]
         device = self.theta[0].device
         rows = [{name: float(value) for name, value in here.log.items()} for here in batch]
-        return [
-            {name: torch.tensor(value, device=device) for name, value in row.items()}
-            for row in self._step.ranks.gather_values(rows, device)
-        ]
+        found = self._step.ranks.gather_values(rows, device)
+        return [{name: torch.tensor(value, device=device) for name, value in row.items()} for row in found]
 
     def _micro_batch(self, i: int, k: int, batch: Batch) -> MicroBatch:
         index = self._first + i

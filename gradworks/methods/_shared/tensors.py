@@ -150,3 +150,13 @@ def mean_by_name(rows: Sequence[Mapping[str, float | Tensor]]) -> dict[str, Tens
         for name, value in row.items():
             found.setdefault(name, []).append(torch.as_tensor(value).detach().float())
     return {name: torch.stack(values).mean() for name, values in found.items()}
+
+
+def of_rows(gradient: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """Sparse, as an embedding's own gradient is: the rows that were read, and all that are not zero."""
+    if gradient.is_sparse:
+        return gradient
+    rows = torch.cat([*rows, gradient.flatten(1).ne(0).any(1).nonzero().squeeze(1)]).unique()
+    return torch.sparse_coo_tensor(
+        rows[None], gradient[rows], gradient.shape, check_invariants=False, is_coalesced=True
+    )

@@ -66,7 +66,7 @@ ROWS = (
      'tests/methods/test_replay.py::test_negatives_drawn_inside_the_loss'),
     ('gradworks/methods/_shared/method.py', '        gradient = owned(gradient, parameters, sparse=True)', '        gradient = list(gradient)',
      'tests/methods/test_sums.py::test_every_gradient_can_be_clipped_in_place'),
-    ('gradworks/methods/_shared/method.py', '(_of_rows(g, rows[j]) if j in rows else g)', 'g',
+    ('gradworks/methods/_shared/method.py', '(of_rows(g, rows[j]) if j in rows else g)', 'g',
      'tests/methods/test_sparse.py::test_every_entry_gives_the_dense_gradient_in_sparse_form'),
     ('gradworks/methods/_shared/method.py', 'self._examine(model, parameters, batches, devices, once, ranks) if self.clean or not once else 0', '0 if once else self._examine(model, parameters, batches, devices, once, ranks)',
      'tests/methods/test_buffers.py::test_a_ghost_that_is_asked_for_looks_twice_at_buffers_that_rest'),

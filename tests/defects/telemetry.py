@@ -44,7 +44,7 @@ ROWS = (
      'tests/components/test_measure.py::test_other_hardware_stops_it'),
     ('components/measure.py', '        for _ in range(self._bench.period * self._bench.consumed // self._consumed):\n            self.step()', '        self.step()',
      'tests/components/test_measure.py::test_what_it_writes'),
-    ('components/measure.py', 'loss = losses.sum() / (n * len(drawn))', 'loss = losses.mean()',
+    ('components/measure.py', 'loss = (part.mass * losses).sum() / (mass * len(drawn))', 'loss = losses.mean()',
      'tests/components/test_measure.py::test_both_sides_do_the_same_steps'),
     ('components/measure.py', 'entry_options(slot).get("every", 1) for slot', '1 for slot',
      'tests/components/test_measure.py::test_a_period_is_all_that_repeats'),

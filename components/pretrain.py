@@ -21,29 +21,31 @@ from gradworks.data import splits, text
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
-    from gradworks.tasks import TaskSpec
+    from gradworks.tasks.kinds import Kind
 
 _FILES = ("vocabulary_file", "vectors.file", "pretrain.corpus")  # options that name files
 
 
-def further_tasks(params: Path) -> dict[str, TaskSpec]:
+def further_tasks(params: Path) -> dict[str, Kind]:
     """Those of `corrupt.parts`, for mixtures."""
     names = base.read_yaml(params)["corrupt"].get("parts") or {}
-    return {name: tasks.of(params, name).spec for name in names}
+    return {name: tasks.of(params, name) for name in names}
 
 
-def training_texts(params: Path, data: Path, task: TaskSpec, key: str = "corrupt.splits") -> list[tuple[str, ...]]:
-    """The texts of every example of a task's training split, as `corrupt` draws it for seed 0. `key`: its splits."""
+def training_texts(params: Path, data: Path, task: Kind, key: str = "corrupt.splits") -> list[tuple[str, ...]]:
+    """What a model of the task reads or writes of every example of its training split, as `corrupt` draws it for seed
+    0. `key`: its splits.
+    """
     asked = base.section(params, key, splits.Splits)
     tables = {}
     for name in splits.NAMES:
         take = getattr(asked, name)
         source, split = take.from_.split("/")
         tables[take.from_] = artifacts.read_parquet(
-            data / source / f"{split}.parquet", ["id", *task.texts, *take.where]
+            data / source / f"{split}.parquet", ["id", *task.words, *take.where]
         )
-    table = splits.draw(asked, tables, 0, f"{params}: {key}", task.texts)[0]["train"]
-    return list(zip(*(table[column].to_pylist() for column in task.texts), strict=True))
+    table = splits.draw(asked, tables, 0, f"{params}: {key}", task.spec.texts)[0]["train"]
+    return list(zip(*(table[column].to_pylist() for column in task.words), strict=True))
 
 
 def corpus_texts(options: Any) -> list[tuple[str, ...]]:
@@ -81,7 +83,8 @@ def make_tokenizer(options: Any, texts: list[tuple[str, ...]], where: str) -> tu
         return tokenizer.wordpiece(tokenizer.read_vocabulary(Path(options.vocabulary_file)), options.lowercase), None
     if not options.vocabulary:
         raise InputError(f"{where}: no vocabulary\nexpected: vocabulary, a number of tokens, or vocabulary_file")
-    return tokenizer.train([one for example in texts for one in example], options.vocabulary, options.lowercase), None
+    train_one = tokenizer.byte_level if getattr(options, "byte_level", False) else tokenizer.train
+    return train_one([one for example in texts for one in example], options.vocabulary, options.lowercase), None
 
 
 def train(
@@ -128,7 +131,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
-    task = tasks.of(args.params).spec
+    task = tasks.of(args.params)
     metrics = live.begin("pretrain", args, task=task.name)
     where = f"{args.params}: pretrain.{args.encoder}"
 
@@ -151,7 +154,7 @@ def main() -> None:
         texts = training_texts(args.params, args.data, task)
         for name, other in further.items():
             texts += training_texts(args.params, args.data, other, f"corrupt.parts.{name}")
-    columns = max(min(2, len(one.texts)) for one in (task, *further.values()))
+    columns = max(min(2, len(one.spec.texts)) for one in (task, *further.values()))
     with artifacts.atomic_folder(args.out) as folder:
         if source:
             kind.adopt(options, folder, where)

@@ -251,9 +251,10 @@ class Run:
             raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")
         selection = {name: part.selection for name, part in mixture.parts.items()}
         labels = {name: examples.truths for name, examples in selection.items()}
+        asked = {name: kind.scoring((self.looks.measures[name],)) for name, kind in self.kinds.items()}
 
         def look(model: Any) -> dict[str, float | None]:
-            made = {n: answers(model, k, selection[n]) for n, k in self.kinds.items()}
+            made = {n: answers(model, k, selection[n]) for n, k in asked.items()}
             return self.looks.scores(labels, made)
 
         trace = loop.fit(model, method, mixture, settings=plan, seed=args.seed, score=look, checkpoint=saved,

@@ -28,11 +28,12 @@ class Looks:
         InputError: `select` is neither, or the mean is asked for of metrics of which some are better low.
 
     Attributes:
+        measures: the metric of each task.
         better: 1 where a higher score is better, -1 where a lower one is.
     """
 
     def __init__(self, kinds: Mapping[str, Kind], measures: Mapping[str, str], select: str | None, where: str) -> None:
-        self._kinds, self._measures = kinds, measures
+        self._kinds, self.measures = kinds, measures
         self.chosen = select or (MEAN if len(kinds) > 1 else next(iter(kinds)))
         if self.chosen not in (*kinds, MEAN):
             raise InputError(words.unknown(where, select, [*kinds, MEAN]))
@@ -47,8 +48,8 @@ class Looks:
     def _named(self, scores: Mapping[str, float | None]) -> dict[str, float | None]:
         """By what history calls them, the one that chooses first."""
         if len(scores) == 1:
-            return {self._measures[name]: score for name, score in scores.items()}
-        named = {name: f"{name}_{self._measures[name]}" for name in scores}
+            return {self.measures[name]: score for name, score in scores.items()}
+        named = {name: f"{name}_{self.measures[name]}" for name in scores}
         if self.chosen != MEAN:
             order = sorted(scores, key=lambda name: name != self.chosen)
             return {named[name]: scores[name] for name in order}
@@ -64,7 +65,7 @@ class Looks:
             answers: as `Kind.respond` gives them.
         """
         found = {
-            name: kind.score(self._measures[name], labels[name], answers[name]).value
+            name: kind.score(self.measures[name], labels[name], answers[name]).value
             for name, kind in self._kinds.items()
         }
         return self._named(found)
@@ -73,7 +74,7 @@ class Looks:
         """The best score of predictions that read no input; of the mean, the mean of each task's best."""
         best = {}
         for name, kind in self._kinds.items():
-            way = metrics.better(self._measures[name])
-            made = [kind.score(self._measures[name], labels[name], one).value for one in kind.constants(labels[name])]
+            way = metrics.better(self.measures[name])
+            made = [kind.score(self.measures[name], labels[name], one).value for one in kind.constants(labels[name])]
             best[name] = way * max(way * (value or 0.0) for value in made)
         return next(iter(self._named(best).values()))

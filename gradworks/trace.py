@@ -76,7 +76,8 @@ class Trace:
             weights = torch.cat([part.weights for part in sums]).float().cpu()
             scores = [part.weights * torch.nan if part.score is None else part.score for part in sums]
             index = torch.tensor([rows[part.task, key] for part in batch for key in part.ids])
-            share = weights / weights.sum() * len(weights) if weights.sum() > 0 else weights
+            mass = torch.cat([b.mass for b in batch]).float().cpu()  # plain training weighs by it too
+            share = weights / mass / weights.sum() * mass.sum() if weights.sum() > 0 else weights
             self.weights.append([torch.full_like(index, self.step), index, share, torch.cat(scores).float().cpu()])
 
     def without_weight(self, size: int) -> list[str]:

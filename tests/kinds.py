@@ -10,6 +10,7 @@ from gradworks import tasks
 from gradworks.data import tables
 from gradworks.models._shared.windows import Place
 from gradworks.tasks import TaskSpec, kinds
+from tests import written
 
 ORDINAL = Path(__file__).parent / "tasks/ordinal.py"  # the exercise
 EVERY = [*kinds.names(), ORDINAL.stem]
@@ -44,12 +45,19 @@ def example(name):
     """A kind by its file's name, with the first row that it takes: two texts and three classes or numbers, a text
     and its tags, a text and three choices.
     """
+    if name in written.ARCHITECTURES:
+        return written.kind(name)
     for texts, names in SHAPES:
         try:
             return kinds.find(name).Kind(TaskSpec("t", name, texts, names, (), options=OPTIONS.get(name, {})))
         except ValueError:
             continue
     raise AssertionError(f"gradworks/tasks/kinds/{name}.py: takes no row of this function, which needs one for it")
+
+
+def model(made):
+    """A small model for a kind of `example`, the same each time."""
+    return written.model(made.spec.kind) if made.spec.kind in written.ARCHITECTURES else Words(made.size)
 
 
 class Words(torch.nn.Module):
@@ -102,6 +110,8 @@ def starts(text):
 
 def table(made, n=32):
     """n rows of a kind; the first text says the label."""
+    if made.spec.kind in written.ARCHITECTURES:
+        return written.table(n)
     names = made.drawn_from("tests") if made.calibrated else [1.0, 2.0, 4.0]
     columns = {"id": [str(i) for i in range(n)], "label": [names[i % 3 % len(names)] for i in range(n)]}
     for k, text in enumerate(made.spec.texts):
@@ -137,4 +147,5 @@ LABELS = {  # of kinds whose labels are neither classes nor numbers, from the te
 
 def examples(made, model, n=32, max_length=8):
     """The same, encoded by the kind."""
-    return tables.to_examples(table(made, n), made, model, max_length, "f")
+    longest = 30 if made.spec.kind in written.ARCHITECTURES else max_length
+    return tables.to_examples(table(made, n), made, model, longest, "f")

@@ -40,6 +40,19 @@ def test_rows_weights_and_counts(tmp_path):
     }  # fmt: skip
 
 
+def test_a_weight_is_relative_to_what_the_labels_of_an_example_count_in_plain_training(tmp_path):
+    rows, trace = {("t", "a"): 0, ("t", "b"): 1, ("t", "c"): 2}, Trace()
+    drawn = batch(["a", "b", "c"], "t")
+    drawn.mass = torch.tensor([1.0, 4.0, 5.0])
+    trace.note(report([1.0, 4.0, 5.0], [1.0, 1.0, 1.0]), [[drawn]], rows)  # score times mass
+    trace.note(report([2.0, 0.0, 5.0], [2.0, -1.0, 1.0]), [[drawn]], rows)
+    trace.write(tmp_path, list(rows))
+    found = artifacts.read_parquet(tmp_path / "weights.parquet")["weight"].to_pylist()
+    assert found == pytest.approx([1, 1, 1, 2 * 10 / 7, 0, 10 / 7])
+    trace.note(report([1.0, 4.0, 5.0], None), [[drawn]], rows)
+    assert len(trace.weights) == 2  # as in plain training: nothing to tell
+
+
 def test_examples_of_several_tasks_may_share_an_id(tmp_path):
     rows = {("nli", "a"): 0, ("nli", "b"): 1, ("near", "a"): 2}
     trace = Trace()

@@ -28,11 +28,18 @@ class Noise(Section):
 
     Attributes:
         share: of the rows whose labels are redrawn.
-        to: `any` draws from all classes, the true one included; `other` from the other classes only.
+        to: `any` draws from all classes, the true one included; `other` from the other classes only. For labels of any
+            type: `swap` gives each row the label of another one of them, one that differs; `shuffle` puts the words of
+            each label, a text, in another order.
     """
 
     share: float = Field(gt=0, le=1)
-    to: Literal["any", "other"] = "any"
+    to: Literal["any", "other", "swap", "shuffle"] = "any"
+
+    @property
+    def draws(self) -> bool:
+        """From classes."""
+        return self.to in ("any", "other")
 
 
 class Imbalance(Section):
@@ -113,16 +120,29 @@ def imbalance(table: pa.Table, kind: Kind, given: Imbalance, seed: int, where: s
 
 
 def noise(table: pa.Table, kind: Kind, given: Noise, seed: int, where: str) -> tuple[pa.Table, list[Change]]:
-    """Redraw the labels of `share` of the rows, uniformly.
+    """Redraw the labels of `share` of the rows, uniformly, or mix them up among these rows.
 
     Every chosen row is a change, also where the draw gave the old label back: with C classes and `to: any` a share p
     leaves 1-p+p/C of the labels right.
 
     Raises:
-        InputError: the task has no classes, or the true class would no longer be the most frequent one (`to: other`
-            with 1-p <= p/(C-1)), so that nothing right could be learned.
+        InputError: the task has no classes to draw from, or the true class would no longer be the most frequent one
+            (`to: other` with 1-p <= p/(C-1)), so that nothing right could be learned; more than half of the chosen rows
+            have one label and cannot be swapped; no label has words to shuffle.
     """
-    classes = kind.drawn_from(where)
+    labels = _labels(table)
+    chosen = sorted(choose(labels, round(given.share * len(labels)), seed, "noise"))
+    if given.to == "swap":
+        new = _swapped({i: labels[i] for i in chosen}, seed, where)
+    elif given.to == "shuffle":
+        new = _shuffled({i: labels[i] for i in chosen}, seed, where)
+    else:
+        new = _redrawn({i: labels[i] for i in chosen}, kind.drawn_from(where), given, seed, where)
+    changes: list[Change] = [(i, "noise", labels[i], new[i]) for i in chosen]
+    return _relabelled(table, new), changes
+
+
+def _redrawn(labels: dict[str, str], classes: tuple[str, ...], given: Noise, seed: int, where: str) -> dict[str, str]:
     rest = len(classes) - 1
     if given.to == "other" and 1 - given.share <= given.share / rest:
         raise InputError(
@@ -130,13 +150,40 @@ def noise(table: pa.Table, kind: Kind, given: Noise, seed: int, where: str) -> t
             f"each wrong class gets {given.share / rest:.3g} of the rows, the true one keeps {1 - given.share:.3g}: "
             f"expected less than {rest / len(classes):.3g}, or `to: any`"
         )
-    labels = _labels(table)
-    changes: list[Change] = []
-    for i in sorted(choose(labels, round(given.share * len(labels)), seed, "noise")):
-        drawn = uniform(seed, "noise label", i)
-        others = classes if given.to == "any" else tuple(c for c in classes if c != labels[i])
-        changes.append((i, "noise", labels[i], others[int(drawn * len(others))]))
-    return _relabelled(table, {i: new for i, _, _, new in changes}), changes
+    new = {}
+    for i, label in labels.items():
+        others = classes if given.to == "any" else tuple(c for c in classes if c != label)
+        new[i] = others[int(uniform(seed, "noise label", i) * len(others))]
+    return new
+
+
+def _swapped(labels: dict[str, Any], seed: int, where: str) -> dict[str, Any]:
+    """Rows of one label lie side by side in a random order, and each gets the label so far on that it differs."""
+    counts = Counter(map(repr, labels.values()))
+    most = max(counts.values(), default=0)
+    if not 0 < 2 * most <= len(labels):
+        raise InputError(
+            f"{where}: found `to: swap`, and {most} of the {len(labels)} chosen rows have one label\n"
+            "expected half of them at most, as each is to get another"
+        )
+    order = sorted(labels, key=lambda i: (uniform(seed, "noise swap", repr(labels[i])), uniform(seed, "noise swap", i)))
+    return {i: labels[order[(n + most) % len(order)]] for n, i in enumerate(order)}
+
+
+def _shuffled(labels: dict[str, Any], seed: int, where: str) -> dict[str, Any]:
+    """A text of one word, or of one word repeated, stays as it is."""
+    new = {}
+    for i, label in labels.items():
+        words = label.split() if isinstance(label, str) else []
+        order = sorted(range(len(words)), key=lambda n: uniform(seed, "noise shuffle", i, n))
+        made = [words[n] for n in order]
+        first = next((n for n, word in enumerate(made) if word != words[0]), 0)
+        if made == words:
+            made[0], made[first] = made[first], made[0]
+        new[i] = " ".join(made) if len(set(words)) > 1 else label
+    if all(new[i] == label for i, label in labels.items()):
+        raise InputError(f"{where}: found `to: shuffle`, and no label has two words\nexpected labels that are texts")
+    return new
 
 
 def leak(table: pa.Table, test: pa.Table, given: Leak, seed: int, where: str) -> tuple[pa.Table, list[Change]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradworks.base.errors import InputError
 from gradworks.base.progress import Progress
-from gradworks.data import layouts, records
+from gradworks.data import layouts, lines, records
 
 if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
@@ -43,13 +43,14 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         hidden = path.name.startswith((".", "~"))  # macOS and editors leave such files beside the data
-        if path.suffix in layouts.SUFFIXES and path.is_file() and not hidden and path.stem.lower() not in _NO_DATA:
-            if path.stem in found:
+        split = lines.stem(path)
+        if lines.suffix(path) in layouts.SUFFIXES and path.is_file() and not hidden and split.lower() not in _NO_DATA:
+            if split in found:
                 raise InputError(
-                    f"{folder}: {found[path.stem].name} and {path.name} are both the split {path.stem!r}\n"
-                    f"`files: {{{path.stem}: {path.name}}}` under {where} chooses"
+                    f"{folder}: {found[split].name} and {path.name} are both the split {split!r}\n"
+                    f"`files: {{{split}: {path.name}}}` under {where} chooses"
                 )
-            found[path.stem] = path
+            found[split] = path
     if not found:
         there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         raise InputError(

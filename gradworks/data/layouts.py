@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gradworks.base.errors import InputError
 from gradworks.data import delimited, nested, objects
-from gradworks.data.lines import Account, Lines
+from gradworks.data.lines import Account, Lines, suffix
 from gradworks.data.nested import Rows
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def _nothing(_: int) -> None:
 
 def detect(path: Path) -> Layout:
     """The layout of a file, from its suffix and first line. Raises InputError when it is none of them."""
-    if path.suffix in (".parquet", ".conll"):
+    if path.suffix == ".parquet" or suffix(path) == ".conll":
         return "parquet" if path.suffix == ".parquet" else "conll"
     first = next((text for _, text in Lines(path, _nothing)), None)
     if first is None:
         raise InputError(f"{path}: empty\nexpected a header and rows; `files` of the source chooses what is read")
-    if path.suffix in (".jsonl", ".json"):
+    if suffix(path) in (".jsonl", ".json"):
         if first.startswith("{") and '"evidences"' in first:
             return "eraser"
         if first.startswith("{") and '"span1_index"' in first:
@@ -63,7 +63,7 @@ def detect(path: Path) -> Layout:
     fields = first.split("\t")
     if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):
         return "cola"
-    return "tsv" if len(fields) > 1 or path.suffix == ".tsv" else "csv"
+    return "tsv" if len(fields) > 1 or suffix(path) == ".tsv" else "csv"
 
 
 def _names(rows: Rows) -> list[str]:

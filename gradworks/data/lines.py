@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import codecs
+import gzip
+import io
+import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from gradworks.base.errors import InputError
 
+PACKED = {".gz": gzip.open, ".xz": lzma.open}
 _WIDE = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 
 
+def suffix(path: Path) -> str:
+    """Of what a file holds: .json of x.json.xz."""
+    return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
+
+
+def stem(path: Path) -> str:
+    """The file's name without suffixes: x of x.json and of x.json.xz."""
+    return Path(path.stem).stem if path.suffix in PACKED else path.stem
+
+
 class Lines:
-    """Number and text of each line, split at line feeds only.
+    """Number and text of each line, split at line feeds only; .gz and .xz are unpacked.
 
     A line that is not UTF-8, or holds a NUL byte, keeps its place: its bytes become lone surrogates, and `broken` says
     why it is no text.
@@ -30,10 +46,10 @@ class Lines:
         self._advance = advance
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        """`advance` is given the bytes of each line. Raises InputError when the file is UTF-16."""
+        """`advance` is given the bytes of each line. Raises InputError when the file is UTF-16, or damaged."""
         done = 0
         with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
+            for number, (raw, read) in enumerate(self._unpacked(file), 1):
                 self.count = number
                 if number == 1 and raw[:2] in _WIDE:
                     raise InputError(
@@ -49,8 +65,22 @@ class Lines:
                 if b"\0" in raw:
                     self.broken.setdefault(number, f"a NUL byte at position {done + raw.index(0)} of the file")
                 done += len(raw)
-                self._advance(len(raw))
+                self._advance(read)
                 yield number, text.removesuffix("\n").removesuffix("\r")
+
+    def _unpacked(self, file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+        """Each line, and the bytes of the file that were read for it."""
+        if self.path.suffix not in PACKED:
+            for raw in file:
+                yield raw, len(raw)
+            return
+        number = at = 0
+        try:
+            for number, raw in enumerate(io.BufferedReader(PACKED[self.path.suffix](file)), 1):  # noqa: B007
+                before, at = at, file.tell()
+                yield raw, at - before
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise InputError(f"{self.path}: damaged after line {number}: {error}") from None
 
     def fault(self, first: int, last: int) -> str | None:
         """Why the lines from `first` to `last` are no text; None when they are."""

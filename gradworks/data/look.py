@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
-from gradworks.data import labels, layouts, records
+from gradworks.data import labels, layouts, lines, records
 
 USUAL = (  # names of label columns
     *(name.lower() for name in records.LABELS), "labels", "target", "class", "category", "rating", "stars", "polarity",
@@ -89,7 +89,7 @@ def read(path: Path) -> File:
     Raises:
         InputError: it is no data file, is empty, its header is broken, or too many rows cannot be read.
     """
-    if path.suffix not in layouts.SUFFIXES:
+    if lines.suffix(path) not in layouts.SUFFIXES:
         raise InputError(f"{path}: found {path.suffix or 'no suffix'}\nexpected one of: {', '.join(layouts.SUFFIXES)}")
     if not path.stat().st_size:
         raise InputError(f"{path}: empty\nexpected a header and rows")

@@ -23,6 +23,8 @@ TEXTS = {  # our column: the names that published files have for it, the first t
     "sentence2": ("sentence2", "question2", "#2 String", "text2"),
     "sentence": ("sentence", "text"),
     "question": ("question", "query"),
+    "document": ("document", "article", "input"),
+    "prompt": ("prompt", "instruction", "question"),
 }
 LABELS = ("gold_label", "label", "is_duplicate", "similarity", "score", "sentiment", "Quality", "classification")
 IDS = ("pairID", "id", "index", "idx", "annotation_id")

@@ -118,7 +118,7 @@ def check_column(column: str, wanted: Iterable[str], where: str) -> None:
 
 def check_condition(condition: Condition, task: Kind, drawn: Sizes, where: str) -> None:
     """Raises InputError when a condition names a class that the task has not, or leaks more than there is."""
-    if condition.noise is not None:
+    if condition.noise is not None and condition.noise.draws:
         task.drawn_from(f"{where}.noise")
     if condition.imbalance is not None:
         classes = task.drawn_from(f"{where}.imbalance")

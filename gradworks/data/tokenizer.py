@@ -1,7 +1,7 @@
-"""Tokenizers: WordPiece trained on text or given as a vocabulary file, words for vectors from a file.
+"""Tokenizers: WordPiece trained on text or given as a vocabulary file, words for vectors from a file, byte-level BPE.
 
 All are the `tokenizers` library's and are kept as one tokenizer.json. Cleaning, case folding and the cut at blanks and
-punctuation are BERT's; [PAD] is token 0 in every vocabulary that is made here.
+punctuation are BERT's, but for models that write text; [PAD] is token 0 in every vocabulary that is made here.
 """
 
 from __future__ import annotations
@@ -49,6 +49,28 @@ def train(texts: Sequence[str], size: int, lowercase: bool) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return wordpiece([piece for piece, _ in pieces], lowercase)
+
+
+def byte_level(texts: Sequence[str], size: int, lowercase: bool) -> Tokenizer:
+    """Byte-level BPE (Radford et al. 2019) trained on texts: any text comes back from its tokens as it was.
+
+    Token 0 is [PAD], token 1 [EOS]; neither is put around a text. Arguments as of `train`; at least 258 tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["[PAD]", "[EOS]"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def wordpiece(vocabulary: Sequence[str], lowercase: bool) -> Tokenizer:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from gradworks.models._shared import files, windows
+from gradworks.models._shared.checkpoints import from_checkpoint, tokenizer_of
 from gradworks.models._shared.heads import Headed, Sizes
 from gradworks.models._shared.options import AutoModelOptions as Options
 
@@ -156,7 +157,7 @@ def adopt(options: Options, folder: Path, where: str) -> None:
     """
     from transformers import AutoModel
 
-    encoder, loaded = _from_checkpoint(AutoModel, options, where, output_loading_info=True)
+    encoder, loaded = from_checkpoint(AutoModel, options, where, output_loading_info=True)
     parts = {encoder.base_model_prefix, *(name for name, _ in encoder.named_children())}
     mine = [n for n in loaded["unexpected_keys"] if n.split(".")[0] in parts and not n.endswith("position_ids")]
     for names, what in ((loaded["missing_keys"], "no tensor"), (mine, "tensor of no layer:")):
@@ -165,7 +166,7 @@ def adopt(options: Options, folder: Path, where: str) -> None:
                 raise InputError(f"{where}.from: {options.from_}: {what} {name!r}")
     if any(name.startswith(_POOLER) for name in loaded["missing_keys"]):
         encoder.pooler = None
-    files.write_tokenizer(_tokenizer(options, where), folder)
+    files.write_tokenizer(tokenizer_of(options, where).backend_tokenizer, folder)
     encoder.config.save_pretrained(folder)
     write_encoder(encoder, folder)
     _describe(options, folder)
@@ -187,42 +188,12 @@ def language_model(options: Options, folder: Path, where: str) -> nn.Module:
             raise InputError(f"{where}.pretrain.next_sentence: found model type {config.model_type}, expected bert")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(options.pretrain.seed)
-        return _from_checkpoint(kind, options, where) if options.from_ else kind.from_config(config)
+        return from_checkpoint(kind, options, where) if options.from_ else kind.from_config(config)
 
 
 def write_encoder(encoder: nn.Module, folder: Path) -> None:
     """Write the weights of transformers' encoder."""
     files.write_tensors(folder / files.WEIGHTS, encoder.state_dict())
-
-
-def _from_checkpoint(kind: Any, options: Options, where: str, **more: Any) -> Any:
-    from transformers.utils import logging
-
-    source = Path(options.from_)
-    if not source.is_dir():
-        if source.is_absolute() or options.from_.startswith(".") or options.from_.count("/") > 1:
-            raise InputError(f"{where}.from: {source}: no such folder")
-        if not options.revision:
-            raise InputError(f"{where}: {options.from_} is a name on the hub\nexpected: its revision, a commit")
-    logging.set_verbosity_error()  # what is missing or extra is checked by us; the bar writes carriage returns
-    logging.disable_progress_bar()
-    try:
-        return kind.from_pretrained(options.from_, revision=options.revision, use_safetensors=True, **more)
-    except (OSError, ValueError, RuntimeError) as error:
-        said = next(line for line in str(error).splitlines() if line.strip())
-        raise InputError(f"{where}.from: {options.from_}: {said}") from None
-
-
-def _tokenizer(options: Options, where: str) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        found = AutoTokenizer.from_pretrained(options.from_, revision=options.revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where}.from: {options.from_}: {str(error).splitlines()[0]}") from None
-    if not getattr(found, "is_fast", False):
-        raise InputError(f"{where}.from: {options.from_}: no tokenizer.json, and none can be made of what is there")
-    return found.backend_tokenizer
 
 
 def _describe(options: Options, folder: Path) -> None:

@@ -192,6 +192,68 @@ def test_regression_has_no_classes_to_corrupt():
     )
 
 
+TEXTS = kind("cnn_dailymail")
+
+
+def written(rows=400):
+    """Labels of one to four words; one label in five is the same."""
+    words = ["a", "b", "c", "d", "e"]
+    texts = [
+        "a b" if i % 5 == 0 else " ".join(words[(i + k) % 5] for k in range(1 + i % 4)) + f" {i}" for i in range(rows)
+    ]
+    made = {
+        n: pa.table({"id": [f"{n}{i}" for i in range(3)], "label": ["x", "y", "z"]})
+        for n in ("clean", "selection", "test")
+    }
+    return made | {"train": pa.table({"id": [f"t{i}" for i in range(rows)], "label": texts})}
+
+
+def test_swapped_labels_are_those_of_other_rows_and_differ():
+    made, out, changes = apply({"noise": {"share": 0.3, "to": "swap"}}, task=TEXTS, made=written())
+    assert len(changes) == 120 and all(old != new for _, _, old, new in changes)
+    assert Counter(old for _, _, old, _ in changes) == Counter(new for *_, new in changes)
+    given = {i: out["train"]["label"][n].as_py() for n, i in enumerate(out["train"]["id"].to_pylist())}
+    assert all(given[i] == new for i, _, _, new in changes)
+    assert sum(given[i] != label for i, label in labels(made["train"]).items()) == 120
+    other = apply({"noise": {"share": 0.3, "to": "swap"}}, seed=1, task=TEXTS, made=written())[2]
+    assert {i for i, *_ in other} != {i for i, *_ in changes}
+    listed = corruptions.changes_table(changes, TEXTS)
+    assert corruptions.restore(out["train"], listed, made["train"]).equals(made["train"])
+    drawn = {i for i, *_ in apply({"noise": {"share": 0.3}}, made=splits(rows=400))[2]}
+    assert len(drawn) == 120
+    # numbers and classes may be swapped too
+    nli = apply({"noise": {"share": 0.5, "to": "swap"}})[2]
+    assert len(nli) == 1500 and all(old != new for _, _, old, new in nli)
+
+
+def test_shuffled_labels_have_the_same_words_in_another_order():
+    made, out, changes = apply({"noise": {"share": 0.5, "to": "shuffle"}}, task=TEXTS, made=written())
+    assert len(changes) == 200
+    for _, _, old, new in changes:
+        assert Counter(old.split()) == Counter(new.split())
+        assert (old == new) == (len(set(old.split())) == 1)
+    listed = corruptions.changes_table(changes, TEXTS)
+    assert corruptions.restore(out["train"], listed, made["train"]).equals(made["train"])
+
+
+def test_noise_that_labels_do_not_allow_is_refused():
+    for made, condition, said in [
+        (
+            written(),
+            {"share": 0.3},
+            r"p: c.noise: the task cnn_dailymail has no classes\nexpected `to: swap` or `to: shuffle`",
+        ),
+        (
+            written(6),
+            {"share": 0.2, "to": "swap"},
+            r"p: c.noise: found `to: swap`, and 1 of the 1 chosen rows have one label",
+        ),
+        (splits(), {"share": 0.5, "to": "shuffle"}, "p: c.noise: found `to: shuffle`, and no label has two words"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            apply({"noise": condition}, task=TEXTS if "premise" not in made["train"].column_names else NLI, made=made)
+
+
 def test_an_empty_list_of_changes_has_the_columns():
     empty = corruptions.changes_table([], NLI)
     assert empty.column_names == ["id", "kind", "old_label", "new_label"] and empty.num_rows == 0

@@ -1,6 +1,8 @@
 """Folders of files, and the real data sets where they are there."""
 
+import gzip
 import json
+import lzma
 from collections import Counter
 
 import pytest
@@ -17,6 +19,28 @@ def test_every_file_is_the_split_of_its_name(tmp_path):
         "train": "train.tsv", "dev": "dev.jsonl"
     }  # fmt: skip
     assert list(files.splits_of(tmp_path, {"test": "dev.jsonl"}, "p: fetch.s")) == ["test"]
+
+
+@pytest.mark.parametrize(("suffix", "packer"), [(".xz", lzma), (".gz", gzip)])
+def test_packed_files_are_read_as_what_they_hold(tmp_path, suffix, packer):
+    rows = [{"article": f"A {i}", "highlights": ("", " ", "h1", "é 3", None)[i]} for i in range(5)]
+    for name, text in {"train.json": json.dumps(rows, indent=1), "dev.jsonl": "\n".join(map(json.dumps, rows))}.items():
+        (tmp_path / (name + suffix)).write_bytes(packer.compress(text.encode()))
+    paths = files.splits_of(tmp_path, None, "p: fetch.s")
+    assert {split: path.name for split, path in paths.items()} == {
+        "train": f"train.json{suffix}", "dev": f"dev.jsonl{suffix}"
+    }  # fmt: skip
+    for split, read in files.read(kind("cnn_dailymail"), paths, "s", tmp_path, "s")[0].items():
+        assert [(one["document"], one["label"]) for one in read.records] == [("A 2", "h1"), ("A 3", "é 3")]
+        # an empty summary is a bad row, a missing one no label
+        assert [one["reason"] for one in read.bad] == [
+            "found label '', expected a text that is not empty", "found label ' ', expected a text that is not empty"
+        ]  # fmt: skip
+        assert len(read.unlabelled) == 1 and (split != "dev" or [one["line"] for one in read.bad] == [1, 2])
+    whole = (tmp_path / f"train.json{suffix}").read_bytes()
+    (tmp_path / f"train.json{suffix}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=f"train.json{suffix}: damaged after line"):
+        files.read(kind("cnn_dailymail"), paths, "s", tmp_path, "s")
 
 
 def test_what_cannot_be_told_is_refused(tmp_path):
@@ -125,3 +149,11 @@ def test_a_source_may_be_one_file(tmp_path):
     assert [one["id"] for one in made["all"].records] == ["s/all-2"]
     with pytest.raises(InputError, match=r"p: fetch.s.files: found it for a source of one file"):
         files.splits_of(file, {"train": "rte.tsv"}, "p: fetch.s")
+
+
+def test_articles_and_their_highlights(data):
+    file = data / "corpus/cnn_dailymail_validation.json.xz"
+    read = files.read(kind("cnn_dailymail"), {"validation": file}, "cnn", file.parent, "corpus")[0]["validation"]
+    assert len(read.records) + len(read.bad) + len(read.unlabelled) == 13368
+    assert not read.bad and read.records[0]["document"].startswith("(CNN)Share, and your gift will be multiplied.")
+    assert all(one["label"].strip() for one in read.records)

@@ -15,6 +15,26 @@ TEXTS = [
 ] * 4  # fmt: skip
 
 
+def test_byte_level_gives_every_text_back_and_the_same_bytes_each_time(tmp_path):
+    program = (
+        "import sys; from gradworks.data import tokenizer\n"
+        "words = [f'w{i * 37 % 97}{chr(97 + i * i % 26)}x' for i in range(3000)]\n"
+        "texts = [' '.join(words[i : i + 9]) for i in range(0, 3000, 9)]\n"
+        "tokenizer.byte_level(texts, 400, False).save(sys.argv[1])"
+    )
+    saved = [tmp_path / f"{i}.json" for i in range(3)]
+    for file in saved:
+        subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+    assert len({file.read_bytes() for file in saved}) == 1
+    made = tokenizer.byte_level(TEXTS, 300, False)
+    assert made.get_vocab_size() == 300 and (made.token_to_id("[PAD]"), made.token_to_id("[EOS]")) == (0, 1)
+    for text in (*TEXTS, " two  blanks\n", "Ω \U0001f600 naïve"):
+        assert made.decode(made.encode(text).ids) == text
+    assert tokenizer.byte_level(TEXTS, 300, True).decode(made.encode("nasa").ids) == "nasa"
+    lower = tokenizer.byte_level(TEXTS, 300, True)
+    assert lower.encode("NASA").ids == lower.encode("nasa").ids
+
+
 def test_training_twice_in_other_processes_gives_the_same_bytes(tmp_path):
     # the library's trainer numbers inner characters in the order of a hash table that differs between processes
     program = (

@@ -17,6 +17,7 @@ from tests.defects import (
     telemetry,
     updates,
     weightings,
+    written,
 )
 
 PARTS = (
@@ -36,5 +37,6 @@ PARTS = (
     telemetry,
     updates,
     weightings,
+    written,
 )
 ROWS = tuple(row for part in PARTS for row in part.ROWS)

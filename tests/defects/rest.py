@@ -178,7 +178,7 @@ ROWS = (
      'tests/base/test_checkpoint.py::test_the_key_changes_with_the_source'),
     ('gradworks/base/progress.py', 'size = {"ncols": 80, "nrows": 24}', 'pass',
      'tests/base/test_progress.py::test_on_a_terminal_it_shows_rate_and_time_left'),
-    ('components/pretrain.py', 'table = splits.draw(asked, tables, 0, f"{params}: {key}", task.texts)[0]["train"]', 'table = tables[asked.train.from_]',
+    ('components/pretrain.py', 'table = splits.draw(asked, tables, 0, f"{params}: {key}", task.spec.texts)[0]["train"]', 'table = tables[asked.train.from_]',
      'tests/components/test_pretrain.py::test_rows_that_others_take_from_the_same_source_split_are_not_read'),
     ('gradworks/ensembles.py', 'order = np.array([place[key] for key in first.ids], dtype=np.int64)', 'order = np.arange(len(first.ids))',
      'tests/test_ensembles.py::test_aligned_by_id'),

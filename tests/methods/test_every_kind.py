@@ -10,7 +10,7 @@ from gradworks.methods import Method
 from gradworks.methods._shared import entries
 from gradworks.spec import offers
 from gradworks.tasks import kinds
-from tests.kinds import EVERY, ORDINAL, Words, example, examples
+from tests.kinds import EVERY, ORDINAL, example, examples, model
 from tests.methods.shipped import STAR
 
 OPTIONAL = ("embed", "divergence", "smoothed")
@@ -31,7 +31,7 @@ def refusal(triple, task):
             which = f"task {task.name!r}" if getattr(task, "name", "") else type(task).__name__
             return f"objective {triple[0]}: needs {part}(...) of a task, and {which} does not offer it"
     if triple[1] == "class_ratio" and not task.calibrated:
-        labels = examples(task, Words(task.size), 8).batch(range(4)).labels
+        labels = examples(task, model(task), 8).batch(range(4)).labels
         return (
             f"class_ratio: found {str(labels.dtype)[6:]} labels of shape {tuple(labels.shape)} in task {task.name!r}, "
             "expected class indices, one per example: (n,) whole numbers from 0"
@@ -52,13 +52,13 @@ def method(triple, task):
 def train(triple, task, steps=2):
     """The model after some steps, and the last report. Raises ValueError where the kind is refused."""
     made = method(triple, task)
-    model = Words(task.size)
-    data = examples(task, model, n=8 * max(4, made.batches))
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    trained = model(task)
+    data = examples(task, trained, n=8 * max(4, made.batches))
+    optimizer = torch.optim.SGD(trained.parameters(), 0.1)
     for _ in range(steps):
-        report = made.backward(model, *drawn(made.batches, data, made.clean))
+        report = made.backward(trained, *drawn(made.batches, data, made.clean))
         optimizer.step()
-    return model, report
+    return trained, report
 
 
 @pytest.mark.parametrize("triple", STAR, ids="-".join)
@@ -71,14 +71,14 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
             train(triple, task)
         assert str(error.value) == expected and len(expected.splitlines()) <= 3
         return
-    model, report = train(triple, task)
+    trained, report = train(triple, task)
     assert report.log["finite"] == 1 and (not report.skipped or triple[1] in SPARSE)
-    untrained = Words(task.size)
+    untrained = model(task)
     before = dict(untrained.named_parameters())
-    still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    still = {name for name, p in trained.named_parameters() if torch.equal(p, before[name])}
     assert still <= {NO_GRADIENT.get(task.spec.kind)} or report.skipped
     again, _ = train(triple, task)
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), again.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("options", [{"clean_every": 2, "clean_momentum": 0.5}, {"backend": "head"}], ids=str)
@@ -118,7 +118,7 @@ def test_the_table_of_refusals():
     labels = [("label_smoothing", "uniform", "erm"), ("supervised", "class_ratio", "erm")]
     known = {
         "classification": [], "choice": [], "answers": [], "word_in_context": [], "tagging": labels[1:],
-        "span": labels[1:],
+        "span": labels[1:], "causal": labels[1:], "seq2seq": labels[1:],
         "ordinal": labels[:1], "regression": labels,
         "similarity": labels,
     }  # fmt: skip

@@ -80,5 +80,10 @@ def mean(losses: np.ndarray, worst: float = 0.0) -> Score:
         centre, error = float(given.mean()), float(given.std(ddof=1) / np.sqrt(len(given)))
         found.append((centre, error / centre if centre else 0.0))
     (low, below), (high, above) = found
-    t = Z + (Z**3 + Z) / (4 * (n - 1)) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * (n - 1) ** 2)  # Student's, to 1e-4
+    t = student(n)
     return Score(value, n, low * float(np.exp(-t * below)), high * float(np.exp(t * above)))
+
+
+def student(n: int) -> float:
+    """The 97.5 % quantile of Student's t for the mean of n values, to 1e-4 from n = 30 on."""
+    return Z + (Z**3 + Z) / (4 * (n - 1)) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * (n - 1) ** 2)

@@ -42,6 +42,7 @@ class Kind(Protocol):
         label_type: of the label column: pyarrow's name of a type, or a pyarrow type where labels are lists or records.
         label_columns: names that published files have for the label column, beside the usual ones.
         also: columns that it reads beside texts and label; they are in the tables of predictions too.
+        words: columns from whose texts a vocabulary is made.
         columns: of a table of predictions, beside id, label and `also`.
     """
 
@@ -54,6 +55,7 @@ class Kind(Protocol):
     label_type: str | pa.DataType
     label_columns: tuple[str, ...]
     also: tuple[str, ...]
+    words: tuple[str, ...]
     columns: tuple[str, ...]
 
     # training: gradworks.spec.Task
@@ -131,6 +133,9 @@ class Kind(Protocol):
 
     def check_metric(self, metric: str, where: str) -> None:
         """Raises InputError when the task does not know a metric."""
+
+    def scoring(self, metrics: Sequence[str]) -> Kind:
+        """A kind whose answers serve these metrics, at less cost where others need more; itself where not."""
 
     def score(self, metric: str, labels: Any, answers: Any) -> Score:
         """Of labels as `truths` gives them; those of classes and numbers also as `encode` made them."""

@@ -24,7 +24,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from gradworks.methods.weightings._shared import gru
 from gradworks.methods.weightings._shared.kinds import Kinds
-from gradworks.methods.weightings._shared.layers import RULES, Few, Gradients, NotCovered, Rows, Use
+from gradworks.methods.weightings._shared.layers import Few, Gradients, NotCovered, Rows, Use, rule_of
 from gradworks.methods.weightings._shared.structure import Uneven, digest
 from gradworks.spec import Outputs, Pass, Reduce, Visit
 
@@ -59,8 +59,8 @@ def covered(model: nn.Module) -> list[tuple[str, nn.Module]]:
             continue
         if type(module) is nn.GRU:
             reason = gru.reason(module)
-        elif type(module) in RULES:
-            reason = RULES[type(module)].reason(module)
+        elif rule := rule_of(module):
+            reason = rule.reason(module)
         else:
             reason = f"its parameter {trained[0]} belongs to no layer with a rule (found {type(module).__name__})"
         if reason:
@@ -90,7 +90,7 @@ def recording(modules: Sequence[tuple[str, nn.Module]], n: int) -> Iterator[list
             elif output._is_view():  # what is written in place into a view would lead the gradient past the edge
                 output = torch.ops.aten._unsafe_view(output, output.shape)
             edge = get_gradient_edge(output)
-            add(Use(name, RULES[type(module)], module, module.weight, getattr(module, "bias", None), x.detach(), edge))
+            add(Use(name, rule_of(module), module, module.weight, getattr(module, "bias", None), x.detach(), edge))
             return output
 
         return after

@@ -296,6 +296,38 @@ class Conv(Rule):
         to.add(use.weight, made[1])
 
 
+class Scale(LayerNorm):
+    """y = a(x) + b(x) * W, one weight for each entry: the norms of transformers, b by two calls of the module."""
+
+    def reason(self, module: nn.Module) -> str:
+        own = dict(module.named_parameters())
+        return "" if list(own) == ["weight"] and own["weight"].ndim == 1 else "it has other parameters than one weight"
+
+    def tail(self, use: Use) -> tuple[int, int]:
+        return 1, 1
+
+    def normalised(self, module: nn.Module, x: Tensor) -> Tensor:
+        one, zero = (
+            torch.func.functional_call(module, {"weight": torch.full_like(module.weight, value)}, (x,))
+            for value in (1.0, 0.0)
+        )
+        return one - zero
+
+    def small(self, use: Use, x: Tensor, g: Tensor) -> dict[Tensor, Callable[[], Tensor]]:
+        return {use.weight: lambda: per_example(self.normalised(use.module, x).mul(g))}
+
+
+class Transposed(Linear):
+    """y = x W + b, as GPT-2 has it."""
+
+    def inner(self, use: Use, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+        return super().inner(use, x, g, weight.t())
+
+    def add(self, use: Use, x: Tensor, g: Tensor, rows: Rows, to: Gradients) -> None:
+        g = rows.take(g, scaled=True)
+        to.add_product(use.weight, flat(rows.take(x, dtype=g.dtype)), flat(g))
+
+
 # by exact type: a subclass may compute something else
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: Linear(),
@@ -306,3 +338,13 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.Conv2d: Conv(),
     nn.Conv3d: Conv(),
 }
+# of transformers, which is not imported here; that they compute what their rule says is checked by `agreement.py`
+_NAMED: dict[str, Rule] = {"Conv1D": Transposed(), "T5LayerNorm": Scale()}
+
+
+def rule_of(module: nn.Module) -> Rule | None:
+    """The rule of a module's type; None where there is none."""
+    kind = type(module)
+    if kind in RULES or not kind.__module__.startswith("transformers."):
+        return RULES.get(kind)
+    return _NAMED.get(kind.__name__) or (_NAMED["T5LayerNorm"] if kind.__name__.endswith("RMSNorm") else None)

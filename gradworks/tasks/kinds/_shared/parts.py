@@ -31,6 +31,10 @@ class Texts:
         self.spec, self.name = spec, spec.name
 
     @property
+    def words(self) -> tuple[str, ...]:
+        return self.spec.texts
+
+    @property
     def reported(self) -> tuple[str, ...]:
         return self.spec.metrics
 
@@ -79,6 +83,9 @@ class Texts:
 
     def answers(self, outputs: Outputs) -> np.ndarray:
         raise NotImplementedError
+
+    def scoring(self, metrics: Sequence[str]) -> Texts:
+        return self
 
     def check_metric(self, metric: str, where: str) -> None:
         if metric not in self.METRICS:

@@ -41,7 +41,7 @@ ROWS = (
     ('gradworks/done.py', '!= recorded:', '== recorded and False:',
      'tests/test_done.py::test_what_is_outdated'),
     ('gradworks/engine.py', 'if line.startswith("error: ") and n >= begin]', 'if line.startswith("error: ")]',
-     'tests/test_run.py::test_what_a_failed_run_ends_with'),
+     'tests/test_engine.py::test_what_a_failed_run_ends_with'),
     ('gradworks/parameters.py', '        if found is None:\n', '        if False:\n',
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),
     ('gradworks/report/views.py', 'score = next((s for s in reversed(selection[first:end]) if s is not None), score)', 'score = selection[end - 1] if selection else None',

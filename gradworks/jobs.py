@@ -1,8 +1,9 @@
 """How many stages `gradworks run` runs at once: as many as there are cores for, at `threads` each.
 
 Results are promised bit for bit at the `threads` of params.yaml, so that number is kept, and the cores that are left
-are for other jobs; that was measured on CPUs (benchmarks/JOBS.md). Where stages use a GPU there is one job, as several
-were not measured. Jobs that do not fit into memory together would fail, so there are no more than it has room for.
+are for other jobs; `python -m benchmarks.jobs` measures what they give. Where stages use a GPU there is one job, as
+several were not measured. Jobs that do not fit into memory together would fail, so there are no more than it has room
+for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gradworks.base.place import place
 from gradworks.cost import hardware
 
 _GIB = 1024**3
-A_JOB = 0.75 * _GIB  # bytes: a stage that trains a small model, and DVC; measured: benchmarks/JOBS.md
+A_JOB = _GIB  # bytes: a stage that trains a small BERT had 635 MiB at its peak, and the DVC that runs it 90
 A_WEIGHT = 6  # copies of the weights: they, gradient, two moments of AdamW, best ones, checkpoint
 _CGROUP = Path("/sys/fs/cgroup")
 

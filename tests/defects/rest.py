@@ -32,8 +32,6 @@ ROWS = (
      'tests/base/test_light.py::test_an_optimizer_makes_the_same_steps_without_the_compiler'),
     ('gradworks/base/artifacts.py', 'pq.ParquetFile(path).read()', 'pq.read_table(path)',
      'tests/base/test_light.py::test_tables_are_written_and_read_without_pandas'),
-    ('gradworks/dvc_text.py', '        text, last = numbered\n', '        text, last = entry, last\n',
-     'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/dvc_compat.py', 'if before is not stage:', 'if not text:',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/dvc_compat.py', '    _yaml.parse_yaml_for_update, _yaml._dump = fast.parse_for_update, fast.dump\n', '',

@@ -86,16 +86,16 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
 def test_a_cheaper_setting_of_reweight_trains_every_kind(name, options):
     task = example(name)
     triple = ("supervised", {"reweight": options}, "erm")
-    if "backend" in options and not any(type(m) is torch.nn.Linear for m in Words(task.size).modules()):
+    if "backend" in options and not any(type(m) is torch.nn.Linear for m in model(task).modules()):
         with pytest.raises(ValueError, match=r"found no trained nn\.Linear"):
             train(triple, task)
         return
-    model, report = train(triple, task, steps=3)
+    trained, report = train(triple, task, steps=3)
     assert report.log["finite"] == 1 and report.sums[0][0].score is not None
     again, _ = train(triple, task, steps=3)
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), again.parameters(), strict=True))
     faithful, _ = train(("supervised", "reweight", "erm"), task, steps=3)
-    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), faithful.parameters(), strict=True))
+    assert any(not torch.equal(p, q) for p, q in zip(trained.parameters(), faithful.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("part", OPTIONAL)

@@ -16,6 +16,7 @@ from tests.defects import (
     rest,
     telemetry,
     updates,
+    vision,
     weightings,
 )
 
@@ -35,6 +36,7 @@ PARTS = (
     rest,
     telemetry,
     updates,
+    vision,
     weightings,
 )
 ROWS = tuple(row for part in PARTS for row in part.ROWS)

@@ -10,7 +10,7 @@ from gradworks.methods import Method
 from gradworks.methods._shared import entries
 from gradworks.spec import offers
 from gradworks.tasks import kinds
-from tests.kinds import EVERY, ORDINAL, Words, example, examples
+from tests.kinds import EVERY, ORDINAL, example, examples, network
 from tests.methods.shipped import STAR
 
 OPTIONAL = ("embed", "divergence", "smoothed")
@@ -30,8 +30,8 @@ def refusal(triple, task):
         if not offers(task, part):
             which = f"task {task.name!r}" if getattr(task, "name", "") else type(task).__name__
             return f"objective {triple[0]}: needs {part}(...) of a task, and {which} does not offer it"
-    if triple[1] == "class_ratio" and not task.calibrated:
-        labels = examples(task, Words(task.size), 8).batch(range(4)).labels
+    if triple[1] == "class_ratio" and not task.calibrated and task.spec.kind != "episodes":
+        labels = examples(task, network(task), 8).batch(range(4)).labels
         return (
             f"class_ratio: found {str(labels.dtype)[6:]} labels of shape {tuple(labels.shape)} in task {task.name!r}, "
             "expected class indices, one per example: (n,) whole numbers from 0"
@@ -52,7 +52,7 @@ def method(triple, task):
 def train(triple, task, steps=2):
     """The model after some steps, and the last report. Raises ValueError where the kind is refused."""
     made = method(triple, task)
-    model = Words(task.size)
+    model = network(task)
     data = examples(task, model, n=8 * max(4, made.batches))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(steps):
@@ -73,7 +73,7 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
         return
     model, report = train(triple, task)
     assert report.log["finite"] == 1 and (not report.skipped or triple[1] in SPARSE)
-    untrained = Words(task.size)
+    untrained = network(task)
     before = dict(untrained.named_parameters())
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     assert still <= {NO_GRADIENT.get(task.spec.kind)} or report.skipped
@@ -86,7 +86,7 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
 def test_a_cheaper_setting_of_reweight_trains_every_kind(name, options):
     task = example(name)
     triple = ("supervised", {"reweight": options}, "erm")
-    if "backend" in options and not any(type(m) is torch.nn.Linear for m in Words(task.size).modules()):
+    if "backend" in options and not any(type(m) is torch.nn.Linear for m in network(task).modules()):
         with pytest.raises(ValueError, match=r"found no trained nn\.Linear"):
             train(triple, task)
         return
@@ -120,6 +120,6 @@ def test_the_table_of_refusals():
         "classification": [], "choice": [], "answers": [], "word_in_context": [], "tagging": labels[1:],
         "span": labels[1:],
         "ordinal": labels[:1], "regression": labels,
-        "similarity": labels,
+        "similarity": labels, "image": [], "episodes": [],
     }  # fmt: skip
     assert {name: found[name] for name in known} == known

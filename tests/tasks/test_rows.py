@@ -4,9 +4,9 @@ import pytest
 
 from gradworks import tasks
 from gradworks.base.errors import InputError
-from gradworks.tasks import glue, minbert, nli, squad, superglue, tagging
+from gradworks.tasks import glue, minbert, nli, squad, superglue, tagging, vision
 
-ROWS = [one for file in (nli, glue, superglue, minbert, tagging, squad) for one in file.ROWS]
+ROWS = [one for file in (nli, glue, superglue, minbert, tagging, squad, vision) for one in file.ROWS]
 
 
 def row(name):

@@ -57,11 +57,18 @@ def _tables(
         read_as = manifest["splits"].get(split, {}).get("label_values")
         if read_as:
             values[path] = read_as
-        table = found[path] = artifacts.read_parquet(file, ["id", *task.spec.texts, "label", *task.also])
+        found[path] = artifacts.read_parquet(file, ["id", *task.spec.texts, "label", *task.also])
+    return found, values
+
+
+def _check_labels(asked: splits.Splits, made: dict[str, pa.Table], data: Path, task: Kind) -> None:
+    """Raises InputError where a row that was drawn has a label of another task; `where` may leave these out."""
+    for name, table in made.items():
         for key, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True):
             if not task.accepts(label):
+                source, split = getattr(asked, name).from_.split("/")
+                file = data / source / f"{split}.parquet"
                 raise InputError(f"{file}: row {key}: found label {label!r}\nexpected {task.expected()}")
-    return found, values
 
 
 def _described(made: dict[str, pa.Table], changes: list[corruptions.Change], task: Kind) -> dict[str, Any]:
@@ -91,6 +98,7 @@ def _drawn(task: Kind, asked: splits.Splits, args: Any, where: str) -> tuple[dic
     """The splits of a task, and what the manifest says of them."""
     tables, values = _tables(asked, args.data, task, where)
     made, dropped = splits.draw(asked, tables, args.seed, where, task.spec.texts)
+    _check_labels(asked, made, args.data, task)
     more: dict[str, Any] = {"duplicates_dropped": dropped} if dropped else {}
     return made, more | ({"label_values": values} if values else {})
 
@@ -117,6 +125,7 @@ def _parts(args: Any, main: str) -> dict[str, tuple[dict[str, pa.Table], dict[st
         asked = base.section(args.params, f"corrupt.parts.{name}", splits.Splits)
         tables, more = _drawn(task, asked, args, where)
         more |= _compared(task, asked, tables, set(), where)
+        tables = {split: task.arrange(split, table, args.seed, where) for split, table in tables.items()}
         described = {"splits": _described(tables, [], task)["splits"], **more}
         made[name] = tables, described, asked.model_dump(by_alias=True, exclude_none=True)
     return made
@@ -140,6 +149,7 @@ def main() -> None:
     made, more = _drawn(task, asked, args, where)
     made, changes = corruptions.corrupt(made, task, condition, args.seed, f"{args.params}: {key}")
     more |= _compared(task, asked, made, {i for i, kind, *_ in changes if kind == "leak"}, where)
+    made = {name: task.arrange(name, table, args.seed, where) for name, table in made.items()}
     parts = _parts(args, task.name)
     with artifacts.atomic_folder(args.out) as folder:
         for name, table in made.items():

@@ -16,6 +16,7 @@ sources (section `fetch` of the parameter file):
   coded:     {from: "file:data/coded", labels: {0: not_entailment, 1: entailment}}   # what the file's labels mean
   bare:      {from: "file:data/bare", header: [label, premise, hypothesis]}          # files whose first line is a row
   rte:       {from: "https://HOST/RTE.zip", sha256: …, files: {train: train.tsv}}    # or s3://BUCKET/KEY
+  digits:    {from: "file:data/mnist", task: mnist}          # X-images-idx3-ubyte.gz, X.npz, or folders SPLIT/CLASS
   mrpc:      {from: "hub:nyu-mll/glue@COMMIT", config: mrpc, task: mrpc}             # Parquet repositories only
 """
 
@@ -144,7 +145,7 @@ def _splits(source: Source, task: Kind, name: str, where: str) -> tuple[dict[str
         }, {}
     if source.kind == "file":
         folder = Path(rest)
-        paths = files.splits_of(folder, source.files, where)
+        paths = files.splits_of(folder, source.files, where, task.reads)
         if folder.is_file():
             return files.read(task, paths, name, folder.parent, str(folder.parent), source.layout, asked, True)
         return files.read(task, paths, name, folder, rest.rstrip("/"), source.layout, asked, bool(source.files))
@@ -155,7 +156,7 @@ def _splits(source: Source, task: Kind, name: str, where: str) -> tuple[dict[str
         return remote.hub(task, repository, revision, source.config, name, asked)
     with tempfile.TemporaryDirectory() as temporary:
         folder = remote.unpack(remote.download(source.from_, source.sha256, Path(temporary)), source.from_)
-        paths = files.splits_of(folder, source.files, where)
+        paths = files.splits_of(folder, source.files, where, task.reads)
         return files.read(task, paths, name, folder, source.from_, source.layout, asked, bool(source.files))
 
 
@@ -246,7 +247,7 @@ def main() -> None:
     counts: dict[str, Any] = {}
     with artifacts.atomic_folder(args.out) as folder:
         for split, read in splits.items():
-            artifacts.write_parquet(folder / f"{split}.parquet", records.to_table(task, read.records))
+            artifacts.write_parquet(folder / f"{split}.parquet", records.to_tables(task, read.records))
             counts[split] = _counts(read, task, f"{where}: the split {split}")
         listed = {s: {"bad": r.bad, "unlabelled": r.unlabelled, **_extents(r)} for s, r in splits.items()}
         artifacts.write_json(folder / "bad_rows.json", listed)

@@ -106,7 +106,7 @@ class Bench:
         return sum(len(part.train) for part in parts) / sum(self.mixture.sizes(batch).values())
 
     def tokens(self) -> float:
-        """Of an example, without padding."""
+        """Of an example, without padding; 0 of pictures."""
         lengths = [
             sum(len(ids) for name, ids in one.items() if name != "token_type_ids" and isinstance(ids, list))
             for part in self.mixture.parts.values() for one in part.train.encodings
@@ -203,6 +203,8 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
     seconds = dict(zip(sides, (value / batches for value in done.seconds), strict=True))
     rates = {name: bench.examples() / value for name, value in seconds.items()}
     counter = energy.counter(bench.device.type)
+    per_example = bench.tokens()
+    tokens = {name: rate * per_example for name, rate in rates.items()} if per_example else {}
     taken = counter and {name: _joules(side, counter) for name, side in sides.items()}
     return {
         "pairs": len(done),
@@ -218,7 +220,7 @@ def _time(bench: Bench, settings: Measure) -> dict[str, Any]:
         and {"ratio": taken["method"] / taken["plain"], **_named(taken, "joules"), "source": counter.source},
         "throughput": {
             **_named(rates, "examples"),
-            **_named({name: rate * bench.tokens() for name, rate in rates.items()}, "tokens"),
+            **_named(tokens, "tokens"),
         },
     }
 

@@ -2,7 +2,8 @@
 
 The text is that of the training split, never of any other, or a corpus file. `gru` and `bow` get a tokenizer and their
 configuration, and word vectors where `vectors` names a file; `transformer` is trained as a masked language model, or
-taken `from` a checkpoint. A run that was killed goes on from its last checkpoint by itself.
+taken `from` a checkpoint; of a model of pictures the folder holds the configuration alone. A run that was killed goes
+on from its last checkpoint by itself.
 
 examples:
   python -m components.pretrain --encoder gru --data runs/fetch --out runs/pretrain/gru
@@ -125,6 +126,18 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     artifacts.write_parquet(folder / "history.parquet", table)
 
 
+def write_untrained(kind: Any, options: Any, args: Any, parameters: dict[str, Any]) -> None:
+    """The folder of a model of pictures, for those of the project's tasks. InputError where they differ in shape."""
+    task = tasks.of(args.params)
+    for name in further_tasks(args.params):
+        if (other := getattr(tasks.of(args.params, name), "shape", None)) != task.shape:
+            found = f"pictures of {list(task.shape)} in {task.name}, {other and list(other)} in {name}"
+            raise InputError(f"{args.params}: corrupt.parts.{name}: found {found}\nexpected one shape for all tasks")
+    with artifacts.atomic_folder(args.out) as folder:
+        kind.prepare(options, folder, task.shape)
+        artifacts.write_manifest(folder, "pretrain", parameters)
+
+
 def main() -> None:
     parser = base.parser(__doc__)
     parser.add_argument("--encoder", required=True, help="a key of the section `pretrain`")
@@ -147,7 +160,10 @@ def main() -> None:
     keys = ["threads", "device", "corrupt.splits", *(["corrupt.parts"] if further else [])]
     surroundings = [base.value(args.params, name) for name in keys]
     saved = checkpoint.Checkpoint(checkpoint.key("pretrain", [args.data], [parameters, given, surroundings]))
-    texts = []
+    texts: list[tuple[str, ...]] = []
+    if models.reads(kind.__name__.rpartition(".")[2]) == "pictures":
+        write_untrained(kind, options, args, parameters)
+        return
     if settings and settings.corpus:
         texts = corpus_texts(settings)
     elif settings or not (source or options.vocabulary_file or getattr(options, "vectors", None)):

@@ -76,7 +76,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
             _no_blanks(found, f"{params}: {key}.{name}")
     sources = _sources(params, values, task)
     drawn = _splits(params, values, task, sources)
-    kinds = _encoders(params, values)
+    kinds = _encoders(params, values, task)
     _methods(params, values, task)
     _train(params, values, task, kinds, drawn)
     validate(_given(values, "measure"), _program("measure").Measure, f"{params}: measure")
@@ -197,7 +197,7 @@ def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any
             schedules.check(one.chosen, made.needs, one.parts, f"{where}.schedule, for methods.{method}")
 
 
-def _encoders(params: Path, values: Mapping[str, Any]) -> dict[str, str]:
+def _encoders(params: Path, values: Mapping[str, Any], task: Kind) -> dict[str, str]:
     from gradworks import models
 
     kinds = {}
@@ -211,6 +211,12 @@ def _encoders(params: Path, values: Mapping[str, Any]) -> dict[str, str]:
             known = str(error).partition("expected one of: ")[2].split(", ")
             raise InputError(words.unknown(f"{where}.model", given["model"], known)) from None
         options = validate(given, kind.Options, where)
+        if models.reads(given["model"]) != task.reads:
+            found = f"{given['model']}, which reads {models.reads(given['model'])}"
+            raise InputError(f"{where}.model: found {found}\nexpected one for {task.reads}, which {task.name} has")
+        if task.reads == "pictures":
+            kinds[name] = given["model"]
+            continue
         own = getattr(options, "from_", None) or options.vocabulary_file or getattr(options, "vectors", None)
         if not own and not options.vocabulary:
             raise InputError(f"{where}: no vocabulary\nexpected: vocabulary, a number of tokens, or vocabulary_file")
@@ -319,7 +325,8 @@ def _data(
     for name, source in sources.items():
         folder = top / source.from_.partition(":")[2]
         if source.kind == "file" and (needed or folder.exists()):
-            found[name] = files.splits_of(folder, source.files, f"{params}: fetch.{name}")
+            own = _task(params, values, source.task or values["task"], f"fetch.{name}.task")
+            found[name] = files.splits_of(folder, source.files, f"{params}: fetch.{name}", own.reads)
     drawn.check_files(found, f"{params}: corrupt.splits")
     for path in dict.fromkeys(getattr(drawn.splits, split).from_ for split in splits.NAMES):
         name, _, split = path.partition("/")

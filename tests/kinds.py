@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from gradworks import tasks
 from gradworks.data import tables
 from gradworks.models._shared.windows import Place
+from gradworks.models.lenet5 import LeNet5, Options
 from gradworks.tasks import TaskSpec, kinds
 from tests import written
 
@@ -30,13 +32,16 @@ def values(name="regression", texts=("text",), **options):
     return tasks.kind(TaskSpec("t", name, texts, None, ("pearson",), options=options))
 
 
-OPTIONS = {"span": {"step": 1}}
+PICTURES = {"shape": (6, 6, 1)}
+FEW = {"ways": 3, "train_shots": 2, "test": 6, "inner": {"steps": 1}}
+OPTIONS = {"span": {"step": 1}, "image": PICTURES, "episodes": PICTURES | FEW}
 SHAPES = (  # of rows that a kind may take: texts, classes
     (("one", "two"), ("low", "mid", "high")),
     (("one", "two"), ("low", "high")),
     (("one", "two"), None),
     (("one", "two", "three"), ("low", "high")),
     (("one",), ("low", "mid", "high")),
+    (("one",), None),
     (("one", "two", "three", "four"), ("two", "three", "four")),
 )
 
@@ -55,9 +60,16 @@ def example(name):
     raise AssertionError(f"gradworks/tasks/kinds/{name}.py: takes no row of this function, which needs one for it")
 
 
-def model(made):
+def network(task):
     """A small model for a kind of `example`, the same each time."""
-    return written.model(made.spec.kind) if made.spec.kind in written.ARCHITECTURES else Words(made.size)
+    if task.spec.kind in written.ARCHITECTURES:
+        return written.model(task.spec.kind)
+    if task.reads == "texts":
+        return Words(task.size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        options = Options(model="lenet5", channels=[3], hidden=[5], kernel=3)
+        return LeNet5({**options.model_dump(), "shape": list(task.shape)}, task.size).double()
 
 
 class Words(torch.nn.Module):
@@ -116,6 +128,10 @@ def table(made, n=32):
     columns = {"id": [str(i) for i in range(n)], "label": [names[i % 3 % len(names)] for i in range(n)]}
     for k, text in enumerate(made.spec.texts):
         columns[text] = [f"{8 + i % 7} {(15 + i + k) % 18}" if k else f"{i % 3} {3 + i % 5}" for i in range(n)]
+    if made.reads == "pictures":
+        drawn = np.random.default_rng(0).integers(0, 160, (n, *made.shape), dtype=np.uint8)
+        drawn[:, :2] += (40 * (np.arange(n) % 3)).astype(np.uint8)[:, None, None, None]
+        columns[made.spec.texts[0]] = made.column(list(drawn))
     for name in made.also:
         columns[name] = ALSO.get(name, lambda text: None)(columns) or [str(i // 2) for i in range(n)]
     if made.spec.kind in LABELS:
@@ -139,6 +155,7 @@ def spans(of):
 
 LABELS = {  # of kinds whose labels are neither classes nor numbers, from the texts
     "span": spans,
+    "episodes": lambda columns: ["abc"[i % 3] for i in range(len(columns["id"]))],
     "tagging": lambda columns: [
         " ".join(("low", "mid", "high")[int(w) % 3] for w in text.split()) for text in columns["one"]
     ],

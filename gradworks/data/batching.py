@@ -108,6 +108,7 @@ class Examples:
         join: labels of one batch -> labels, mass of each example; the kind's, by default mass 1.
         group: (n,) domain, genre or slice; None when there is none.
         truths: (n,) what the kind's `score` takes as labels; None where nothing is scored.
+        sampler: rows and labels of training batches, where these are no epochs over all rows; see the kind's.
         strata: (n,) which examples `balanced` holds in equal numbers, by the kind: classes; None where it has none.
         device: where batches are put.
     """
@@ -121,6 +122,7 @@ class Examples:
     join: Callable[[Any], tuple[Any, Tensor]] | None = None
     strata: Tensor | None = None
     truths: Any = None
+    sampler: Callable[..., Iterator[tuple[list[int], Tensor]]] | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     lengths: list[int] = dataclasses.field(init=False, repr=False)  # (n,) tokens of the longest text, and in a batch
     tokens: list[int] = dataclasses.field(init=False, repr=False)  # that is as long as this example what one takes
@@ -169,7 +171,9 @@ def _sequences(encoding: Encoding) -> int:
     return max(1, sum(isinstance(one, list) for name, one in encoding.items() if name != "token_type_ids"))
 
 
-def stream(examples: Examples, size: Size, seed: int, start: int = 0, window: int = WINDOW) -> Iterator[Batch]:
+def stream(
+    examples: Examples, size: Size, seed: int, start: int = 0, window: int = WINDOW, group: int = 1
+) -> Iterator[Batch]:
     """Batches without end, epoch after epoch; every epoch holds every example once, its last batch may be short.
 
     Args:
@@ -178,12 +182,18 @@ def stream(examples: Examples, size: Size, seed: int, start: int = 0, window: in
         seed: of the order; the order depends on nothing else, so all methods of a seed see the same batches.
         start: batches to leave out at the beginning (a resumed run): as if they had been read.
         window: of `cuts`.
+        group: batches that belong together, for a sampler (of one episode).
 
     Raises:
         ValueError: there are no examples, the size is not positive, or a budget does not hold the longest example.
     """
     if not len(examples):
         raise ValueError(f"{len(examples)} examples in batches of {size}: no stream")
+    if examples.sampler is not None:
+        if not isinstance(size, int):
+            raise ValueError(f"batches of {size}\nexpected a number of examples: the task draws its own batches")
+        for rows, labels in examples.sampler(size, group, seed, start):
+            yield dataclasses.replace(examples.batch(rows), labels=labels.to(examples.device))
     epoch, first = divmod(start, steps_per_epoch(examples.tokens, size, window))
     while True:
         for rows in order(examples.tokens, size, seed, epoch, window)[first:]:

@@ -9,17 +9,27 @@ from typing import TYPE_CHECKING
 
 from gradworks.base.errors import InputError
 from gradworks.base.progress import Progress
-from gradworks.data import layouts, lines, records
+from gradworks.data import layouts, lines, pictures, records
 
 if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
 
 WHOLE = "all"  # the one split of a source that is one file
+_EXPECTED = {
+    "texts": f"one of {', '.join(layouts.SUFFIXES)}, a file per split",
+    "pictures": "X-images-idx3-ubyte.gz, X.npz or X.parquet, a file per split X, or folders CLASS or SPLIT/CLASS",
+}
 _NO_DATA = ("readme", "license", "licence", "changelog")
 
 
-def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict[str, Path]:
+def splits_of(folder: Path, files: Mapping[str, str] | None, where: str, reads: str = "texts") -> dict[str, Path]:
     """The file of each split, by the file's name without suffix, or as `files` says; one file alone is the split `all`.
+
+    Args:
+        folder: of the files, or one file.
+        files: split and file, relative to `folder`; of pictures it may be a folder.
+        where: params file and section, for messages.
+        reads: what the task's models read, "texts" or "pictures": which files are looked for.
 
     Raises:
         InputError: nothing there, no file, or two files for one split.
@@ -34,14 +44,14 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
         )
     if files:
         for split, name in files.items():
-            if not (folder / name).is_file():
+            if not (folder / name).is_file() and not (reads == "pictures" and (folder / name).is_dir()):
                 there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
                 raise InputError(
                     f"{where}.files.{split}: no file {name!r} in {folder}\nfound: {', '.join(there[:12]) or 'none'}"
                 )
         return {split: folder / name for split, name in files.items()}
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    found: dict[str, Path] = pictures.splits_of(folder) if reads == "pictures" else {}
+    for path in sorted(folder.iterdir()) if not found else ():
         hidden = path.name.startswith((".", "~"))  # macOS and editors leave such files beside the data
         split = lines.stem(path)
         if lines.suffix(path) in layouts.SUFFIXES and path.is_file() and not hidden and split.lower() not in _NO_DATA:
@@ -54,7 +64,7 @@ def splits_of(folder: Path, files: Mapping[str, str] | None, where: str) -> dict
     if not found:
         there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         raise InputError(
-            f"{folder}: no data file\nexpected one of {', '.join(layouts.SUFFIXES)}, a file per split\n"
+            f"{folder}: no data file\nexpected {_EXPECTED[reads]}\n"
             f"found: {', '.join(there[:8]) or 'none'}; `files` of the source chooses what is read"
         )
     return found

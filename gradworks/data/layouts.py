@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gradworks.base.errors import InputError
-from gradworks.data import delimited, nested, objects
+from gradworks.data import delimited, nested, objects, pictures
 from gradworks.data.lines import Account, Lines, suffix
 from gradworks.data.nested import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Layout = Literal["tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "wsc", "conll", "squad"]
+Layout = Literal[
+    "tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "wsc", "conll", "squad", "idx", "npz", "folder"
+]
 SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet", ".conll")
 WITH_HEADER = ("tsv", "csv", "cola")
 _COLA = ("source", "label", "mark", "sentence")  # the GLUE download of CoLA has no header
@@ -49,6 +51,8 @@ def detect(path: Path) -> Layout:
     """The layout of a file, from its suffix and first line. Raises InputError when it is none of them."""
     if path.suffix == ".parquet" or suffix(path) == ".conll":
         return "parquet" if path.suffix == ".parquet" else "conll"
+    if (of_pictures := pictures.layout_of(path)) is not None:
+        return of_pictures
     first = next((text for _, text in Lines(path, _nothing)), None)
     if first is None:
         raise InputError(f"{path}: empty\nexpected a header and rows; `files` of the source chooses what is read")
@@ -141,6 +145,8 @@ def read(
         raise InputError(f"{path}: header: found it for a file of the layout {layout}\nexpected none: its rows name their fields")  # fmt: skip  # noqa: E501
     if layout == "parquet":
         return _parquet(path, advance)
+    if layout in pictures.LAYOUTS:
+        return Table(*pictures.read(path, layout, advance))
     if layout in WITH_HEADER:
         header = header or (_COLA if layout == "cola" else None)
         delimiter = delimited.comma(path) if layout == "csv" else "\t"

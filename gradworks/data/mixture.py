@@ -90,6 +90,8 @@ class Draws:
         self._mixture, self._needs, self._seed = mixture, needs, seed
         self._batch, self._clean_batch = batch, clean_batch
         self._sizes = mixture.sizes(batch)
+        # an episode is a task: without `same` each batch is of another one
+        self._together = schedules.group(needs, self._sizes) if needs.tasks == "same" else 1
         for name, part in mixture.parts.items():
             if not len(part.train):
                 raise ValueError(f"mixture: part {name!r} has no examples to train on")
@@ -132,7 +134,7 @@ class Draws:
             alone = len(self._mixture.parts) == 1
             window = self._mixture.window
             seed, start = self._seed if alone else key(self._seed, "part", name), self.read[name]
-            self._train[name] = stream(part.train, self._batch, seed, start, window)
+            self._train[name] = stream(part.train, self._batch, seed, start, window, self._together)
             if self._clean_batch is not None:
                 first = self.read_clean[name]
                 self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, first, window)

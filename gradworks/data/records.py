@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,6 @@ TEXTS = {  # our column: the names that published files have for it, the first t
 LABELS = ("gold_label", "label", "is_duplicate", "similarity", "score", "sentiment", "Quality", "classification")
 IDS = ("pairID", "id", "index", "idx", "annotation_id")
 _LEFT_OUT = {"sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse", ""}
-_KINDS = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
 
 
 class Unlabelled(InputError):
@@ -116,19 +115,15 @@ def is_whole(row: Kind, fields: Mapping[str, Any], asked: Asked) -> bool:
     """Whether fields are a good row: texts, and a label of the task or none."""
     try:
         texts, found = columns_of(row, fields, "", asked)
-        label = labels.of(row, fields[found[0]], asked.labels)[0]
+        _taken(row, fields, texts)
+        return labels.of(row, fields[found[0]], asked.labels)[0] is not None
     except ValueError:
         return False
-    return label is not None and not any(_fault(row.text(fields[name]), name) for name in texts.values())
 
 
-def _fault(value: Any, column: str) -> str | None:
-    """Why a value is no text."""
-    if isinstance(value, str) and value.strip():
-        return None
-    if value is None or isinstance(value, str):
-        return f"no text in the column {column!r}"
-    return f"found {_KINDS.get(type(value), type(value).__name__)} in the column {column!r}, expected text"
+def _taken(row: Kind, fields: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+    """What the model reads of a row. ValueError: the reason why it cannot be read."""
+    return {ours: row.take(fields.get(name), name) for ours, name in texts.items()}
 
 
 @dataclass(slots=True)
@@ -137,7 +132,7 @@ class _Candidate:
 
     line: int
     id: Any
-    texts: dict[str, str]
+    texts: dict[str, Any]
     values: tuple[Any, ...]
     others: dict[str, Any]
 
@@ -229,10 +224,14 @@ def read(
     more = [n for n in header if n not in left_out and not n.startswith("label")]
     found: list[_Candidate] = []
     for line, given in fields:
-        reason = given if isinstance(given, str) else None
-        kept = {} if reason else {t: row.text(given.get(name)) for t, name in texts.items()}
-        for t, value in kept.items():
-            reason = reason or _fault(value, texts[t])
+        reason, kept = given if isinstance(given, str) else None, {}
+        if reason is None:
+            try:
+                kept = _taken(row, given, texts)
+            except InputError:  # not of this row
+                raise
+            except ValueError as error:
+                reason = str(error)
         if reason:
             split.bad.append({"file": file, "line": line, "reason": reason})
             continue
@@ -266,16 +265,24 @@ def _number(split: Split, prefix: str) -> None:
         record["id"] = f"{prefix}-{record['id'] if unique else line}"
 
 
-def to_table(row: Kind, records: list[dict[str, Any]]) -> pa.Table:
-    """Columns id, texts, label, then the others; all strings but the label, whose type is the kind's."""
+def to_tables(row: Kind, records: Sequence[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Columns id, what the model reads, label, then the others; all strings but the label and pictures, whose types are
+    the kind's.
+
+    A part of the rows at a time, as many as the kind says, so that pictures are not in memory twice.
+    """
     import pyarrow as pa
 
-    names = list(dict.fromkeys(name for record in records for name in record))
-    texts = ["id", *row.spec.texts]
-    made = {}
-    for name in [*texts, "label", *(n for n in names if n not in {*texts, "label"})]:
-        values = [record.get(name) for record in records]
-        if name != "label":
-            values = [v if v is None or isinstance(v, str) else str(v) for v in values]
-        made[name] = pa.array(values, row.label_type if name == "label" else pa.string())
-    return pa.table(made)
+    others = dict.fromkeys(name for record in records for name in record)
+    names = list(dict.fromkeys(["id", *row.spec.texts, "label", *others]))
+    for start in range(0, len(records), row.rows_at_once):
+        made = {}
+        for name in names:
+            values = [record.get(name) for record in records[start : start + row.rows_at_once]]
+            if name in row.spec.texts:
+                made[name] = row.column(values)
+            elif name == "label":
+                made[name] = pa.array(values, row.label_type)
+            else:
+                made[name] = pa.array([v if v is None or isinstance(v, str) else str(v) for v in values], pa.string())
+        yield pa.table(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -25,17 +26,22 @@ class Take(Section):
         where: column and the value, or values, that it must have.
         size: how many examples; all when neither it nor `share` is given.
         share: as a part of the split's examples that `where` asks for, before any other takes some.
+        balanced: as many of each label as of the others; with `size`, so many in all, else as many as there are of the
+            rarest.
     """
 
     from_: str = Field(alias="from", pattern=r"^[^/]+/[^/]+$")
     where: dict[str, str | list[str]] = Field(default_factory=dict)
     size: int | None = Field(default=None, ge=1)
     share: float | None = Field(default=None, gt=0, lt=1)
+    balanced: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> Take:
         if self.size is not None and self.share is not None:
             raise ValueError("found both size and share; expected one of them")
+        if self.balanced and self.share is not None:
+            raise ValueError("found both balanced and share; expected size, or neither")
         return self
 
     def count(self, rows: int) -> int | None:
@@ -117,7 +123,7 @@ def draw(
     made: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
     taken: dict[str, set[str]] = {}
-    read: set[tuple[str, ...]] = set()  # texts of the splits before
+    read: set[tuple[str | bytes, ...]] = set()  # texts of the splits before
     for name in ORDER:
         take: Take = getattr(splits, name)
         table = tables[take.from_]
@@ -138,8 +144,12 @@ def draw(
                 + ("\nothers take from the same split of the source: give them a `size` or `share`" if before else "")
                 + (f"\n`duplicates: drop` left {repeated} out" if repeated else "")
             )
-        if size:
-            key = (seed, name) if name in ("clean", "selection") else (name,)
+        key = (seed, name) if name in ("clean", "selection") else (name,)
+        if take.balanced:
+            labels = table["label"].to_pylist()
+            chosen = _balanced([(ids[i], labels[i]) for i in there], size, key, f"{where}.{name}")
+            there = [i for i in there if ids[i] in chosen]
+        elif size:
             chosen = choose((ids[i] for i in there), size, *key)
             there = [i for i in there if ids[i] in chosen]
         before.update(ids[i] for i in there)
@@ -147,6 +157,31 @@ def draw(
         made[name] = table.take(there)
     check_disjoint(made, set())
     return {name: made[name] for name in NAMES}, dropped
+
+
+def _balanced(rows: list[tuple[str, Any]], size: int | None, key: tuple[int | str, ...], where: str) -> set[str]:
+    """Ids with as many of each label as of the others.
+
+    Args:
+        rows: id and label of each example there is.
+        size: ids in all; None: as many as there are of the rarest label.
+        key: of the draws.
+        where: params file and key.
+
+    Raises:
+        InputError: the size is no multiple of the labels, or a label has fewer examples.
+    """
+    by_label: dict[Any, list[str]] = {}
+    for own, label in rows:
+        by_label.setdefault(label, []).append(own)
+    rarest = min(by_label, key=lambda label: (len(by_label[label]), str(label)))
+    each, left = divmod(size or len(by_label[rarest]) * len(by_label), len(by_label))
+    if left:
+        raise InputError(f"{where}.size: found {size}\nexpected a multiple of {len(by_label)}, the labels there are")
+    if each > len(by_label[rarest]):
+        found = f"{len(by_label[rarest])} examples of {rarest!r}"
+        raise InputError(f"{where}: found {found}\nexpected {each} of each label, {size} in all")
+    return {one for label, ids in by_label.items() for one in choose(ids, each, *key, str(label))}
 
 
 def check_disjoint(made: dict[str, Any], leaked: set[str]) -> None:
@@ -164,13 +199,24 @@ def check_disjoint(made: dict[str, Any], leaked: set[str]) -> None:
                 raise InputError(f"splits {first} and {second} share {len(both)} ids, for example {min(both)}")
 
 
-def _rows(table: Any, texts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return list(zip(*(table[t].to_pylist() for t in texts), strict=True))
+def _rows(table: Any, texts: tuple[str, ...]) -> list[tuple[str | bytes, ...]]:
+    """What is read of each row; of a picture a digest, which is smaller."""
+    return list(zip(*(_values(table[t]) for t in texts), strict=True))
 
 
-def _alike(table: Any, texts: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _values(column: Any) -> list[str | bytes]:
+    if str(column.type) == "string":
+        return column.to_pylist()
+    return [hashlib.blake2b(one.as_buffer(), digest_size=16).digest() for one in column]
+
+
+def _alike(table: Any, texts: tuple[str, ...]) -> list[tuple[str | bytes, ...]]:
     """The texts of each row without case and blanks, which is what cleaning and tokenising change."""
-    return [tuple("".join(text.split()).casefold() for text in row) for row in _rows(table, texts)]
+    return [tuple(_plain(one) for one in row) for row in _rows(table, texts)]
+
+
+def _plain(value: str | bytes) -> str | bytes:
+    return "".join(value.split()).casefold() if isinstance(value, str) else value
 
 
 def duplicates(made: dict[str, Any], texts: tuple[str, ...], leaked: set[str]) -> dict[str, dict[str, dict[str, int]]]:

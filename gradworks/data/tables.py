@@ -30,4 +30,4 @@ def to_examples(table: pa.Table, kind: Kind, model: Any, max_length: int, where:
     pad = functools.partial(kind.pad, model)
     ids, strata = table["id"].to_pylist(), kind.strata(labels)
     return Examples(kind.name, ids, encodings, labels, pad, join=kind.collate, strata=strata,
-                    truths=kind.truths(table))  # fmt: skip
+                    truths=kind.truths(table), sampler=kind.sampler(table, where))  # fmt: skip

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from gradworks.metrics import answers, classification, generation, regression, span, tagging
+from gradworks.metrics import answers, classification, episodes, generation, regression, span, tagging
 from gradworks.metrics._shared.scores import SMALL as SMALL
 from gradworks.metrics._shared.scores import Score as Score
 
-_FAMILIES = (answers, classification, generation, regression, span, tagging)
-NAMES = tuple(name for family in _FAMILIES for name in family.METRICS)
+_FAMILIES = (answers, classification, generation, regression, span, tagging, episodes)
+NAMES = tuple(dict.fromkeys(name for family in _FAMILIES for name in family.METRICS))
 LOWER_IS_BETTER = frozenset(name for family in _FAMILIES for name in family.LOWER_IS_BETTER)
 
 

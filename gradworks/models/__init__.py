@@ -11,6 +11,7 @@ Every model has
     answer(vectors, task)                                      the head of a task on what it reads
     windows(texts, max_length, step=None, first=None)          sequences of tokens with their places in the texts
 Models of sequences have tokens(inputs, embedded=None) -> (n, L, W): what the head reads of each token.
+Models of pictures (`READS = "pictures"`) have no `encode` and no tokenizer, but `shape`, and `prepare` is given that.
 Every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.
 """
 
@@ -39,6 +40,11 @@ def find(name: str, where: str = "model") -> ModuleType:
     if name not in names:
         raise InputError(f"{where}: found {name!r}\nexpected one of: {', '.join(names)}")
     return importlib.import_module(f"gradworks.models.{name}")
+
+
+def reads(name: str) -> str:
+    """What a kind of model reads of a row: "texts" or "pictures"."""
+    return getattr(find(name), "READS", "texts")
 
 
 def create(encoder_folder: Path, outputs: heads.Sizes, seed: int) -> nn.Module:

@@ -83,7 +83,7 @@ def test_an_empty_split():
 
 
 def test_tables():
-    table = records.to_table(
+    (table,) = records.to_tables(
         NLI,
         [
             {"id": "1", "premise": "P", "hypothesis": "H", "label": "neutral", "n": 3},
@@ -92,7 +92,7 @@ def test_tables():
     )
     assert table.column_names == ["id", "premise", "hypothesis", "label", "n"]
     assert table["n"].to_pylist() == ["3", None]
-    number = records.to_table(kind("stsb"), [{"id": "1", "sentence1": "a", "sentence2": "b", "label": 2.5}])
+    (number,) = records.to_tables(kind("stsb"), [{"id": "1", "sentence1": "a", "sentence2": "b", "label": 2.5}])
     assert str(number.schema.field("label").type) == "double"
 
 

@@ -16,6 +16,7 @@ from tests.defects import (
     rest,
     telemetry,
     updates,
+    vision,
     weightings,
     written,
 )
@@ -36,6 +37,7 @@ PARTS = (
     rest,
     telemetry,
     updates,
+    vision,
     weightings,
     written,
 )

@@ -130,7 +130,7 @@ ROWS = (
      'tests/methods/test_ghost.py::test_scores_and_gradient_agree_with_the_loop_with_dropout_on'),
     ('gradworks/methods/weightings/_shared/agreement.py', '            use.small = None  # of the layout before', '            pass',
      'tests/methods/test_ghost_limits.py::test_the_layout_of_rows_is_found_by_checking_not_by_shape'),
-    ('gradworks/methods/weightings/_shared/agreement.py', '    if agree and not off > judge.error**2 * size:\n        return\n', '    return\n',
+    ('gradworks/methods/weightings/_shared/agreement.py', '    return agree and not off > judge.error**2 * size\n', '    return True\n',
      'tests/methods/test_ghost_limits.py::test_scores_that_logit_fd_does_not_confirm_stop_the_run_and_name_the_module'),
     ('gradworks/methods/weightings/_shared/agreement.py', 'if off > max(noise, worst[0]):', 'if off >= 0:',
      'tests/methods/test_ghost_limits.py::test_scores_that_logit_fd_does_not_confirm_stop_the_run_and_name_the_module'),

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods.weightings._shared import layers
+from gradworks.methods.weightings._shared import agreement, layers
 from gradworks.methods.weightings._shared.ghost import recording
 from gradworks.methods.weightings.reweight import Reweight
 from gradworks.models.bow import Bow as RealBow
@@ -216,6 +216,24 @@ def test_scores_that_logit_fd_does_not_confirm_stop_the_run_and_name_the_module(
         method(backend).backward(build(MODELS["attention"]), *draw(1, n=12))
     assert "responsible: module inside.v (Linear)" in str(error.value)
     assert len(str(error.value).splitlines()) == 3
+
+
+def test_scores_that_logit_fd_gets_wrong_do_not_stop_the_run(monkeypatch):
+    """On kinks its difference errs, and a backward pass for each example says so."""
+    right, wrong = build(MODELS["attention"]), build(MODELS["attention"])
+    batches = draw(1, n=12)
+    method("ghost").backward(right, *batches)
+    asked = []
+
+    class Wrong(agreement.LogitFd):
+        def scores(self, here, outputs, losses):
+            asked.append(here)
+            return -super().scores(here, outputs, losses)
+
+    monkeypatch.setattr(agreement, "LogitFd", Wrong)
+    method("ghost").backward(wrong, *batches)
+    assert asked
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(right.parameters(), wrong.parameters(), strict=True))
 
 
 def test_a_model_with_random_numbers_of_its_own_is_stopped():

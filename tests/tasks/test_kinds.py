@@ -15,8 +15,7 @@ from gradworks.base.errors import InputError
 from gradworks.data import predictions, tables
 from gradworks.spec import Batch, offers
 from gradworks.tasks import TaskSpec, kinds
-from tests.kinds import classes, example, kind, values
-from tests.kinds import model as small
+from tests.kinds import classes, example, kind, network, values
 from tests.kinds import table as sample
 
 _TEXTS = [3.0, 4.0, 7.0, 2.0, 5.0, 7.0]  # tokens
@@ -86,10 +85,10 @@ class Words:
 @pytest.mark.parametrize("name", kinds.names())
 def test_predictions_are_read_as_they_were_written(name):
     made = example(name)
-    model, rows = small(made), sample(made, 4)
+    model, rows = network(made), made.arrange("test", sample(made, 6), 0, "f")
     answers = predict.answers(model, made, tables.to_examples(rows, made, model, 8, "f"), batch_size=3)
     written = predictions.to_table(rows, answers, made, [])
-    assert len(answers) == 4 and written.column_names == ["id", "label", *made.also, *made.columns]
+    assert len(answers) == 6 and written.column_names == ["id", "label", *made.also, *made.columns]
     assert (
         made.read(written).tolist() == answers.tolist() and made.truths(written).tolist() == made.truths(rows).tolist()
     )
@@ -100,7 +99,7 @@ def test_predictions_are_read_as_they_were_written(name):
 @pytest.mark.parametrize("name", kinds.names())
 def test_a_kind_encodes_scores_and_compares(name):
     made = example(name)
-    model, rows = small(made), sample(made, 6)
+    model, rows = network(made), made.arrange("test", sample(made, 6), 0, "f")
     assert all(made.accepts(one) for one in rows["label"].to_pylist()) and made.expected()
     encoded = tables.to_examples(rows, made, model, 8, "f")
     strata, labels = encoded.strata, encoded.truths

@@ -4,9 +4,9 @@ import pytest
 
 from gradworks import tasks
 from gradworks.base.errors import InputError
-from gradworks.tasks import glue, minbert, nli, squad, summaries, superglue, tagging
+from gradworks.tasks import glue, minbert, nli, squad, summaries, superglue, tagging, vision
 
-ROWS = [one for file in (nli, glue, superglue, minbert, tagging, squad, summaries) for one in file.ROWS]
+ROWS = [one for file in (nli, glue, superglue, minbert, tagging, squad, summaries, vision) for one in file.ROWS]
 
 
 def row(name):

@@ -11,7 +11,7 @@ ValueError, "KEY: found ..., expected ...", where the row does not fit. `Protoco
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,6 +44,8 @@ class Kind(Protocol):
         also: columns that it reads beside texts and label; they are in the tables of predictions too.
         words: columns from whose texts a vocabulary is made.
         columns: of a table of predictions, beside id, label and `also`.
+        reads: what a model reads of a row, "texts" or "pictures"; a source and an encoder must be for the same.
+        rows_at_once: rows of a table that are written together.
     """
 
     METRICS: tuple[str, ...]
@@ -57,12 +59,28 @@ class Kind(Protocol):
     also: tuple[str, ...]
     words: tuple[str, ...]
     columns: tuple[str, ...]
+    reads: str
+    rows_at_once: int
 
     # training: gradworks.spec.Task
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs: ...
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
 
     # data
+    def take(self, raw: Any, column: str) -> Any:
+        """What a table holds of a value that a model reads. ValueError: the reason why it is not one."""
+
+    def column(self, values: Sequence[Any]) -> pa.Array:
+        """What `take` gave, as a column of a table."""
+
+    def arrange(self, name: str, table: pa.Table, seed: int, where: str) -> pa.Table:
+        """The split `name` as it is written, by the seed of the draws; `where`: params file and key, for messages."""
+
+    def sampler(self, table: pa.Table, where: str) -> Callable[..., Iterator[tuple[list[int], Tensor]]] | None:
+        """Where training does not read every row once an epoch: called with the batch size, batches of a step's group,
+        seed and batches to leave out, it gives the rows and labels of each batch, without end.
+        """
+
     def encode(self, table: pa.Table, model: Any, max_length: int, where: str) -> tuple[list[dict[str, Any]], Any]:
         """What the model reads of each row, and the labels, (n,) or ragged. InputError that names a row's id."""
 

@@ -23,12 +23,15 @@ class Inner(Stateless):
             name their own, by the logged `inner`.
         inner_optimizer: sgd, without momentum.
         tasks: any | same | different; how the schedule fills the group.
+        groups: of so many batches each, whose gradients are averaged: the meta-batch.
     """
 
     def __init__(
-        self, batches: int = 4, inner_lr: float = 1e-3, inner_optimizer: str = "sgd", tasks: str = "any"
+        self, batches: int = 4, inner_lr: float = 1e-3, inner_optimizer: str = "sgd", tasks: str = "any",
+        groups: int = 1,
     ):  # fmt: skip
-        self.needs = Needs(integer("batches", batches, low=1), one_of("tasks", tasks, ["any", "same", "different"]))
+        which = one_of("tasks", tasks, ["any", "same", "different"])
+        self.needs = Needs(integer("batches", batches, low=1), which, integer("groups", groups, low=1))
         self._rate = number("inner_lr", inner_lr, low=0)
         one_of("inner_optimizer", inner_optimizer, ["sgd"])
         self._steps = 0

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from gradworks.tasks import TaskSpec
 
 
+_FOUND = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
+
+
 class Texts:
     """A kind whose model reads the texts of a row and gives one tensor (n, size)."""
 
@@ -26,6 +29,8 @@ class Texts:
     size = 1
     label_columns: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    reads = "texts"
+    rows_at_once = 2**20
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec, self.name = spec, spec.name
@@ -50,6 +55,28 @@ class Texts:
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) input embeddings, differentiable in the model's parameters."""
         return model.embed(batch.inputs)
+
+    def take(self, raw: Any, column: str) -> str:
+        raw = self.text(raw)
+        if isinstance(raw, str) and raw.strip():
+            return raw
+        if raw is None or isinstance(raw, str):
+            raise ValueError(f"no text in the column {column!r}")
+        found = _FOUND.get(type(raw), type(raw).__name__)
+        raise ValueError(f"found {found} in the column {column!r}, expected text")
+
+    def column(self, values: Sequence[Any]) -> pa.Array:
+        import pyarrow as pa
+
+        return pa.array([v if v is None or isinstance(v, str) else str(v) for v in values], pa.string())
+
+    def arrange(self, name: str, table: pa.Table, seed: int, where: str) -> pa.Table:
+        """As it was drawn."""
+        return table
+
+    def sampler(self, table: pa.Table, where: str) -> None:
+        """Every row once an epoch."""
+        return
 
     def texts(self, table: pa.Table) -> list[tuple[str, ...]]:
         return list(zip(*(table[column].to_pylist() for column in self.spec.texts), strict=True))

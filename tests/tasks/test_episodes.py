@@ -1,0 +1,245 @@
+"""Few-shot episodes: what is drawn and learned from, and supervised-reptile's algorithm beside the library's."""
+
+import copy
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gradworks import models, tasks
+from gradworks.base.errors import InputError
+from gradworks.data import tables
+from gradworks.data.mixture import Mixture, Part
+from gradworks.methods import Method
+from gradworks.models import conv4
+from gradworks.tasks import TaskSpec
+from gradworks.tasks.kinds._shared import drawn
+
+SHAPE = (12, 12, 1)
+CLASSES, PICTURES = 8, 6
+
+
+def kind(**options):
+    given = {"shape": SHAPE, "ways": 3, "train_shots": 4, "select": 5, "test": 7, **options}
+    return tasks.kind(TaskSpec("t", "episodes", ("image",), None, ("accuracy",), options=given))
+
+
+def table(made, classes=CLASSES, pictures=PICTURES):
+    """Of class c and picture i: pixels 10 c + i, with a bright row c."""
+    rows = [(c, i) for c in range(classes) for i in range(pictures)]
+    drawn = [np.full(SHAPE, 10 * c + i, np.uint8) for c, i in rows]
+    for one, (c, _) in zip(drawn, rows, strict=True):
+        one[c] += 100
+    ids, names = [f"{c}/{i}" for c, i in rows], [f"class {c}" for c, _ in rows]
+    return pa.table({"id": ids, "image": made.column(drawn), "label": names})
+
+
+def network(tmp_path, ways=3, **options):
+    conv4.prepare(conv4.Options(model="conv4", channels=4, blocks=2, statistics="batch", **options), tmp_path, SHAPE)
+    return models.create(tmp_path, ways, 0).double()
+
+
+# what is drawn
+
+
+def test_mini_batches_read_all_before_they_repeat_one_and_go_over_the_end():
+    found = list(itertools.islice(drawn.mini_batches(5, 3, 0, "a"), 10))
+    assert all(len(one) == 3 for one in found)
+    flat = list(itertools.chain(*found))
+    assert all(sorted(flat[i : i + 5]) == list(range(5)) for i in range(0, 30, 5))
+    assert found == list(itertools.islice(drawn.mini_batches(5, 3, 0, "a"), 10))
+    assert found != list(itertools.islice(drawn.mini_batches(5, 3, 0, "b"), 10))
+
+
+def test_the_batches_of_a_group_are_of_one_episode():
+    classes = [torch.arange(10 * c, 10 * c + 6) for c in range(CLASSES)]
+    draws = drawn.training(classes, 3, 4, 5, 2, 0)
+    seen = []
+    for _ in range(40):
+        rows, labels = zip(*itertools.islice(draws, 2), strict=True)
+        rows, labels = list(itertools.chain(*rows)), torch.cat(labels).tolist()
+        of = {row // 10: label for row, label in zip(rows, labels, strict=True)}
+        assert all(of[row // 10] == label for row, label in zip(rows, labels, strict=True))
+        assert len(set(of.values())) == len(of) <= 3 and len(set(rows)) == 10  # of 12 pictures
+        seen.append(of)
+    assert {c for of in seen for c in of} == set(range(CLASSES))
+    assert len({of[c] for of in seen for c in of if c == 5}) == 3  # the place of a class changes
+    begun, later = drawn.training(classes, 3, 4, 5, 3, 0), drawn.training(classes, 3, 4, 5, 3, 0, start=7)
+    rest = list(itertools.islice(begun, 7, 12))
+    assert [a for a, _ in rest] == [a for a, _ in itertools.islice(later, 5)]
+
+
+def test_too_few_pictures_or_classes_are_named():
+    made = kind()
+    one = table(made).slice(0, PICTURES + 1)  # all of class 0, one of class 1
+    with pytest.raises(InputError, match=r"f.test: found 2 classes\nexpected at least 3, those of an episode"):
+        made.arrange("test", one, 0, "f")
+    one = table(made).slice(0, 3 * PICTURES + 1)
+    with pytest.raises(InputError, match="found the class 'class 3' with 1 of its pictures\nexpected at least 2"):
+        made.arrange("test", one, 0, "f")
+    with pytest.raises(InputError, match="expected at least 4, as an episode takes"):
+        tables.to_examples(one, made, type("M", (), {"shape": SHAPE}), 8, "f")
+
+
+def test_examples_of_selection_and_test_are_episodes():
+    made = kind(shots=2, queries=3)
+    whole = table(made)
+    assert made.arrange("train", whole, 0, "f") is whole
+    found = {(name, seed): made.arrange(name, whole, seed, "f") for name in ("selection", "test") for seed in (0, 1)}
+    assert found["test", 0].equals(found["test", 1]) and not found["selection", 0].equals(found["selection", 1])
+    assert [len(found[name, 0]) for name in ("selection", "test")] == [5, 7]
+    for one in found["test", 0].to_pylist():
+        pictures = np.frombuffer(one["image"], np.uint8).reshape(15, *SHAPE)
+        values = pictures.min((1, 2, 3))  # 10 c + i
+        assert len(set(values)) == 15  # no query is among those that are learned from
+        x, y, z = (int(name) for name in one["label"].split() if name != "class")
+        assert (values // 10).tolist() == [x, x, y, y, z, z, x, x, x, y, y, y, z, z, z]
+
+
+def test_a_run_reads_the_same_episodes_after_it_was_killed(tmp_path):
+    made, model = kind(), network(tmp_path)
+    examples = tables.to_examples(table(made), made, model, 8, "f")
+    needs = Method(update={"reptile": {"batches": 3, "tasks": "same", "groups": 2}}, task=made).needs
+    mixture = Mixture({"t": Part(examples, examples)})
+    draws = mixture.draws(needs, 5, None, 0)
+    steps, states = [], []
+    for i in range(4):
+        steps.append(draws.step(i)[0])
+        states.append(draws.state_dict())
+    for step in steps:
+        assert len(step) == 6
+        for group in (step[:3], step[3:]):
+            of = {(int(key[0]), int(label)) for b in group for key, label in zip(b.ids, b.labels, strict=True)}
+            assert len(of) == len({c for c, _ in of}) == len({label for _, label in of}) <= 3
+    again = mixture.draws(needs, 5, None, 0)
+    again.load_state_dict(states[1])
+    assert [b.ids for b in again.step(2)[0]] == [b.ids for b in steps[2]]
+
+
+def test_batches_that_need_not_be_of_the_same_task_are_of_an_episode_each(tmp_path):
+    made, model = kind(), network(tmp_path)
+    examples = tables.to_examples(table(made), made, model, 8, "f")
+    needs = Method(update="dotprod", task=made).needs
+    draws = Mixture({"t": Part(examples, examples)}).draws(needs, 12, None, 0)  # a whole episode
+    pairs = [[{key[0] for key in b.ids} for b in draws.step(i)[0]] for i in range(20)]
+    assert all(len(classes) == 3 for pair in pairs for classes in pair)
+    assert sum(a == b for a, b in pairs) < 5  # of 56 triples of classes
+
+
+# supervised-reptile, written out: parameters that move, and are put back
+
+
+def plain_reptile(model, groups, rate, step, last_gradient):
+    """One meta-step: theta + step * mean(theta_k - theta) over the tasks; or over their last inner steps (foml)."""
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    total = {name: torch.zeros_like(p) for name, p in start.items()}
+    for batches in groups:
+        model.load_state_dict(start, strict=False)
+        for batch in batches:
+            before = {name: p.detach().clone() for name, p in model.named_parameters()}
+            loss = F.cross_entropy(model(batch.inputs), batch.labels)
+            gradient = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for p, g in zip(model.parameters(), gradient, strict=True):
+                    p -= rate * g
+        origin = before if last_gradient else start
+        for name, p in model.named_parameters():
+            total[name] += (p.detach() - origin[name]) / len(groups)
+    model.load_state_dict({name: start[name] + step * total[name] for name in start}, strict=False)
+
+
+@pytest.mark.parametrize("update, last", [("reptile", False), ("fomaml", True)])
+def test_meta_steps_are_those_of_supervised_reptile(tmp_path, update, last):
+    made, ours = kind(), network(tmp_path)
+    theirs = copy.deepcopy(ours)
+    examples = tables.to_examples(table(made), made, ours, 8, "f")
+    k, groups, rate, step = 4, 3, 0.05, 0.7
+    slot = {update: {"batches": k, "inner_lr": rate, "tasks": "same", "groups": groups}}
+    method = Method(update=slot, task=made, seed=0)
+    # the mean over k of Reptile and the last gradient of FOMAML, as the scale law has them
+    optimizer = torch.optim.SGD(ours.parameters(), step * rate * (1 if last else k))
+    draws = Mixture({"t": Part(examples, examples)}).draws(method.needs, 5, None, 0)
+    for number in range(4):
+        batches, _ = draws.step(number)
+        plain_reptile(theirs, [batches[i : i + k] for i in range(0, len(batches), k)], rate, step, last)
+        method.backward(ours, [[one] for one in batches])
+        optimizer.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(ours.head.weight, network(tmp_path).head.weight)
+
+
+def plain_evaluation(model, pictures, made, name):
+    """The share of queries right after inner steps, one query at a time beside the support set, or all together."""
+    o = made.options
+    learner = copy.deepcopy(model)
+    support, asked = pictures[: o.ways * o.shots], pictures[o.ways * o.shots :]
+    labels = [c for c in range(o.ways) for _ in range(o.shots)]
+    second = [torch.zeros_like(p) for p in learner.parameters()]
+    batches = drawn.mini_batches(len(labels), o.inner.batch, "evaluate", name)
+    for count in range(1, o.inner.steps + 1):
+        rows = next(batches)
+        loss = F.cross_entropy(learner({"pixels": support[rows]}), torch.tensor([labels[r] for r in rows]))
+        gradient = torch.autograd.grad(loss, list(learner.parameters()))
+        with torch.no_grad():
+            for p, g, v in zip(learner.parameters(), gradient, second, strict=True):
+                if o.inner.optimizer == "adam":  # without a first moment
+                    v.mul_(0.999).add_(0.001 * g * g)
+                    g = g / ((v / (1 - 0.999**count)).sqrt() + 1e-8)
+                p -= o.inner.learning_rate * g
+    if o.transductive:
+        chosen = learner({"pixels": asked}).argmax(1).tolist()
+    else:
+        chosen = [int(learner({"pixels": torch.cat([support, one[None]])})[-1].argmax()) for one in asked]
+    right = [c for c in range(o.ways) for _ in range(o.queries)]
+    return np.mean([a == b for a, b in zip(chosen, right, strict=True)])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("transductive", [False, True])
+def test_an_episode_is_learned_and_asked_as_supervised_reptile_does(tmp_path, optimizer, transductive):
+    inner = {"optimizer": optimizer, "learning_rate": 0.02, "steps": 4, "batch": 4}
+    made = kind(shots=2, queries=2, inner=inner, transductive=transductive, test=12)
+    model = network(tmp_path)
+    before = copy.deepcopy(model.state_dict())
+    examples = tables.to_examples(made.arrange("test", table(made), 0, "f"), made, model, 8, "f")
+    batch = examples.batch(range(12))
+    with torch.no_grad():
+        found = made.respond(model.eval(), batch, [])
+    pictures = batch.inputs["pixels"].unflatten(1, (-1, SHAPE[0]))
+    expected = [plain_evaluation(model, one, made, name) for one, name in zip(pictures, batch.ids, strict=True)]
+    assert found.tolist() == pytest.approx(expected) and len(set(found.tolist())) > 1
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_rows_that_do_not_fit():
+    for options, said in (
+        ({"classes": ["a", "b"]}, r"classes: found \['a', 'b'\]\nexpected none: an episode draws its own"),
+        ({"ways": 1}, "ways"),
+        ({"inner": {"optimizer": "adamw"}}, "inner"),
+        ({"shape": [3]}, "shape"),
+    ):
+        row = {"kind": "episodes", "texts": ["image"], "shape": [12, 12, 1], **options}
+        with pytest.raises(InputError, match=said):
+            tasks.own("few", row, "params.yaml: tasks.few")
+    made = tasks.kind(tasks.own("few", {"kind": "episodes", "texts": ["image"], "shape": [12, 12, 1]}, "p"))
+    assert (made.size, made.options.shots, made.spec.metrics) == (5, 1, ("accuracy",))
+    with pytest.raises(InputError, match="has no classes of its own"):
+        made.drawn_from("p: corrupt.conditions.noise")
+
+
+def test_accuracy_over_episodes_has_the_interval_of_episodes():
+    made = kind()
+    shares = np.array([0.2, 0.4, 1.0, 0.6] * 25)
+    found = made.score("accuracy", np.zeros(100), shares)
+    error = shares.std(ddof=1) / 10
+    assert found.value == pytest.approx(0.55) and found.n == 100
+    assert found.low == pytest.approx(0.55 - 1.96 * error, abs=0.01)
+    assert found.high == pytest.approx(0.55 + 1.96 * error, abs=0.01)
+    perfect = made.score("accuracy", np.zeros(50), np.ones(50))
+    assert perfect.value == perfect.high == 1 and 0.9 < perfect.low < 1
+    assert isinstance(made.references("accuracy", np.zeros(9), None)["chance"].value, float)
+    assert made.constants(np.zeros(2))[0].tolist() == [1 / 3, 1 / 3]

@@ -20,7 +20,7 @@ ROWS = (
      'tests/data/test_mixture.py::test_parts_that_share_their_rows_are_not_read_in_step'),
     ('gradworks/data/mixture.py', 'self._seed if alone else', 'self._seed if False else',
      'tests/data/test_mixture.py::test_one_part_is_the_plain_stream'),
-    ('gradworks/data/mixture.py', 'self._batch, seed, start, window)', 'self._batch, seed, 0, window)',
+    ('gradworks/data/mixture.py', 'self._batch, seed, start, window, self._together)', 'self._batch, seed, 0, window, self._together)',
      'tests/data/test_mixture.py::test_it_goes_on_anywhere_as_if_it_had_been_read'),
     ('gradworks/data/mixture.py', '_CLEAN_STREAM, first, window)', '_CLEAN_STREAM, 0, window)',
      'tests/data/test_mixture.py::test_it_goes_on_anywhere_as_if_it_had_been_read'),

@@ -9,7 +9,7 @@ from gradworks.metrics import answers
 
 GROUPS = ["a", "a", "a", "b", "b", "c", "d", "d"]
 LABELS = np.array([1, 0, 1, 0, 0, 1, 1, 0])
-MADE = np.array([1, 0, 0, 0, 0, 0, 1, 0])
+MADE = np.array([1, 0, 0, 0, 1, 0, 1, 0])
 
 
 def by_question():
@@ -25,11 +25,11 @@ def f1(true, made):
 
 def test_against_loops():
     exact = [list(a) == list(b) for a, b in by_question()]
-    assert answers.score("question_em", GROUPS, LABELS, MADE).value == np.mean(exact) == 0.5
+    assert answers.score("question_em", GROUPS, LABELS, MADE).value == np.mean(exact) == 0.25
     assert answers.score("f1m", GROUPS, LABELS, MADE).value == pytest.approx(
         np.mean([f1(a, b) for a, b in by_question()])
     )
-    assert answers.score("f1a", GROUPS, LABELS, MADE).value == pytest.approx(f1(LABELS, MADE)) == pytest.approx(2 / 3)
+    assert answers.score("f1a", GROUPS, LABELS, MADE).value == pytest.approx(f1(LABELS, MADE)) == pytest.approx(4 / 7)
     assert answers.score("f1a", GROUPS, LABELS, MADE).n == 4
 
 

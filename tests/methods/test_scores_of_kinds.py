@@ -17,7 +17,7 @@ ENCODERS = {
     "gru": {"embedding": 6, "hidden": 5, "mlp": 6, "dropout": 0.0, "bidirectional": True, "pooling": "mean"},
     "transformer": {"layers": 1, "width": 8, "heads": 2, "dropout": 0.0},
 }
-WINDOW = {"tagging": 3, "span": 8}  # tokens: several windows of some examples
+WINDOW = {"tagging": 3, "span": 7}  # tokens: several windows of some examples
 WORDS = " ".join(map(str, range(10)))
 
 

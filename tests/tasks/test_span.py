@@ -212,7 +212,7 @@ def test_squad_files_are_read_and_bad_answers_reported(tmp_path):
         (6, "found label [{'text': 'x'}], expected a list of answers, each its text and its first character"),
     ]
     assert [one["line"] for one in split.unlabelled] == [7]
-    back = records.to_table(KIND, split.records)
+    back = pa.concat_tables(records.to_tables(KIND, split.records))
     assert back["label"].to_pylist()[0][1] == {"text": "in Italy", "start": 19}
     assert KIND.truths(back).tolist() == [("Italy", "in Italy"), ()]
 
@@ -236,7 +236,7 @@ def test_articles_of_squad_are_read_whole(data):
     path = data / "squad/dev-v2.0-10-articles.json"
     found = files.read(squad2, {"dev": path}, "s", path.parent, "s")[0]["dev"]
     assert len(found.records) == 3708 and not found.bad
-    made = records.to_table(squad2, found.records)
+    made = pa.concat_tables(records.to_tables(squad2, found.records))
     none = squad2.references("answer_em", squad2.truths(made), None)["no answer"]
     assert none.value == pytest.approx(1987 / 3708)
     assert squad2.count(made["label"].to_pylist()) == {"answered": 1721, "impossible": 1987}

@@ -245,6 +245,9 @@ def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[s
     where = f"{params}: train"
     train = validate(values["train"] or {}, cell.Train, where)
     task.check_metric(train.select.metric, f"{where}.select.metric")
+    for key in ("batch", "micro_batch", "clean_batch"):
+        if task.reads == "pictures" and not isinstance(getattr(train, key), int | None):
+            raise InputError(f"{where}.{key}: found tokens\nexpected a number of examples: pictures have no tokens")
     known = [
         name for name in dir(torch.optim) if name[0].isupper() and name not in ("LBFGS", "Optimizer", "SparseAdam")
     ]

@@ -1,5 +1,5 @@
 """Pictures: MNIST (LeCun et al. 1998), whole, and 4 against 9 as Ren et al. (2018, section 4.1) unbalance it; Omniglot
-(Lake et al. 2015) in few-shot episodes.
+(Lake et al. 2015) and mini-ImageNet (Vinyals et al. 2016) in few-shot episodes, whose sizes are pictures.
 """
 
 from gradworks.tasks import TaskSpec
@@ -8,7 +8,20 @@ _SMALL = {"shape": (28, 28, 1)}
 _DIGITS = tuple("0123456789")
 
 ROWS = (
-    TaskSpec("mnist", "image", ("image",), _DIGITS, ("accuracy", "macro_f1"), options=_SMALL),
-    TaskSpec("omniglot", "episodes", ("image",), None, ("accuracy",), options=_SMALL),
-    TaskSpec("mnist-4-9", "image", ("image",), ("4", "9"), ("accuracy",), options={**_SMALL, "one_logit": True}),
-)
+    TaskSpec(
+        "mnist", "image", ("image",), _DIGITS, ("accuracy", "macro_f1"), options=_SMALL,
+        sizes={"train": 60000, "t10k": 10000}, majority={"accuracy": 0.1135},
+    ),
+    TaskSpec(
+        "mnist-4-9", "image", ("image",), ("4", "9"), ("accuracy",), options={**_SMALL, "one_logit": True},
+        sizes={"train": 5000, "test": 500}, majority={"accuracy": 0.5},
+    ),
+    TaskSpec(
+        "omniglot", "episodes", ("image",), None, ("accuracy",), options=_SMALL,
+        sizes={"images_background": 19280, "images_evaluation": 13180}, majority={"accuracy": 0.2},
+    ),
+    TaskSpec(
+        "mini-imagenet", "episodes", ("image",), None, ("accuracy",), options={"shape": (84, 84, 3)},
+        sizes={"train": 38400, "validation": 9600, "test": 12000}, majority={"accuracy": 0.2},
+    ),
+)  # fmt: skip

@@ -117,6 +117,10 @@ def test_an_encoder_of_texts_and_a_size_that_cannot_be_balanced(project):
     said = r"pretrain.lenet.model: found lenet5, which reads pictures\nexpected one for texts, which nli has"
     with pytest.raises(InputError, match=said):
         parameters.check(write(values))
+    values = copy.deepcopy(project)
+    values["train"]["batch"] = {"tokens": 64}
+    with pytest.raises(InputError, match=r"train.batch: found tokens\nexpected a number of examples"):
+        parameters.check(write(values))
     write(project)
     run("fetch", "--source", "mine", "--out", "runs/fetch/mine")
     sizes = {9: "clean.size: found 9\nexpected a multiple of 2", 90: "has 80 examples for it, expected 90"}

@@ -225,6 +225,7 @@ def test_the_layout_is_found_by_name(tmp_path):
 
 def test_mnist_itself(data):
     found = read(data / "mnist")
-    assert {name: len(split.records) for name, split in found.items()} == {"t10k": 10_000, "train": 60_000}
+    assert {name: len(split.records) for name, split in found.items()} == kind("mnist").spec.sizes
     counts = kind("mnist").count([one["label"] for one in found["t10k"].records])
     assert (counts["4"], counts["9"]) == (982, 1009)
+    assert max(counts.values()) / 10_000 == kind("mnist").spec.majority["accuracy"]

@@ -32,4 +32,6 @@ ROWS = (
      'tests/test_predict.py::test_on_a_cpu_a_pass_has_no_more_tokens_than_its_caches_hold'),
     ('gradworks/trace.py', 'self.batches += len(drawn)', 'self.batches += 1',
      'tests/test_loop.py::test_batches_of_a_budget_are_the_same_for_every_method'),
+    ('gradworks/data/batching.py', 'for row in itertools.zip_longest(*parts)', 'for row in parts',
+     'tests/data/test_batching.py::test_of_eight_batches_in_a_row_each_is_of_another_eighth_by_length'),
 )

@@ -4,9 +4,9 @@ A score u_i = <clean gradient, gradient of example i> is worth something when an
 have given about the same scores: the same training examples, under the same dropout masks, are scored with two clean
 batches of m examples, drawn independently from the clean split, and the two lists are correlated within each training
 batch, where weights are normalised. Clean batches are drawn as training batches are (of like length), at random, with
-the classes in equal numbers, or so and of like length, as the loop draws them. Data, model and training are those of the default benchmark
-(params.yaml): the condition `noise`, the encoder `gru`, plain training. The stages that make the data are run into a
-temporary folder; two minutes on one core.
+the classes in equal numbers, or so and of like length, as the loop draws them. Data, model and training are those of
+the default benchmark (params.yaml): the condition `noise`, the encoder `gru`, plain training. The stages that make the
+data are run into a temporary folder; two minutes on one core.
 
     python -m benchmarks.clean_batch     prints the table and writes benchmarks/CLEAN_BATCH.md
 """

@@ -127,7 +127,7 @@ def one_seed(folder: Path, seed: int) -> Found:
     splits = {}
     for name in ("train", "clean"):
         file = folder / f"{seed}" / f"{name}.parquet"
-        table = artifacts.read_parquet(file, ["id", *task.texts, "label"])
+        table = artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
         splits[name] = to_examples(table, task, model, settings.max_length, str(file))
     train, clean = splits["train"], splits["clean"]
     total = round(settings.epochs * -(-len(train) // settings.batch))

@@ -169,9 +169,9 @@ def written(found: dict[str, Any]) -> str:
     lines = [
         "# Throughput of plain training", "",
         f"BERT {found['model']}, batches of {BATCH}, AdamW, {found['precision']}; {found['hardware']}.", "",
-        f"`gradworks`: the loop with its defaults and `train.window: {found['window']}`. The others: the modes of Hugging",
-        "Face's Trainer. All take turns in one process. Real tokens are those that are no padding. Ratios: median over",
-        "the turns, with its 95 % interval.", "",
+        f"`gradworks`: the loop with its defaults and `train.window: {found['window']}`. The others: the modes of",
+        "Hugging Face's Trainer. All take turns in one process. Real tokens are those that are no padding. Ratios:",
+        "median over the turns, with its 95 % interval.", "",
         f"| {' | '.join(heads)} |", "|---" * len(heads) + "|",
     ]  # fmt: skip
     for row in rows:

@@ -98,7 +98,7 @@ def project(tmp_path_factory):
     (folder / "both.yaml").write_text(yaml.safe_dump(values(clean_batch=8)))
     # most batches in two parts of unequal size; of one example, which all ranks compute
     tokens = {"batch": {"tokens": 72}, "micro_batch": {"tokens": 36}}
-    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens)))
+    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens, window=50)))
     for source in ("synthetic", "mine", "valued"):
         run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
     run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
@@ -159,11 +159,12 @@ def sides(project, request):
     for cell in (cell for cell in STOPPED if cell in asked):
         made = arguments(*cell, "stopped")
         cells |= {(*cell, "stopped"): Cell(made, "SIGTERM", rank=1, steps=2), (*cell, "resumed"): Cell(made)}
-    for rank in (0, 1):
-        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
     for method in TOKENS:
         ended(Cell(arguments(method, None, "tokens-one", params="tokens.yaml")))
         cells["tokens", method] = Cell(arguments(method, None, "tokens-two", params="tokens.yaml"))
+    # last of those that train: its collectives may be left half done
+    for rank in (0, 1):
+        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
     for method in REFUSED:
         cells["refused", method] = Cell(arguments(method, "valued", "refused"))
     cells["uneven"] = Cell(arguments("erm-2", None, "uneven", params="uneven.yaml"))

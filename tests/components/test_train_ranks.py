@@ -98,7 +98,7 @@ def project(tmp_path_factory):
     (folder / "both.yaml").write_text(yaml.safe_dump(values(clean_batch=8)))
     # most batches in two parts of unequal size; of one example, which all ranks compute
     tokens = {"batch": {"tokens": 72}, "micro_batch": {"tokens": 36}}
-    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens, window=50)))
+    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens)))
     for source in ("synthetic", "mine", "valued"):
         run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
     run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")

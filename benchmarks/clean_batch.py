@@ -3,10 +3,10 @@
 A score u_i = <clean gradient, gradient of example i> is worth something when another clean batch of the same size would
 have given about the same scores: the same training examples, under the same dropout masks, are scored with two clean
 batches of m examples, drawn independently from the clean split, and the two lists are correlated within each training
-batch, where weights are normalised. Clean batches are drawn as training batches are (of like length), at random, or
-with the classes in equal numbers, as the loop draws them. Data, model and training are those of the default benchmark
-(params.yaml): the condition `noise`, the encoder `gru`, plain training. The stages that make the data are run into a
-temporary folder; two minutes on one core.
+batch, where weights are normalised. Clean batches are drawn as training batches are (of like length), at random, with
+the classes in equal numbers, or so and of like length, as the loop draws them. Data, model and training are those of
+the default benchmark (params.yaml): the condition `noise`, the encoder `gru`, plain training. The stages that make the
+data are run into a temporary folder; two minutes on one core.
 
     python -m benchmarks.clean_batch     prints the table and writes benchmarks/CLEAN_BATCH.md
 """
@@ -92,14 +92,20 @@ def at_random(clean: Examples, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def balanced(clean: Examples, size: int, seed: int) -> Iterator[list[int]]:
-    """Equal numbers of every class, as in training."""
+    """Equal numbers of every class, of any length."""
     return balanced_rows(clean.labels, size, seed)
+
+
+def balanced_alike(clean: Examples, size: int, seed: int) -> Iterator[list[int]]:
+    """Equal numbers of every class and of like length, as in training."""
+    return balanced_rows(clean.labels, size, seed, lengths=clean.lengths)
 
 
 DRAWS = {
     "of like length, as training batches": of_like_length,
     "at random": at_random,
     "classes in equal numbers": balanced,
+    "classes in equal numbers, of like length": balanced_alike,
 }
 
 
@@ -121,7 +127,7 @@ def one_seed(folder: Path, seed: int) -> Found:
     splits = {}
     for name in ("train", "clean"):
         file = folder / f"{seed}" / f"{name}.parquet"
-        table = artifacts.read_parquet(file, ["id", *task.texts, "label"])
+        table = artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
         splits[name] = to_examples(table, task, model, settings.max_length, str(file))
     train, clean = splits["train"], splits["clean"]
     total = round(settings.epochs * -(-len(train) // settings.batch))

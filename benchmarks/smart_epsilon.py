@@ -61,7 +61,7 @@ class Run:
         self.settings, task = base.section(PARAMS, "train", Train), tasks.of(PARAMS)
         self.model = models.create(folder / encoder, task.size, seed).train()
         file = folder / "data" / "train.parquet"
-        table = artifacts.read_parquet(file, ["id", *task.texts, "label"])
+        table = artifacts.read_parquet(file, ["id", *task.spec.texts, "label"])
         train = to_examples(table, task, self.model, self.settings.max_length, str(file))
         rate = self.settings.learning_rate
         groups = models.parameter_groups(self.model, self.settings.weight_decay)

@@ -96,7 +96,7 @@ def build(name: str, params: dict[str, Any]) -> tuple[nn.Module, Examples]:
     source = params["fetch"]["synthetic"]
     made = synthetic.generate(source["seed"], {"train": source["rows"]["train"]})["train"]
     task = tasks.of(ROOT / "params.yaml")
-    texts = [tuple(one[column] for column in task.texts) for one in made]
+    texts = [tuple(one[column] for column in task.spec.texts) for one in made]
     table = pa.Table.from_pylist([{"id": str(i), **one} for i, one in enumerate(made)])
     with tempfile.TemporaryDirectory() as folder:
         model = encoder(name if name in ENCODERS else "transformer", params, texts, Path(folder))

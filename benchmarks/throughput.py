@@ -28,6 +28,7 @@ from torch import nn
 
 from benchmarks import texts, trainer
 from gradworks import loop
+from gradworks.base.size import WINDOW
 from gradworks.cost import hardware, pairs
 from gradworks.data.batching import Examples, order
 from gradworks.data.mixture import Mixture, Part
@@ -81,7 +82,7 @@ def config(text: texts.Text, device: str) -> Any:
     return BertConfig(vocab_size=texts.VOCABULARY, num_labels=text.classes, **SIZES[device])
 
 
-def ours(text: texts.Text, device: str, count: int, now: Callable[[], float]) -> Turn:
+def ours(text: texts.Text, window: int, device: str, count: int, now: Callable[[], float]) -> Turn:
     """The side of gradworks: `loop.fit` with the plain method."""
     from transformers import BertModel
 
@@ -89,7 +90,7 @@ def ours(text: texts.Text, device: str, count: int, now: Callable[[], float]) ->
     made = Transformer({"pooling": "pooler", "dropout": 0.1}, BertModel(config(text, device)), None, text.classes)
     model, ids = made.to(device), [str(i) for i in range(len(text.labels))]
     examples = Examples("text", ids, text.encodings, torch.tensor(text.labels), made.collate).to(device)
-    mixture = Some({"text": Part(examples, examples)})
+    mixture = Some({"text": Part(examples, examples)}, window=window)
     settings = loop.Settings(
         batches=count + 1, batch=BATCH, clean_batch=BATCH, learning_rate=RATE, weight_decay=DECAY, warmup=WARMUP,
         clip=1.0, every=1.0, bf16=device != "cpu",
@@ -131,10 +132,10 @@ def work(text: texts.Text, rows: list[int], device: str) -> float:
     return 3 * total
 
 
-def measured(text: texts.Text, rounds: int, count: int, device: str, peak: float | None) -> list[Row]:
+def measured(text: texts.Text, window: int, rounds: int, count: int, device: str, peak: float | None) -> list[Row]:
     """A row of each side."""
     now = pairs.clock(device)
-    sides: dict[str, Turn] = {OURS: ours(text, device, count, now)}
+    sides: dict[str, Turn] = {OURS: ours(text, window, device, count, now)}
     for mode in trainer.MODES:
         sides[mode.format(text.longest)] = theirs(text, mode, device, count, now)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -168,9 +169,9 @@ def written(found: dict[str, Any]) -> str:
     lines = [
         "# Throughput of plain training", "",
         f"BERT {found['model']}, batches of {BATCH}, AdamW, {found['precision']}; {found['hardware']}.", "",
-        "`gradworks`: the loop with its defaults. The others: the modes of Hugging Face's Trainer. All take turns in",
-        "one process. Real tokens are those that are no padding. Ratios: median over the turns, with its 95 %",
-        "interval.", "",
+        f"`gradworks`: the loop with its defaults and `train.window: {found['window']}`. The others: the modes of",
+        "Hugging Face's Trainer. All take turns in one process. Real tokens are those that are no padding. Ratios:",
+        "median over the turns, with its 95 % interval.", "",
         f"| {' | '.join(heads)} |", "|---" * len(heads) + "|",
     ]  # fmt: skip
     for row in rows:
@@ -190,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6, help="turns of each side; below six there is no interval")
     parser.add_argument("--batches", type=int, default=8, help="of a turn")
+    parser.add_argument("--window", type=int, default=WINDOW, help="`train.window` of gradworks (default: %(default)s)")
     parser.add_argument("--texts", nargs="+", choices=list(texts.LONGEST), default=list(texts.LONGEST))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peak-tflops", type=float, help="dense bf16 peak of the card, for model FLOPs utilisation")
@@ -201,10 +203,11 @@ def main() -> None:
     torch.set_num_threads(1)
     layers, width = (SIZES[args.device][key] for key in ("num_hidden_layers", "hidden_size"))
     found: dict[str, Any] = {"model": f"{layers}x{width}", "precision": "float32" if args.device == "cpu" else "bf16"}
+    found["window"] = args.window
     found["hardware"] = hardware.hardware(args.device)
     peak, found["rows"] = args.peak_tflops and 1e12 * args.peak_tflops, []
     for name in args.texts:
-        found["rows"] += measured(texts.load(name), args.rounds, args.batches, args.device, peak)
+        found["rows"] += measured(texts.load(name), args.window, args.rounds, args.batches, args.device, peak)
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         args.out.with_name("THROUGHPUT.md").write_text(written(found), encoding="utf-8")
     print(written(found))

@@ -201,6 +201,9 @@ class Run:
         }
         for task, part in parts.items() if isinstance(self.settings.batch, Budget) else ():
             longest, most = max(part.train.tokens), self.settings.batch.tokens
+            if not longest:
+                said = f"{self.params}: train.batch: found tokens, of which examples of {task} have none"
+                raise InputError(f"{said}\nexpected a number of examples")
             if longest > most:
                 raise InputError(
                     f"{self.params}: train.batch.tokens: found {most}\n"

@@ -20,6 +20,7 @@ Encoding = dict[str, Any]  # what a model made of one example: token ids by name
 _POOL = 4  # clean batches that a stretch of clean examples holds at least, so that batches of a stretch differ
 
 _GOLDEN = (5**0.5 - 1) / 2
+_ROW = 8  # batches in a row that are of all lengths
 
 
 def key(*parts: int | str) -> int:
@@ -65,9 +66,9 @@ def order(lengths: Sequence[int], size: Size, seed: int, epoch: int, window: int
     """The batches of one epoch, each a list of rows; every row is in exactly one.
 
     Rows are sorted by length, those of equal length at random, and cut into stretches (see `cuts`); the rows of a
-    stretch are shuffled and cut into batches, and all batches are shuffled, so that a batch pads little and the next
-    one is of any length. The rows of a short last batch are drawn before the sorting: they are no longer or shorter
-    than others.
+    stretch are shuffled and cut into batches, so that a batch pads little. Of eight batches in a row each is of another
+    eighth by length, in random order: what a few steps see together is of all lengths, though a batch is not. The rows
+    of a short last batch are drawn before the sorting: they are no longer or shorter than others.
 
     Args:
         lengths: tokens of each row.
@@ -85,8 +86,18 @@ def order(lengths: Sequence[int], size: Size, seed: int, epoch: int, window: int
         part, rows = rows[: sum(sizes)], rows[sum(sizes) :]
         part = part[torch.randperm(len(part), generator=generator)] if len(sizes) > 1 else part
         batches += part.split(sizes)
-    shuffled = [batches[i].tolist() for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return shuffled + ([rest.tolist()] if last else [])
+    n = len(batches)
+    parts = [_shuffled(batches[n * k // _ROW : n * (k + 1) // _ROW], generator) for k in range(_ROW)]
+    mixed = [
+        one.tolist()
+        for row in itertools.zip_longest(*parts)
+        for one in _shuffled([b for b in row if b is not None], generator)
+    ]
+    return mixed + ([rest.tolist()] if last else [])
+
+
+def _shuffled(items: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
 
 
 def steps_per_epoch(lengths: Sequence[int], size: Size, window: int = WINDOW) -> int:

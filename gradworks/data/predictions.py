@@ -24,7 +24,7 @@ class Evaluate(Section):
 
     Attributes:
         by: columns of the test split; each of their values is scored on its own.
-        batch: examples of one forward pass.
+        batch: examples of one forward pass at most; on a CPU its tokens count too, see `gradworks.predict`.
     """
 
     by: list[str] = Field(default_factory=list)

@@ -159,11 +159,12 @@ def sides(project, request):
     for cell in (cell for cell in STOPPED if cell in asked):
         made = arguments(*cell, "stopped")
         cells |= {(*cell, "stopped"): Cell(made, "SIGTERM", rank=1, steps=2), (*cell, "resumed"): Cell(made)}
-    for rank in (0, 1):
-        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
     for method in TOKENS:
         ended(Cell(arguments(method, None, "tokens-one", params="tokens.yaml")))
         cells["tokens", method] = Cell(arguments(method, None, "tokens-two", params="tokens.yaml"))
+    # last of those that train: its collectives may be left half done
+    for rank in (0, 1):
+        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
     for method in REFUSED:
         cells["refused", method] = Cell(arguments(method, "valued", "refused"))
     cells["uneven"] = Cell(arguments("erm-2", None, "uneven", params="uneven.yaml"))

@@ -126,6 +126,18 @@ def test_a_window_is_how_many_stretches_there_are():
         assert len({i // 32 for i in made}) == 1
 
 
+@pytest.mark.parametrize("count", [64, 67, 5])
+def test_of_eight_batches_in_a_row_each_is_of_another_eighth_by_length(count):
+    lengths = list(range(4 * count))
+    made = [order(lengths, 4, 0, epoch, 1000) for epoch in range(3)]
+    for batches in made:
+        eighths = [next(k for k in range(8) if rows[0] // 4 < -(-count * (k + 1) // 8)) for rows in batches]
+        rows = [eighths[i : i + 8] for i in range(0, count // 8 * 8, 8)]
+        assert all(sorted(row) == list(range(8)) for row in rows)
+        assert count < 8 or len({tuple(row) for row in rows}) > len(rows) // 2
+    assert made[0] != made[1] != made[2]
+
+
 def test_rows_of_equal_length_meet_others_in_every_epoch():
     met = [{frozenset(rows) for rows in order([7] * 64, 4, 0, epoch, 1000)} for epoch in range(3)]
     assert not met[0] & met[1] and not met[1] & met[2]

@@ -2,6 +2,7 @@
 
 from tests.defects import (
     artifacts,
+    batches,
     benchmarks,
     cluster,
     kinds,
@@ -23,6 +24,7 @@ from tests.defects import (
 
 PARTS = (
     artifacts,
+    batches,
     benchmarks,
     cluster,
     kinds,

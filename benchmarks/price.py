@@ -290,6 +290,10 @@ def accuracies(rows: list[dict[str, Any]], condition: str) -> list[str]:
     return lines
 
 
+def _under(heading: str, lines: list[str]) -> list[str]:
+    return [heading, "", *lines] if lines else []
+
+
 def written(rows: list[dict[str, Any]]) -> str:
     """The tables as Markdown."""
     options = [
@@ -302,7 +306,7 @@ def written(rows: list[dict[str, Any]]) -> str:
         "in params.yaml. MNLI-HANS (a sample of MNLI, HANS regenerated) is pipelines/reweighting/params.yaml with "
         f"{HANS_ROWS['train']}", f"training examples and {HANS_EPOCHS} epochs: far from trained.", "",
         "| setting | clean batch | options of `reweight` |", "|---|---|---|", *options, "",
-        "## Time", "", *cost(rows), "## Scores", "", *agreements(rows), "## Accuracy", "",
+        *_under("## Time", cost(rows)), *_under("## Scores", agreements(rows)), "## Accuracy", "",
         *(line for condition in CONDITIONS for line in accuracies(rows, condition)),
         f"Measured at commit {', '.join(sorted({row.get('commit', '') for row in rows} - {''}))}.",
         "Differences: mean over seeds, 95 % t interval, one by one (not corrected for their number).", "",

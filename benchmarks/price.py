@@ -45,8 +45,8 @@ from gradworks.predict import answers
 
 ENCODER, FAITHFUL = "gru", "faithful"
 HANS, HANS_ROWS, HANS_EPOCHS = "MNLI-HANS", {"train": 1600, "selection": 300, "test": 1000}, 2
-CONDITIONS = ("imbalance", "noise", HANS)
-STEPS, ROUNDS = 16, 24
+CONDITIONS = ("noise", "imbalance", HANS)
+STEPS, ROUNDS = 16, 12
 MOMENTS, BEFORE, SCORED = (50, 300), 24, 8  # after this many steps; scored without and with being looked at
 FRESH = 128
 
@@ -63,6 +63,7 @@ SETTINGS = {
     FAITHFUL: Setting(),
     "head": Setting(32, {"backend": "head"}),
     "head, momentum 0.5": Setting(32, {"backend": "head", "clean_momentum": 0.5}),
+    "head, clean 16, momentum 0.5": Setting(16, {"backend": "head", "clean_momentum": 0.5}),
     "clean every 4": Setting(32, {"clean_every": 4}),
     "clean every 8": Setting(32, {"clean_every": 8}),
     "clean 8": Setting(8),
@@ -73,8 +74,8 @@ SETTINGS = {
     "score every 2, clean 16, momentum 0.5": Setting(16, {"every": 2, "clean_momentum": 0.5}),
     "erm": Setting(options=None),
 }
-FIRST = (FAITHFUL, "head", "score every 2")
-ON_HANS = (FAITHFUL, "head")
+FIRST = (FAITHFUL, "head", "head, clean 16, momentum 0.5")
+ON_HANS = FIRST
 
 
 def stage(params: Path, name: str, *arguments: object) -> None:
@@ -217,6 +218,8 @@ def measured(folder: Path, seeds: int, hans: bool) -> list[dict[str, Any]]:
     rows = folder / "rows.jsonl"
     done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     known = {tuple(row["what"]) for row in done}
+    asked = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip()
     with rows.open("a") as file:
         projects: dict[str, Project] = {}
         for what in work(seeds, hans):
@@ -229,7 +232,7 @@ def measured(folder: Path, seeds: int, hans: bool) -> list[dict[str, Any]]:
                 found: Any = timed(project)
             else:
                 found = trained(project, setting, seed) if part == "accuracy" else agreement(project, seed)
-            done.append({"what": what, "found": found, "seconds": time.process_time() - began})
+            done.append({"what": what, "found": found, "seconds": time.process_time() - began, "commit": commit})
             file.write(json.dumps(done[-1]) + "\n")
             file.flush()
     return done
@@ -287,6 +290,10 @@ def accuracies(rows: list[dict[str, Any]], condition: str) -> list[str]:
     return lines
 
 
+def _under(heading: str, lines: list[str]) -> list[str]:
+    return [heading, "", *lines] if lines else []
+
+
 def written(rows: list[dict[str, Any]]) -> str:
     """The tables as Markdown."""
     options = [
@@ -299,8 +306,9 @@ def written(rows: list[dict[str, Any]]) -> str:
         "in params.yaml. MNLI-HANS (a sample of MNLI, HANS regenerated) is pipelines/reweighting/params.yaml with "
         f"{HANS_ROWS['train']}", f"training examples and {HANS_EPOCHS} epochs: far from trained.", "",
         "| setting | clean batch | options of `reweight` |", "|---|---|---|", *options, "",
-        "## Time", "", *cost(rows), "## Scores", "", *agreements(rows), "## Accuracy", "",
+        *_under("## Time", cost(rows)), *_under("## Scores", agreements(rows)), "## Accuracy", "",
         *(line for condition in CONDITIONS for line in accuracies(rows, condition)),
+        f"Measured at commit {', '.join(sorted({row.get('commit', '') for row in rows} - {''}))}.",
         "Differences: mean over seeds, 95 % t interval, one by one (not corrected for their number).", "",
         "Made by `python -m benchmarks.price`.", "",
     ])  # fmt: skip

@@ -65,7 +65,8 @@ class Head:
         return Sum(found, weights.sum(), losses.detach(), weights)
 
     def _find(self, here: Pass) -> str:
-        """The layer, by a pass of its own."""
+        """The layer, by a pass of its own, which is not counted: each rank looks, and one process once."""
+        before = here.count(0)
         modules = [
             (name, module)
             for name, module in here.model.named_modules()
@@ -73,9 +74,8 @@ class Head:
         ]
         with recording(modules, len(here.batch.mass)) as uses:
             losses = here.loss(here.outputs())
-        before = here.count(0)
         made = _by_output(losses.sum(), uses, retain=False)
-        here.count(before - here.count(0))  # what passes through the loss and a layer is no pass
+        here.count(before - here.count(0))
         reached = [use.name for use, g in zip(uses, made, strict=True) if g is not None]
         if not reached:
             raise _none(here)

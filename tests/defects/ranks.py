@@ -6,6 +6,8 @@ _SAME = _TWO + 'test_two_processes_are_two_micro_batches_byte_for_byte'
 _OOM = _TWO + 'test_out_of_memory_on_one_rank_is_the_state_of_all_and_written_once'
 _GPUS = 'tests/base/test_cells.py::test_gpus_that_train_together_are_a_parameter_and_other_stages_reserve_one'
 ROWS = (
+    ('gradworks/methods/weightings/reweight.py', '        visit.reduce([several])\n', '',
+     'tests/methods/test_ranks.py::test_two_gloo_ranks_are_two_micro_batches_bit_for_bit[uneven]'),
     ('gradworks/methods/weightings/reweight.py', '        if pairs and all(_are_classes(', '        if all(_are_classes(',
      'tests/methods/test_laws.py::test_hold_law_reptile_weighs_at_the_moved_parameters'),
     ('gradworks/base/grid.py', '"" if schedule == ALWAYS_PRESENT else f" --', 'f" --',

@@ -21,6 +21,7 @@ OWN = {
     "smart-group_dro-reptile": (lambda: "smart", GroupDro, lambda: "reptile"),
     "dotprod-exact": (lambda: "supervised", lambda: "uniform", lambda: {"dotprod": {"form": "exact"}}),
     "erm-2": (lambda: "supervised", lambda: "reweight", lambda: {"erm": {"batches": 2}}),
+    "uneven": (lambda: "supervised", lambda: "reweight", lambda: {"erm": {"batches": 2}}),
     "head-kept": (lambda: "smart", lambda: {"reweight": {"backend": "head"} | KEPT}, lambda: "dotprod"),
     "kept-3": (lambda: "rdrop", lambda: {"reweight": KEPT}, lambda: {"erm": {"batches": 3}}),
 }
@@ -46,10 +47,10 @@ def descend(model) -> list[torch.Tensor | None]:
 
 
 def steps(case, rank: int, world: int) -> list[torch.Tensor] | str:
-    """The gradients of the steps, on halves of six examples, or why there are none."""
+    """The gradients of the steps, on halves of six examples or on two and one, or why there are none."""
 
     def drawn(seed):
-        halves = split(batch("three", 6, seed), 3)
+        halves = split(batch("three", 3, seed), 2) if case == "uneven" else split(batch("three", 6, seed), 3)
         return halves if world == 1 else [halves[rank]]
 
     method = Method(

@@ -221,7 +221,10 @@ class Reweight(BaseWeighting):
         if not self._checked:
             self.why = "every trained parameter belongs to a layer with a rule"
             self._say()
-        if any(len(here.batch.mass) > 1 for here in visit.passes):  # one example says nothing about rows
+        # one example says nothing about rows; ranks decide together, as a later look is one of all
+        several = torch.tensor(float(any(len(here.batch.mass) > 1 for here in visit.passes)), device=self._device)
+        visit.reduce([several])
+        if several > 0:
             self._checked.append(kind)
         confirm(self._backend, visit)
 

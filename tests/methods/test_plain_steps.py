@@ -182,7 +182,11 @@ class Patched(BaseObjective):
         self.loss = Halved().loss
 
 
-@pytest.mark.parametrize("slots", [{"objective": Halved()}, {"objective": Patched()}, {"weighting": "random"}], ids=str)
+@pytest.mark.parametrize(
+    "slots",
+    [{"objective": Halved()}, {"objective": Patched()}, {"weighting": "random"}],
+    ids=["method", "attribute", "weighting"],
+)
 def test_an_entry_that_overrides_anything_is_not_plain(slots, taken):
     method = Method(**slots, task=TASKS["three"])
     method.backward(build(Net), draw(1)[0])

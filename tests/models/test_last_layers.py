@@ -45,7 +45,7 @@ def written(model, folder):
 
 
 def test_every_kind_of_model_is_tried():
-    there = {p.stem for p in Path(models.__file__).parent.glob("[!_]*.py")}
+    there = {p.stem for p in Path(models.__file__).parent.glob("[!_]*.py") if models.reads(p.stem) == "texts"}
     tried = {kind.__name__.rpartition(".")[2] for kind, _ in KINDS.values()} | {"transformer"}
     assert there == tried, "tests/models/test_last_layers.py: make an encoder of it in encoder_of"
 

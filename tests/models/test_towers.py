@@ -236,7 +236,7 @@ def test_damaged_and_missing_files_are_named(encoder, tmp_path):
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(InputError, match="found 'lstm'\nexpected one of: bow, gru"):
+    with pytest.raises(InputError, match=r"found 'lstm'\nexpected one of: bow, .*gru"):
         models.find("lstm")
     for hidden in ("_shared", "__init__", "../bow"):
         with pytest.raises(InputError):

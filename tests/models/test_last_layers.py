@@ -13,6 +13,7 @@ from gradworks import models
 from gradworks.base.errors import InputError
 from tests.models.test_towers import KINDS, folder_of, logits
 from tests.models.test_transformer import new
+from tests.written import ARCHITECTURES
 
 PAIRS = [("the pilot met the lawyer", "the pilot slept"), ("a doctor ran", "the lawyer met a doctor")]
 SIZES = {"nli": 3, "near": 1, "train": 2}  # the last is also a method of every module
@@ -47,6 +48,7 @@ def written(model, folder):
 def test_every_kind_of_model_is_tried():
     there = {p.stem for p in Path(models.__file__).parent.glob("[!_]*.py") if models.reads(p.stem) == "texts"}
     tried = {kind.__name__.rpartition(".")[2] for kind, _ in KINDS.values()} | {"transformer"}
+    tried |= set(ARCHITECTURES)  # their last layer is the vocabulary's: test_generation.py
     assert there == tried, "tests/models/test_last_layers.py: make an encoder of it in encoder_of"
 
 

@@ -75,7 +75,8 @@ def world(tmp_path_factory):
         toy.git(folder, "clone", "-q", str(root), str(fresh))
         file = fresh / "gradworks/methods/updates/dotprod.py"
         text = file.read_text()
-        file.write_text(text.replace("factor = -self._weight", "factor = 9 * self._weight"))
+        text = text.replace("factor = -self._weight", "factor = 90 * self._weight")
+        file.write_text(text.replace("limit: float | None = 0.5", "limit: float | None = None"))
         assert file.read_text() != text
         toy.git(fresh, "checkout", "-q", "-b", "change")
         toy.git(fresh, "commit", "-q", "-a", "-m", "change")

@@ -146,7 +146,7 @@ MISTAKES = [
     (put("report.controls", {"dotprd": "erm"}), "controls: found 'dotprd'; did you mean dotprod?", "expected one of"),
     # cells and ensembles
     (put("cells.seeds", [-1]), "cells.seeds.0: found -1", "expected a number of at least 0"),
-    (put("cells.seeds", [0, 0]), "duplicate cell noise-erm-gru-0", "expected each once"),
+    (put("cells.seeds", [0, 0]), "duplicate cell noise-erm-gru-0", "expected each cell once"),
     (put(f"{GRID}.0.method", ["erm", "dotprot"]), "method: found 'dotprot'; did you mean dotprod?", "expected one of"),
     (put(f"{GRID}.0.condition", "noise"), "cells.grid.0.condition: found 'noise'", "expected a list"),
     (put("ensemble", [{"condition": "noise", "method": "erm", "encoders": ["bert"]}]), "no cell of noise, erm", ""),

@@ -155,6 +155,8 @@ def _judged(
     """The changed rows with interval, corrected p and verdict. Variances are of one training; a difference has two."""
     from scipy.special import stdtr, stdtrit
 
+    if not pairs:  # no score has changed
+        return {}
     means = {key: math.fsum(values) / len(values) for key, values in pairs.items()}
     rows, (total, freedom) = dict(spreads), all_
     for key, values in pairs.items():

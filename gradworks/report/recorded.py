@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradworks.report.settings import Inputs
 
 MARK = "§"
+_UNSAID = {"where": {}, "balanced": False}  # of a split, where params.yaml says nothing
 
 
 def marked(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def differences(inputs: Inputs, key: str) -> list[str]:
         found.append(f"corrupt.splits.duplicates: {was}, now {given}")
     for split, take in ((one, take) for one, take in taken.items() if one != "duplicates"):
         given = splits.get(split) or {}
-        found += _changed({"where": {}} | take, {"where": {}} | given, f"corrupt.splits.{split}", exact=True)
+        found += _changed(_UNSAID | take, _UNSAID | given, f"corrupt.splits.{split}", exact=True)
     file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artifacts.MANIFEST
     if "digests" in there and file.exists():
         files = {name: entry["sha256"] for name, entry in artifacts.read_json(file)["files"].items()}

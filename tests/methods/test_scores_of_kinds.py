@@ -19,6 +19,7 @@ ENCODERS = {
 }
 WINDOW = {"tagging": 3, "span": 7}  # tokens: several windows of some examples
 WORDS = " ".join(map(str, range(10)))
+ELSEWHERE = (*ARCHITECTURES, "image", "episodes")  # test_written.py, tests/models/test_pictures.py
 
 
 def build(name, kind, folder):
@@ -43,7 +44,7 @@ def gradients(model, kind, batch):
 
 @pytest.mark.parametrize("backend", ["auto", "logit_fd"])
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("name", [one for one in EVERY if one not in ARCHITECTURES])  # of them see test_written.py
+@pytest.mark.parametrize("name", [one for one in EVERY if one not in ELSEWHERE])
 def test_scores_are_those_of_a_loop_over_examples(name, encoder, backend, tmp_path):
     kind = example(name)
     model = build(encoder, kind, tmp_path / "m")

@@ -65,10 +65,12 @@ def world(tmp_path_factory):
             line.split(" = ") for line in (folder / "store" / "credentials").read_text().splitlines() if " = " in line
         )
         root = checkout(folder / "checkout")
+        params = root / "params.yaml"  # the other set's accuracy is that of a constant, whatever dotprod does
+        params.write_text(params.read_text().replace("challenge", "in_distribution"))
         for script in (".venv/bin/gradworks run", ".venv/bin/dvc push --run-cache dvc.yaml"):
             code, said = run(root, script, {})
             assert code == 0, said
-        toy.git(root, "add", "dvc.lock")
+        toy.git(root, "add", "dvc.lock", "params.yaml")
         toy.git(root, "commit", "-q", "-m", "results")
         base = toy.git(root, "rev-parse", "HEAD").strip()
         fresh = folder / "fresh"

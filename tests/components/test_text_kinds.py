@@ -110,15 +110,24 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     parameters.check(params, data=True)
     cells.write(params)
     hardware.write(params)
+    kind, tuned = tasks.of(params), []
+    plain = type(kind).tuned
+
+    def watched(self, answers, held, truths):
+        tuned.append((len(answers), len(held)))
+        return plain(self, answers, held, truths)
+
+    monkeypatch.setattr(type(kind), "tuned", watched)
     for stage in resolved(Path("dvc.yaml")).values():
         _, _, program, *args = shlex.split(stage["cmd"])
         run(program.removeprefix("components."), *args)
     results = artifacts.read_json(Path("report/results.json"))
     assert len(results["cells"]) == 4
-    kind = tasks.of(params)
     table = artifacts.read_parquet(Path("runs/evaluate/clean/erm/gru/0/predictions.parquet"))
     test = artifacts.read_parquet(Path("runs/corrupt/clean/0/test.parquet"))
     assert table["label"].to_pylist() == test["label"].to_pylist() and len(table) == 42
+    kept = artifacts.read_parquet(Path("runs/corrupt/clean/0/selection.parquet")).num_rows
+    assert set(tuned) == {(42, kept), (kept, kept)}  # both splits by what is chosen on the selection split
     found = artifacts.read_json(Path("runs/metrics/clean/erm/gru/0.json"))["overall"][metric]
     truths = kind.truths(test)
     assert found["value"] == pytest.approx(kind.score(metric, truths, kind.read(table)).value)

@@ -55,7 +55,8 @@ def test_the_peak_is_what_was_there_at_once(start, mib):
 
 def holes(mib):
     """What a recurrent net does: many small tensors that go, and between them smaller ones that stay."""
-    small = [(torch.ones(16 * 1024), torch.ones(8)) for _ in range(16 * mib)]  # 64 KiB each
+    # 64 KiB, and 16 KiB, for which the heap of a large process has no room left between what it holds already
+    small = [(torch.ones(16 * 1024), torch.ones(4 * 1024)) for _ in range(16 * mib)]
     stays = [one for _, one in small]
     del small
     return stays, torch.ones(mib * MIB // 4)
@@ -68,7 +69,7 @@ def few(mib):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the heap of glibc")
 def test_holes_in_the_heap_do_not_count():
-    assert 40 <= memory.peak(holes, few, (40,), "cpu", "fork") / MIB < 52
+    assert 50 <= memory.peak(holes, few, (40,), "cpu", "fork") / MIB < 62
 
 
 def test_what_the_first_piece_took_is_not_counted():

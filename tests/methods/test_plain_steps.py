@@ -119,13 +119,17 @@ def steps(name, weighting, update, micro, count):
     return made
 
 
-@pytest.mark.parametrize("micro", [None, 2], ids=["whole", "micro"])
-@pytest.mark.parametrize("update", UPDATES, ids=str)
-@pytest.mark.parametrize("name", EVERY)
+# cut into micro-batches, the gradients of several batches of the sparse model are dense
+CASES = [
+    (name, update, micro)
+    for name in EVERY for update in UPDATES for micro in (None, 2)
+    if not micro or name != "sparse" or update == "erm"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "update", "micro"), CASES, ids=str)
 def test_what_is_left_out_changes_no_bit(name, update, micro, taken):
     """Several steps: buffers move, and some updates are plain in some of their steps only."""
-    if micro and name in ("sparse",) and update != "erm":
-        pytest.skip("gradients of several batches are dense there")
     short = steps(name, "uniform", update, micro, 5)
     assert any(taken)
     taken.clear()

@@ -1,8 +1,14 @@
 """The smallest parameters with which every stage has something to do, and a stage's program run here."""
 
 import importlib
+import shlex
 
 import pytest
+
+from gradworks import parameters
+from gradworks.base import artifacts, cells
+from gradworks.cost import hardware
+from gradworks.dvc_compat import resolved
 
 
 def run(name, *args):
@@ -10,6 +16,17 @@ def run(name, *args):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [name, *map(str, args)])
         importlib.import_module(f"components.{name}").main()
+
+
+def run_all(params):
+    """Every stage of the dvc.yaml of a params file, in this process; returns what the report holds."""
+    parameters.check(params, data=True)
+    cells.write(params)
+    hardware.write(params)
+    for stage in resolved(params.with_name("dvc.yaml")).values():
+        _, _, program, *args = shlex.split(stage["cmd"])
+        run(program.removeprefix("components."), *args)
+    return artifacts.read_json(params.parent / "report/results.json")
 
 
 SMALL = {

@@ -3,7 +3,6 @@
 import csv
 import json
 import random
-import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +13,11 @@ import pytest
 import torch
 import yaml
 
-from gradworks import new, parameters, tasks
-from gradworks.base import artifacts, cells
+from gradworks import new, tasks
+from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.cost import hardware
 from gradworks.data import look
-from gradworks.dvc_compat import resolved
-from tests.small import run
+from tests.small import run, run_all
 
 ROOT = Path(__file__).parent.parent
 GOOD, BAD = ("great", "lovely", "superb", "fine"), ("awful", "dull", "poor", "sad")
@@ -93,15 +90,9 @@ def small(params):
 
 
 def to_report(params):
-    """Every stage of its dvc.yaml, in this process."""
+    """Every stage of its dvc.yaml, made small, in this process."""
     small(params)
-    parameters.check(params, data=True)
-    cells.write(params)
-    hardware.write(params)
-    for stage in resolved(params.with_name("dvc.yaml")).values():
-        _, _, program, *args = shlex.split(stage["cmd"])
-        run(program.removeprefix("components."), *args)
-    return artifacts.read_json(params.parent / "report/results.json")
+    return run_all(params)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import shlex
 import shutil
 from pathlib import Path
 
@@ -11,12 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from gradworks import parameters
-from gradworks.base import artifacts, cells
-from gradworks.cost import hardware
+from gradworks.base import artifacts
 from gradworks.data import corruptions
-from gradworks.dvc_compat import resolved
-from tests.small import SMALL, run
+from tests.small import SMALL, run_all
 
 WORDS = ("red", "blue", "cat", "dog", "sun", "moon")
 TASKS = {
@@ -74,12 +70,7 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     project(task, tmp_path)
     (tmp_path / "components").mkdir()
     params = Path("params.yaml")
-    parameters.check(params, data=True)
-    cells.write(params)
-    hardware.write(params)
-    for stage in resolved(Path("dvc.yaml")).values():
-        _, _, program, *args = shlex.split(stage["cmd"])
-        run(program.removeprefix("components."), *args)
+    results = run_all(params)
 
     source = artifacts.read_parquet(Path("runs/fetch/mine/train.parquet"))
     train = artifacts.read_parquet(Path("runs/corrupt/noise/0/train.parquet"))
@@ -89,7 +80,6 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     assert sorted(changes["old_label"].to_pylist()) == sorted(changes["new_label"].to_pylist())
     assert corruptions.restore(train, changes, source)["label"].to_pylist() == source["label"].to_pylist()
 
-    results = artifacts.read_json(Path("report/results.json"))
     assert len(results["cells"]) == 8 and {cell["state"] for cell in results["cells"]} <= {"ok", "not converged"}
     for encoder in ("lm", "adapters"):
         table = artifacts.read_parquet(Path(f"runs/evaluate/noise/erm/{encoder}/0/predictions.parquet"))

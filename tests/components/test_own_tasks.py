@@ -2,7 +2,6 @@
 
 import copy
 import csv
-import shlex
 import shutil
 from pathlib import Path
 
@@ -10,11 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gradworks import parameters
-from gradworks.base import artifacts, cells
-from gradworks.cost import hardware
-from gradworks.dvc_compat import resolved
-from tests.small import SMALL, run
+from gradworks.base import artifacts
+from tests.small import SMALL, run_all
 
 WORDS = {"awful": -2, "poor": -1, "fair": 0, "good": 1, "great": 2}
 TASKS = {
@@ -89,13 +85,7 @@ def test_from_csv_to_the_report(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project(task, tmp_path)
     params = Path("params.yaml")
-    parameters.check(params, data=True)
-    cells.write(params)
-    hardware.write(params)
-    for stage in resolved(Path("dvc.yaml")).values():
-        _, _, program, *args = shlex.split(stage["cmd"])
-        run(program.removeprefix("components."), *args)
-    results = artifacts.read_json(Path("report/results.json"))
+    results = run_all(params)
     assert len(results["cells"]) == 4
     table = artifacts.read_parquet(Path("runs/evaluate/clean/erm/gru/0/predictions.parquet"))
     expected = [row[-1] for row in rows(task, 40, 40)]

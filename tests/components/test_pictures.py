@@ -1,7 +1,6 @@
 """A folder of pictures through every stage: fetched, unbalanced, trained, evaluated, reported; what is refused."""
 
 import copy
-import shlex
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,11 +11,9 @@ import yaml
 from PIL import Image
 
 from gradworks import parameters
-from gradworks.base import artifacts, cells
+from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.cost import hardware
-from gradworks.dvc_compat import resolved
-from tests.small import SMALL, run
+from tests.small import SMALL, run, run_all
 
 CLASSES = ("cat", "dog")
 PETS = {"kind": "image", "texts": ["image"], "classes": [*CLASSES], "shape": [12, 12, 3]}
@@ -71,12 +68,7 @@ def test_from_pictures_to_the_report(project):
     broken = Path("pictures/train/cat/99.png")
     broken.write_bytes(Path("pictures/train/cat/00.png").read_bytes()[:80])
     params = write(project)
-    parameters.check(params, data=True)
-    cells.write(params)
-    hardware.write(params)
-    for stage in resolved(Path("dvc.yaml")).values():
-        _, _, program, *args = shlex.split(stage["cmd"])
-        run(program.removeprefix("components."), *args)
+    results = run_all(params)
     manifest = artifacts.check(Path("runs/fetch/mine"))
     assert {split: (found["rows"], found["bad"]) for split, found in manifest["splits"].items()} == {
         "train": (120, 1), "validation": (80, 0), "test": (60, 0),
@@ -94,7 +86,7 @@ def test_from_pictures_to_the_report(project):
             assert found["without_leaked"]["leaked"] == 3 and set(found["by"]["label"]) == set(CLASSES)
     table = artifacts.read_parquet(Path("runs/evaluate/few/erm/lenet/0/predictions.parquet"))
     assert Counter(table["label"].to_pylist()) == {"cat": 30, "dog": 30} and "image" not in table.column_names
-    assert len(artifacts.read_json(Path("report/results.json"))["cells"]) == 4
+    assert len(results["cells"]) == 4
     assert "Pets" in Path("report/report.html").read_text()
 
 

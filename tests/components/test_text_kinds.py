@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shlex
 import shutil
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from gradworks import parameters, tasks
-from gradworks.base import artifacts, cells
-from gradworks.cost import hardware
-from gradworks.dvc_compat import resolved
-from tests.small import SMALL, run
+from gradworks import tasks
+from gradworks.base import artifacts
+from tests.small import SMALL, run_all
 
 TASKS = {
     "tags": {"kind": "tagging", "texts": ["tokens"], "classes": ["O", "B-X", "I-X"]},
@@ -107,9 +104,6 @@ def project(task, folder):
 def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metric, params = project(task, tmp_path), Path("params.yaml")
-    parameters.check(params, data=True)
-    cells.write(params)
-    hardware.write(params)
     kind, tuned = tasks.of(params), []
     plain = type(kind).tuned
 
@@ -118,10 +112,7 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
         return plain(self, answers, held, truths)
 
     monkeypatch.setattr(type(kind), "tuned", watched)
-    for stage in resolved(Path("dvc.yaml")).values():
-        _, _, program, *args = shlex.split(stage["cmd"])
-        run(program.removeprefix("components."), *args)
-    results = artifacts.read_json(Path("report/results.json"))
+    results = run_all(params)
     assert len(results["cells"]) == 4
     table = artifacts.read_parquet(Path("runs/evaluate/clean/erm/gru/0/predictions.parquet"))
     test = artifacts.read_parquet(Path("runs/corrupt/clean/0/test.parquet"))

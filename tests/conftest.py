@@ -34,8 +34,9 @@ CPU = pytest.StashKey[float]()  # CPU time of this process and its children when
 
 
 @pytest.fixture(autouse=True)
-def _no_handler_of_another_test():
-    """kfp's runner has logging write to the output of the test that calls it, which is closed behind it."""
+def _logging_as_at_the_start():
+    """kfp's runner has logging write to the output of the test that calls it, closed behind it, from INFO on."""
+    logging.root.setLevel(logging.WARNING)
     for handler in [h for h in logging.root.handlers if type(h) is logging.StreamHandler]:  # not pytest's own kinds
         logging.root.removeHandler(handler)
 

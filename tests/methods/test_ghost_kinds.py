@@ -55,6 +55,7 @@ def test_a_later_kind_of_batch_is_examined_before_its_scores_count(make, late, c
     model, keyed = build(make), Keyed()
     right(model, batches(FULL), keyed.step(model, batches(FULL)))
     assert keyed.one.weighting.taken == "ghost"
+    caplog.clear()
     with caplog.at_level(logging.INFO, "gradworks"):
         report = keyed.step(model, batches(late, 200))
     right(model, batches(late, 200), report)

@@ -69,13 +69,13 @@ SETTINGS = {
     "clean 8": Setting(8),
     "clean 8, momentum 0.7": Setting(8, {"clean_momentum": 0.7}),
     "clean 8, momentum 0.9": Setting(8, {"clean_momentum": 0.9}),
+    "clean 16, momentum 0.7": Setting(16, {"clean_momentum": 0.7}),
     "score every 2": Setting(32, {"every": 2}),
     "score every 4": Setting(32, {"every": 4}),
     "score every 2, clean 16, momentum 0.5": Setting(16, {"every": 2, "clean_momentum": 0.5}),
     "erm": Setting(options=None),
 }
-FIRST = (FAITHFUL, "head", "head, clean 16, momentum 0.5")
-ON_HANS = FIRST
+ON_HANS = (FAITHFUL, "head", "head, clean 16, momentum 0.5")
 
 
 def stage(params: Path, name: str, *arguments: object) -> None:
@@ -202,15 +202,12 @@ def agreement(project: Project, seed: int) -> dict[str, dict[str, list[float]]]:
 
 def work(seeds: int, hans: bool) -> Iterator[tuple[str, str, str, int]]:
     """What is measured: (part, condition, setting, seed); seed by seed, so that what there is is paired."""
-    yield "time", "noise", "", 0
-    for some in (FIRST, [name for name in SETTINGS if name not in FIRST]):
+    for seed in range(seeds):
         for condition in CONDITIONS if hans else CONDITIONS[:2]:
-            for seed in range(seeds):
-                for setting in some:
-                    if condition != HANS or setting in ON_HANS:
-                        yield "accuracy", condition, setting, seed
-        for seed in range(seeds if some is FIRST else 0):
-            yield "scores", "noise", "", seed
+            for setting in ON_HANS if condition == HANS else SETTINGS:
+                yield "accuracy", condition, setting, seed
+        yield "scores", "noise", "", seed
+    yield "time", "noise", "", 0
 
 
 def measured(folder: Path, seeds: int, hans: bool) -> list[dict[str, Any]]:

@@ -62,17 +62,12 @@ class Setting:
 SETTINGS = {
     FAITHFUL: Setting(),
     "head": Setting(32, {"backend": "head"}),
-    "head, momentum 0.5": Setting(32, {"backend": "head", "clean_momentum": 0.5}),
     "head, clean 16, momentum 0.5": Setting(16, {"backend": "head", "clean_momentum": 0.5}),
     "clean every 4": Setting(32, {"clean_every": 4}),
-    "clean every 8": Setting(32, {"clean_every": 8}),
-    "clean 8": Setting(8),
-    "clean 8, momentum 0.7": Setting(8, {"clean_momentum": 0.7}),
     "clean 8, momentum 0.9": Setting(8, {"clean_momentum": 0.9}),
     "clean 16, momentum 0.7": Setting(16, {"clean_momentum": 0.7}),
     "score every 2": Setting(32, {"every": 2}),
     "score every 4": Setting(32, {"every": 4}),
-    "score every 2, clean 16, momentum 0.5": Setting(16, {"every": 2, "clean_momentum": 0.5}),
     "erm": Setting(options=None),
 }
 ON_HANS = (FAITHFUL, "head", "head, clean 16, momentum 0.5")

@@ -28,7 +28,6 @@ from typing import Any
 import yaml
 
 SEEDS = 10
-WHOLE = 1_000_000  # more than there are batches
 Row = dict[str, Any]
 SETTINGS: dict[str, dict[str, Any]] = {
     "gru, clean": {"params": "params.yaml", "source": "synthetic", "encoder": "gru", "condition": "clean"},
@@ -42,7 +41,6 @@ VARIANTS: dict[str, tuple[int, bool]] = {  # window, and whether batches are bud
     "window 8": (8, False),
     "window 50": (50, False),
     "tokens, window 50": (50, True),
-    "whole epoch": (WHOLE, False),
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Encoding = dict[str, Any]  # what a model made of one example: token ids by name, lists; a kind may add what is no list
-_POOL = 4  # clean batches that a stretch of clean examples holds at least, so that batches of a stretch differ
+_LEAST = 4  # batches of a stretch, so that they differ from epoch to epoch
 
 _GOLDEN = (5**0.5 - 1) / 2
 _ROW = 8  # batches in a row that are of all lengths
@@ -31,15 +31,15 @@ def key(*parts: int | str) -> int:
 def cuts(lengths: Sequence[int], size: Size, window: int = WINDOW) -> list[list[int]]:
     """How one epoch is cut: for each stretch of the examples sorted by length, longest first, the sizes of its batches.
 
-    A stretch holds one `window`-th of the batches, rounded up. The cut depends on the lengths alone, so every
-    epoch has as many batches, whatever its order. Of a budget the longest example of a stretch decides how many a
-    batch of the stretch holds. The last batch of a fixed size may be short: `order` draws its examples from all
-    lengths, so it is not among these.
+    A stretch holds one `window`-th of the batches, rounded up, and at least 4: batches that are the same in every epoch
+    cost accuracy. The cut depends on the lengths alone, so every epoch has as many batches, whatever its order. Of a
+    budget the longest example of a stretch decides how many a batch of the stretch holds. The last batch of a fixed
+    size may be short: `order` draws its examples from all lengths, so it is not among these.
 
     Args:
         lengths: tokens of each example, in any order.
         size: of a batch.
-        window: 1 = batches of any length; the number of batches or more = all examples sorted.
+        window: how many stretches there are at most; 1 = batches of any length.
 
     Raises:
         ValueError: a budget does not hold the longest example, or a size or window is not positive.
@@ -48,14 +48,14 @@ def cuts(lengths: Sequence[int], size: Size, window: int = WINDOW) -> list[list[
         raise ValueError(f"batches of {size}, window {window}: expected at least 1")
     if isinstance(size, int):
         count = len(lengths) // size
-        each = max(1, -(-count // window))
+        each = max(_LEAST, -(-count // window))
         return [[size] * min(each, count - start) for start in range(0, count, each)]
     ordered, made, start = sorted(lengths, reverse=True), [], 0
     if ordered and ordered[0] > size.tokens:
         raise ValueError(f"batches of {size}: found an example of {ordered[0]}")
     while start < len(ordered):
         most = size.tokens // max(1, ordered[start])
-        rows = min(most * -(-len(ordered) // (window * most)), len(ordered) - start)
+        rows = min(most * max(_LEAST, -(-len(ordered) // (window * most))), len(ordered) - start)
         count = -(-rows // most)
         made.append([rows // count + (place < rows % count) for place in range(count)])
         start += rows
@@ -253,7 +253,7 @@ def balanced_rows(
     if lengths is not None:
         classes = [own[torch.as_tensor(lengths)[own].argsort(stable=True)] for own in classes]
     most = -(-size // len(classes))
-    stretches = [1 if lengths is None else max(1, min(window, len(own) // (_POOL * most))) for own in classes]
+    stretches = [1 if lengths is None else max(1, min(window, len(own) // (_LEAST * most))) for own in classes]
     first = key(seed, "length") / 2**63
     for number in itertools.count(start):
         generator = torch.Generator().manual_seed(key(seed, "balanced", number))

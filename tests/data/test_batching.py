@@ -53,7 +53,7 @@ def test_a_budget_holds_every_batch_of_every_epoch(tokens, window):
         counts.add(len(made))
     assert counts == {steps_per_epoch(some.tokens, Budget(tokens=tokens), window)}
     if window == 1000 and tokens >= 200:  # and fills them
-        assert sum(counts) < 1.2 * -(-sum(some.tokens) // tokens) + 1
+        assert sum(counts) < 1.35 * -(-sum(some.tokens) // tokens) + 1
 
 
 def test_a_budget_counts_every_text_of_an_example():
@@ -118,9 +118,9 @@ def test_a_window_is_how_many_stretches_there_are():
     lengths = list(range(96))
     assert cuts(lengths, 4, 1) == [[4] * 24]
     assert cuts(lengths, 4, 3) == [[4] * 8] * 3
-    assert cuts(lengths, 4, 24) == cuts(lengths, 4, 100) == [[4]] * 24
+    assert cuts(lengths, 4, 6) == cuts(lengths, 4, 100) == [[4] * 4] * 6
     assert cuts(lengths[:94], 4, 2) == [[4] * 12, [4] * 11]  # 23 whole batches; `order` draws the other two rows
-    assert cuts([10] * 8 + [5] * 9, Budget(tokens=20), 100) == [[2]] * 4 + [[4]] * 2 + [[1]]
+    assert cuts([10] * 8 + [5] * 9, Budget(tokens=20), 100) == [[2] * 4, [3] * 3]
     assert cuts([10] * 8 + [5] * 9, Budget(tokens=20), 1) == [[2] * 8 + [1]]
     for made in order(lengths, 4, 0, 0, 3):
         assert len({i // 32 for i in made}) == 1
@@ -131,9 +131,10 @@ def test_of_eight_batches_in_a_row_each_is_of_another_eighth_by_length(count):
     lengths = list(range(4 * count))
     made = [order(lengths, 4, 0, epoch, 1000) for epoch in range(3)]
     for batches in made:
-        eighths = [next(k for k in range(8) if rows[0] // 4 < -(-count * (k + 1) // 8)) for rows in batches]
-        rows = [eighths[i : i + 8] for i in range(0, count // 8 * 8, 8)]
-        assert all(sorted(row) == list(range(8)) for row in rows)
+        places = [8 * rows[0] / (4 * count) for rows in batches]  # in eighths
+        rows = [places[i : i + 8] for i in range(0, count // 8 * 8, 8)]
+        # a batch is a draw from a stretch of four
+        assert all(abs(at - k - 0.5) <= 0.5 + 32 / count for row in rows for k, at in enumerate(sorted(row)))
         assert count < 8 or len({tuple(row) for row in rows}) > len(rows) // 2
     assert made[0] != made[1] != made[2]
 

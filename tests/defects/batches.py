@@ -8,7 +8,7 @@ ROWS = (
      'tests/data/test_batching.py::test_the_wider_the_window_the_less_padding'),
     ('gradworks/data/batching.py', ' if name != "token_type_ids"))', '))',
      'tests/data/test_batching.py::test_a_budget_counts_every_text_of_an_example'),
-    ('gradworks/data/batching.py', 'each = max(1, -(-count // window))', 'each = 1',
+    ('gradworks/data/batching.py', 'each = max(_LEAST, -(-count // window))', 'each = _LEAST',
      'tests/data/test_batching.py::test_a_window_is_how_many_stretches_there_are'),
     ('gradworks/data/batching.py', 'n * (at + 1) // parts]', 'n * (at + 1) // parts - 1]',
      'tests/data/test_batching.py::test_clean_batches_are_of_like_length_and_every_example_comes_as_often'),

@@ -77,6 +77,7 @@ def repro(tmp_path):
     return run
 
 
+@pytest.mark.slow("whole runs of DVC")
 def test_the_same_lock_file_without_the_slow_parser(repro):
     (slow, plain), (fast, ours) = repro("dvc"), repro("gradworks.dvc_compat")
     assert ours == plain

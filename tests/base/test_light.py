@@ -34,6 +34,7 @@ def run(program, *args):
     return done.stdout.split()
 
 
+@pytest.mark.slow("processes that import torch's compiler")
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "NAdam"])
 def test_an_optimizer_makes_the_same_steps_without_the_compiler(optimizer):
     (plain, imported), (light, not_imported) = run(TRAIN, "plain", optimizer), run(TRAIN, "light", optimizer)

@@ -271,6 +271,7 @@ def test_names_that_kubernetes_takes(tmp_path):
     assert {stage for some in order(spec) for stage in some} == {f"s@{name}" for name in names}
 
 
+@pytest.mark.slow("processes that import kfp")
 def test_the_same_bytes_in_every_process(tmp_path):
     pipeline = checkout(tmp_path, grown(30))
     program = (
@@ -309,6 +310,7 @@ def test_each_stage_as_a_component(project, tmp_path):
     assert f"registry.example.org/gradworks/gpu:{environment.digest(project.parent, 'gpu')}" in text
 
 
+@pytest.mark.slow("compiles the whole benchmark")
 def test_the_default_benchmark(tmp_path):
     out = tmp_path / "pipeline.yaml"
     compile.write(ROOT / "dvc.yaml", out, profile.read(EXAMPLE))

@@ -14,6 +14,8 @@ from gradworks.base import artifacts
 from gradworks.data import corruptions
 from tests.small import SMALL, run_all
 
+pytestmark = pytest.mark.slow("whole pipelines")
+
 WORDS = ("red", "blue", "cat", "dog", "sun", "moon")
 TASKS = {
     "orders": {"kind": "causal", "texts": ["order", "words"], "metrics": ["exact_match", "rougeL"], "max_response": 12},

@@ -12,6 +12,8 @@ import yaml
 from gradworks.base import artifacts
 from tests.small import SMALL, run_all
 
+pytestmark = pytest.mark.slow("whole pipelines")
+
 WORDS = {"awful": -2, "poor": -1, "fair": 0, "good": 1, "great": 2}
 TASKS = {
     "mood": {"kind": "classification", "texts": ["review"], "classes": ["not so good", "10/10"], "metrics": ["f1"]},

@@ -64,6 +64,7 @@ def write(values):
     return Path("params.yaml")
 
 
+@pytest.mark.slow("a whole pipeline")
 def test_from_pictures_to_the_report(project):
     broken = Path("pictures/train/cat/99.png")
     broken.write_bytes(Path("pictures/train/cat/00.png").read_bytes()[:80])

@@ -13,6 +13,8 @@ from gradworks import tasks
 from gradworks.base import artifacts
 from tests.small import SMALL, run_all
 
+pytestmark = pytest.mark.slow("whole pipelines")
+
 TASKS = {
     "tags": {"kind": "tagging", "texts": ["tokens"], "classes": ["O", "B-X", "I-X"]},
     "judged": {"kind": "answers", "texts": ["passage", "question", "answer"], "classes": ["false", "true"]},

@@ -201,6 +201,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow("memory of processes")
 def test_loading_takes_one_and_a_half_times_the_pictures_at_most(tmp_path):
     count = 12_000
     drawn = np.random.default_rng(0).integers(0, 64, (count, 128, 128), dtype=np.uint8)

@@ -35,6 +35,7 @@ def parameters(run):
     return {name: p.detach().clone() for name, p in run.model.named_parameters()}
 
 
+@pytest.mark.slow("trains to the end")
 def test_clean_examples_recover_what_overwritten_labels_destroy(example, tmp_path):
     accuracy = {}
     for weighting in ("uniform", "reweight"):

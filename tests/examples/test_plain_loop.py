@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FILE = Path(__file__).parents[2] / "examples" / "plain_loop.py"
 
 
@@ -14,6 +16,7 @@ def test_it_runs_from_the_command_line_and_is_short():
     assert "--weighting" in shown
 
 
+@pytest.mark.slow("trains to the end")
 def test_clean_examples_recover_what_overwritten_labels_destroy():
     spec = importlib.util.spec_from_file_location("plain_loop", FILE)
     example = importlib.util.module_from_spec(spec)

@@ -119,9 +119,10 @@ def steps(name, weighting, update, micro, count):
     return made
 
 
+SEVERAL = pytest.mark.slow("updates of several batches on further models")
 # cut into micro-batches, the gradients of several batches of the sparse model are dense
 CASES = [
-    (name, update, micro)
+    pytest.param(name, update, micro, marks=[] if update == "erm" or name in ("three", "norm", "bert") else SEVERAL)
     for name in EVERY for update in UPDATES for micro in (None, 2)
     if not micro or name != "sparse" or update == "erm"
 ]  # fmt: skip

@@ -92,6 +92,7 @@ def test_what_a_shell_evaluates_leads_boto3_there_past_other_keys(server, folder
     assert done.stdout == "gradworks\n", done.stderr
 
 
+@pytest.mark.slow("processes of DVC and a server")
 def test_dvc_pushes_and_pulls(server, folder, tmp_path, monkeypatch):
     def dvc(*args: str) -> str:
         done = subprocess.run([sys.executable, "-m", "dvc", *args], capture_output=True, text=True, check=False)

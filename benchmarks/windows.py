@@ -7,7 +7,7 @@ dropout. The budget of a row is the smallest multiple of 32 tokens under which a
 examples. A run is one process's work of seconds; results are written as they come to a file of lines, which a second
 call goes on with.
 
-    python -m benchmarks.windows     writes benchmarks/WINDOWS.md; 25 minutes on one core
+    python -m benchmarks.windows     writes benchmarks/WINDOWS.md; 20 minutes on one core
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ and fused AdamW. It also computes the norm of the gradient for the log, which re
 little else than an embedding with dense gradients that is most of what it costs.
 
 `loop.fit`: the whole training loop, with its log, checks, clipping and schedule, against the same by hand:
-`.backward()`, `clip_grad_norm_`, the learning rate, AdamW. Here the norm is wanted on both sides.
+`.backward()`, `clip_grad_norm_`, the learning rate, fused AdamW. Here the norm is wanted on both sides.
 """
 
 
@@ -116,7 +116,8 @@ class Bare:
         if total is None:
             self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, fused=True)
         else:
-            self._optimizer = torch.optim.AdamW(models.parameter_groups(self.model, 0.0), lr=RATE)
+            groups = models.parameter_groups(self.model, 0.0)
+            self._optimizer = torch.optim.AdamW(groups, lr=RATE, fused=True)
 
     def steps(self, count: int) -> None:
         for _ in range(count):
@@ -155,7 +156,7 @@ class Premade:
     def draws(self, *_: Any) -> Premade:
         return self
 
-    def step(self, number: int) -> tuple[list[Batch], list[Batch]]:
+    def step(self, number: int, _: Any = None) -> tuple[list[Batch], list[Batch]]:
         return [self._batches[number % POOL]], []
 
     def rows(self) -> list[tuple[str, str]]:

@@ -70,7 +70,7 @@ class Some(Mixture):
         object.__setattr__(self, "chosen", chosen)
         return [i for rows in chosen[1:] for i in rows]
 
-    def step(self, number: int) -> tuple[list[Batch], list[Batch]]:
+    def step(self, number: int, _: Any = None) -> tuple[list[Batch], list[Batch]]:
         (part,) = self.parts.values()
         return [part.train.batch(self.chosen[number])], []
 

@@ -277,7 +277,8 @@ def test_weights_are_relative_and_named_by_row():
     _, trace = fit(weighting="random")
     step, index, weight, _ = (torch.cat(c) for c in zip(*trace.weights, strict=True))
     for number in range(1, 25):
-        assert weight[step == number].mean() == pytest.approx(1.0)
+        own = weight[step == number]
+        assert own.mean() == pytest.approx(float(own.any()))  # 0: the step was skipped
     assert set(index.tolist()) == set(range(60))
     assert not fit()[1].weights  # plain training has nothing to tell
 

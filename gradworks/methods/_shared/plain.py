@@ -77,4 +77,6 @@ def gradient(
         sums.append(one)
     if not alone:
         divide_(total, weight)
-    return [t.to(p.dtype) for t, p in zip(total, parameters, strict=True)], weight, sums
+    # `to` takes longer to see that there is nothing to do
+    typed = [t if t.dtype is p.dtype else t.to(p.dtype) for t, p in zip(total, parameters, strict=True)]
+    return typed, weight, sums

@@ -48,13 +48,16 @@ def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], size: Tens
     weights = _joined([one.weights for one in every])
     figures: dict[str, Any] = {
         "loss": _joined([one.losses for one in every]).mean(),
-        "gradient_norm": size.float(),
-        # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
-        "effective_share": weights.sum().square() / (weights.square().sum() * len(weights)).clamp_min(1e-30),
+        "gradient_norm": size,
+        "effective_share": weights.sum(),
     }
     figures |= mean_by_name([passes.figures() for passes in groups])
-    tensors = [torch.as_tensor(v, dtype=torch.float32, device=weights.device) for v in figures.values()]
-    log = dict(zip(figures, torch.stack(tensors).tolist(), strict=True))
+    kind, squares = {"dtype": torch.float32, "device": weights.device}, torch.dot(weights, weights)
+    tensors = [v.to(**kind) if isinstance(v, Tensor) else torch.as_tensor(v, **kind) for v in figures.values()]
+    *values, squared = torch.stack([*tensors, squares]).tolist()
+    log = dict(zip(figures, values, strict=True))
+    # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
+    log["effective_share"] = log["effective_share"] ** 2 / max(squared * len(weights), 1e-30)
     # an update that found a term out of all bounds has said 0
     log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
     return log

@@ -1,7 +1,7 @@
 """SuperGLUE (Wang et al. 2019; sizes of table 1, majority baselines of table 3, which are those of the test sets).
 
-MultiRC has one row per answer; its column `group` names the question. WiC's columns start1 to end2 say where the word
-stands.
+MultiRC has one row per answer; its column `group` names the question. ReCoRD has one row per question. WiC's columns
+start1 to end2 say where the word stands.
 """
 
 from gradworks.tasks import TaskSpec
@@ -25,6 +25,10 @@ ROWS = (
     TaskSpec(
         "multirc", "answers", ("passage", "question", "answer"), _TRUTH, ("f1a", "question_em"),
         sizes={"train": 27243, "validation": 4848, "test": 9693}, majority={"f1a": 0.611, "question_em": 0.003},
+    ),
+    TaskSpec(
+        "record", "cloze", ("passage", "query", "entities"), None, ("cloze_f1", "cloze_em"),
+        sizes={"train": 100730, "validation": 10000, "test": 10000}, majority={"cloze_f1": 0.334, "cloze_em": 0.325},
     ),
     TaskSpec(
         "rte", "classification", ("premise", "hypothesis"), ("entailment", "not_entailment"), ("accuracy",),

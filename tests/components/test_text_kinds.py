@@ -17,9 +17,10 @@ TASKS = {
     "tags": {"kind": "tagging", "texts": ["tokens"], "classes": ["O", "B-X", "I-X"]},
     "judged": {"kind": "answers", "texts": ["passage", "question", "answer"], "classes": ["false", "true"]},
     "found": {"kind": "span", "texts": ["question", "context"], "step": 4, "longest": 2},
+    "filled": {"kind": "cloze", "texts": ["passage", "query", "entities"]},
     "senses": {"kind": "word_in_context", "texts": ["word", "sentence1", "sentence2"], "classes": ["false", "true"]},
 }
-SUFFIX = {"tags": "conll", "judged": "jsonl", "found": "json", "senses": "jsonl"}
+SUFFIX = {"tags": "conll", "judged": "jsonl", "found": "json", "filled": "jsonl", "senses": "jsonl"}
 COLORS, THINGS = ["red", "blue", "green"], ["box", "cup", "hat", "pen"]
 
 
@@ -55,6 +56,19 @@ def found(draw, n):
         qas = [{"id": str(i), "question": f"what {asked}", "answers": text, "is_impossible": not text}]
         made.append({"context": context, "qas": qas})
     yield json.dumps({"data": [{"title": "t", "paragraphs": made}]})
+
+
+def filled(draw, n):
+    """Things of the passage; the color is right."""
+    for i in range(n // 2):
+        words = draw.permutation([draw.choice(COLORS), *draw.permutation(THINGS)[: draw.integers(1, 4)]])
+        starts = [len(" ".join(words[:k])) + bool(k) for k in range(len(words))]
+        places = [{"start": int(at), "end": int(at) + len(one) - 1} for at, one in zip(starts, words, strict=True)]
+        right = [{"text": one} for one in words if one in COLORS]
+        qas = [
+            {"query": f"{word} @placeholder", "idx": 2 * i + k, "answers": right} for k, word in enumerate(("so", "it"))
+        ]
+        yield json.dumps({"passage": {"text": " ".join(words), "entities": places}, "qas": qas, "idx": i}) + "\n"
 
 
 def senses(draw, n):

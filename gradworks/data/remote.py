@@ -172,7 +172,7 @@ def hub(
 
     def one(split: str, part: Any) -> records.Split:
         rows = _hub_rows(part, asked)
-        header = [*part.column_names, *_group(dict.fromkeys(part.features) | {"idx": part.features.get("idx")})]
+        header = [*part.column_names, *_group({"idx": part.features.get("idx")})]
         return records.read(row, rows, header, f"{address}/{split}", f"{name}/{split}", asked)
 
     return files.labelled({split: partial(one, split, part) for split, part in loaded.items()})

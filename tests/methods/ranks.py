@@ -1,4 +1,4 @@
-"""One process with two micro-batches, or one of two; `python ranks.py STORE CASE...` is the second. For test_ranks.py."""
+"""One process with two micro-batches, or one of two: the second is `python ranks.py STORE CASE...`. See test_ranks.py."""
 
 from __future__ import annotations
 

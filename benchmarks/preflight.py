@@ -1,9 +1,9 @@
 """Which methods and back-ends of `reweight` serve which family of transformers, and why the others do not.
 
 Each family is a tiny model with random weights, made from a config with the switches of its published checkpoints, as
-`from` of an encoder in params.yaml would make it (attention: sdpa, where there is one). Encoders and decoder-only models
-classify pairs of texts (model `transformer`), encoder-decoders write (model `seq2seq`). Every entry of every slot takes
-one step beside plain training in the other two slots; what it is refused with is in the table, word for word.
+`from` of an encoder in params.yaml would make it, with the attention that transformers chooses. Encoder-decoders write
+(model `seq2seq`), the others classify pairs of texts (model `transformer`). Every entry of every slot takes one step
+beside plain training in the other two slots; what it is refused with is in the table, word for word.
 
     python -m benchmarks.preflight     writes docs/preflight.md; a minute on one core
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from gradworks import models, tasks
 from gradworks.base import artifacts
 from gradworks.data import tokenizer

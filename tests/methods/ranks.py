@@ -1,4 +1,4 @@
-"""One process with two micro-batches, or one of two: the second is `python ranks.py STORE CASE...`. See test_ranks.py."""
+"""One process with two micro-batches, or one of two; the second is `python ranks.py STORE CASE...`."""
 
 from __future__ import annotations
 

@@ -86,6 +86,7 @@ def build(family: str, folder: Path) -> tuple[Any, dict[str, Any], Examples]:
         given |= {"eos_token_id": end, "bos_token_id": pad, "decoder_start_token_id": pad, "forced_eos_token_id": None}
         config |= {"lora": None, "end": [end], "pad": pad}
     else:
+        given |= {"eos_token_id": pad, "bos_token_id": pad}
         config |= {"pooling": "mean", "dropout": 0.1}
     AutoConfig.for_model(kind, **given).save_pretrained(folder)
     files.write_tokenizer(made, folder)
@@ -115,7 +116,7 @@ def tried(case: tuple[Any, Any, Any], model: Any, known: dict[str, Any], data: E
         clean = [[data.batch(range(48, 56))] for _ in batches] if method.clean else ()
         method.backward(model, batches, clean)
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-        said = " ".join(str(error).split())
+        said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()).replace("|", "\\|")
         return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
     taken = getattr(method.weighting, "taken", "")
     return f"{_SERVED}, {taken}" if case[1] == "reweight" else _SERVED

@@ -1,7 +1,6 @@
 """`gradworks new`: foreign files, each to a report without an edit; and what is refused, in three lines."""
 
 import csv
-import datetime
 import json
 import random
 import shutil
@@ -164,28 +163,6 @@ def test_every_value_becomes_the_class_it_is(project, found, expected):
     assert set(values_of()["tasks"]["mine"]["classes"]) >= set(labels)
     if len(one) == len(found):
         assert labels == [one[look.labels.form(row["label"])] for row in rows]
-
-
-DATES = {
-    "when": ["2024-01-31", "2024-02-01T10:00:00Z"], "seen": ["31.1.2024", "1/2/24 10:00"], "hour": ["7:05", "19:30:00"],
-    "posted": ["Jan 31, 2024", "Wed, 1 Feb 2024 10:00"], "year": [2019, 2020, 2021], "made_at": [1.7e9, 1.8e9, 1.9e9],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DATES)
-def test_a_date_is_no_label(project, name):
-    """Few dates, the last column: what would be taken for classes."""
-    rows = [(t, ["neg", "pos"][y], DATES[name][i % len(DATES[name])]) for i, (t, y) in enumerate(sentences())]
-    file = look.read(delimited(Path("data/dated.csv"), ("words", "mood", name), rows))
-    assert look.candidates(file) == ["mood"] and look.label_of(file, None) == "mood"
-    assert look.label_of(file, name) == name  # asked for
-
-
-def test_numbers_and_classes_that_are_no_dates(project):
-    rows = [(t, ["may be", "1-2-3 go"][y], i % 7, y, ["3.5", "4.5"][y]) for i, (t, y) in enumerate(sentences())]
-    file = look.read(delimited(Path("data/plain.csv"), ("words", "mood", "rank", "is_day", "grade"), rows))
-    assert look.candidates(file) == ["mood", "rank", "is_day", "grade"]
-    assert look.is_date("x", [datetime.date(2024, 1, 1), datetime.datetime(2024, 1, 1, 7)])  # of Parquet
 
 
 def test_a_folder_of_splits(project):

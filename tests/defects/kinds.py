@@ -65,7 +65,7 @@ ROWS = (
     ('gradworks/data/splits.py', 'units = table[together or "id"].to_pylist()', 'units = table["id"].to_pylist()',
      'tests/data/test_splits.py::test_whole_questions_are_drawn_and_none_is_in_two_splits'),
     ('gradworks/data/look.py', 'if is_date(name, values):', 'if False:',
-     'tests/test_new.py::test_a_date_is_no_label'),
+     'tests/data/test_look.py::test_a_date_is_no_label'),
     ('components/evaluate.py', 'return [task.tuned(one, kept, truths) for one in (made, kept)]', 'return [made, kept]',
      'tests/components/test_text_kinds.py::test_from_files_to_the_report'),
 )

@@ -97,7 +97,7 @@ def _say(found: dict[str, dict[str, dict[str, int]]], made: dict[str, pa.Table])
 def _drawn(task: Kind, asked: splits.Splits, args: Any, where: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """The splits of a task, and what the manifest says of them."""
     tables, values = _tables(asked, args.data, task, where)
-    made, dropped = splits.draw(asked, tables, args.seed, where, task.spec.texts)
+    made, dropped = splits.draw(asked, tables, args.seed, where, task.spec.texts, task.together)
     _check_labels(asked, made, args.data, task)
     more: dict[str, Any] = {"duplicates_dropped": dropped} if dropped else {}
     return made, more | ({"label_values": values} if values else {})

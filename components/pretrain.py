@@ -45,7 +45,7 @@ def training_texts(params: Path, data: Path, task: Kind, key: str = "corrupt.spl
         tables[take.from_] = artifacts.read_parquet(
             data / source / f"{split}.parquet", ["id", *task.words, *take.where]
         )
-    table = splits.draw(asked, tables, 0, f"{params}: {key}", task.spec.texts)[0]["train"]
+    table = splits.draw(asked, tables, 0, f"{params}: {key}", task.spec.texts, task.together)[0]["train"]
     return list(zip(*(table[column].to_pylist() for column in task.words), strict=True))
 
 

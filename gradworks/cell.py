@@ -162,7 +162,7 @@ class Run:
         from gradworks.data.tables import to_examples
 
         kind = self.kinds[task or self.task.name]
-        columns = ["id", *kind.spec.texts, "label", *kind.also]
+        columns = list(dict.fromkeys(["id", *kind.spec.texts, "label", *kind.also]))
         files = [self._folder(kind.name) / f"{name}.parquet" for name in names]
         table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
         if not len(table):

@@ -142,7 +142,7 @@ def _splits(params: Path, values: Mapping[str, Any], task: Kind, sources: Mappin
     for name in given:
         if name not in (known := ("splits", "parts", "conditions")):
             raise InputError(words.unknown(where, name, known))
-    drawn = _drawn(given.get("splits") or {}, sources, f"{where}.splits")
+    drawn = _drawn(given.get("splits") or {}, sources, f"{where}.splits", task)
     for name, condition in given["conditions"].items():
         at = f"{where}.conditions.{name}"
         found = validate({} if condition is None else condition, corruptions.Condition, at)
@@ -150,7 +150,7 @@ def _splits(params: Path, values: Mapping[str, Any], task: Kind, sources: Mappin
     return drawn
 
 
-def _drawn(given: Any, sources: Mapping[str, Any], where: str) -> sizes.Sizes:
+def _drawn(given: Any, sources: Mapping[str, Any], where: str, task: Kind) -> sizes.Sizes:
     """The four splits of one task, from known sources."""
     asked = validate(given, splits.Splits, where)
     rows = {}
@@ -165,7 +165,7 @@ def _drawn(given: Any, sources: Mapping[str, Any], where: str) -> sizes.Sizes:
         if sources[source].rows:
             rows[f"{source}/{split}"] = sources[source].rows[split]
             sizes.check_columns(getattr(asked, name), f"{where}.{name}.where")
-    return sizes.drawn(asked, rows, where)
+    return sizes.drawn(asked, rows, where, task.together is not None)
 
 
 def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
@@ -176,11 +176,11 @@ def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any
     if parts is not None and not isinstance(parts, dict):
         raise InputError(f"{params}: corrupt.parts: found {words.shown(parts)}\nexpected splits by task")
     for name, given in (parts or {}).items():
-        _task(params, values, name, f"corrupt.parts.{name}")
+        task = _task(params, values, name, f"corrupt.parts.{name}")
         used = {part for one in mixed.values() for part in one.parts} - {values["task"]}
         if name not in used:
             raise InputError(words.unknown(f"{params}: corrupt.parts", name, sorted(used)))
-        _drawn(given or {}, sources, f"{params}: corrupt.parts.{name}")
+        _drawn(given or {}, sources, f"{params}: corrupt.parts.{name}", task)
     trained = [(name, block) for block in values["cells"]["grid"] for name in block.get("mixture") or list(mixed)]
     for name, one in mixed.items():
         where = f"{params}: mixtures.{name}"

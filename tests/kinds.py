@@ -34,7 +34,7 @@ def values(name="regression", texts=("text",), **options):
 
 PICTURES = {"shape": (6, 6, 1)}
 FEW = {"ways": 3, "train_shots": 2, "test": 6, "inner": {"steps": 1}}
-OPTIONS = {"span": {"step": 1}, "image": PICTURES, "episodes": PICTURES | FEW}
+OPTIONS = {"span": {"step": 1}, "image": PICTURES, "episodes": PICTURES | FEW, "cloze": {"placeholder": "@"}}
 SHAPES = (  # of rows that a kind may take: texts, classes
     (("one", "two"), ("low", "mid", "high")),
     (("one", "two"), ("low", "high")),
@@ -42,6 +42,7 @@ SHAPES = (  # of rows that a kind may take: texts, classes
     (("one", "two", "three"), ("low", "high")),
     (("one",), ("low", "mid", "high")),
     (("one",), None),
+    (("one", "two", "three"), None),
     (("one", "two", "three", "four"), ("two", "three", "four")),
 )
 
@@ -132,13 +133,20 @@ def table(made, n=32):
         drawn = np.random.default_rng(0).integers(0, 160, (n, *made.shape), dtype=np.uint8)
         drawn[:, :2] += (40 * (np.arange(n) % 3)).astype(np.uint8)[:, None, None, None]
         columns[made.spec.texts[0]] = made.column(list(drawn))
-    for name in made.also:
+    columns |= {name: [of(i) for i in range(n)] for name, of in TEXTS.get(made.spec.kind, {}).items()}
+    for name in set(made.also) - set(columns):
         columns[name] = ALSO.get(name, lambda text: None)(columns) or [str(i // 2) for i in range(n)]
     if made.spec.kind in LABELS:
         columns["label"] = LABELS[made.spec.kind](columns)
     return pa.table(columns | {"label": pa.array(columns["label"], made.label_type)})
 
 
+TEXTS = {  # of a kind that wants them otherwise, by row; every second query has two candidates
+    "cloze": {
+        "two": lambda i: f"{8 + i % 7} @",
+        "three": lambda i: f"{3 + i % 5}\n{15 + i % 3}" + "\n1" * (i % 2),
+    }
+}
 ALSO = {  # columns that a kind reads besides; of others two rows share a value
     "start1": lambda of: ["0"] * len(of["id"]),
     "end1": lambda of: [str(len(text.split()[0])) for text in of["two"]],
@@ -155,6 +163,7 @@ def spans(of):
 
 LABELS = {  # of kinds whose labels are neither classes nor numbers, from the texts
     "span": spans,
+    "cloze": lambda of: [[text.split()[i % 2]] for i, text in enumerate(of["three"])],
     "episodes": lambda columns: ["abc"[i % 3] for i in range(len(columns["id"]))],
     "tagging": lambda columns: [
         " ".join(("low", "mid", "high")[int(w) % 3] for w in text.split()) for text in columns["one"]

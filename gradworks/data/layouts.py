@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Layout = Literal[
-    "tsv", "csv", "jsonl", "parquet", "cola", "multirc", "eraser", "wsc", "conll", "squad", "idx", "npz", "folder"
+    "tsv",
+    "csv",
+    "jsonl",
+    "parquet",
+    "cola",
+    "multirc",
+    "record",
+    "eraser",
+    "wsc",
+    "conll",
+    "squad",
+    "idx",
+    "npz",
+    "folder",
 ]
 SUFFIXES = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet", ".conll")
 WITH_HEADER = ("tsv", "csv", "cola")
@@ -35,7 +48,7 @@ class Table:
         names: of the columns, of all rows.
         rows: line and fields, or line and why the row cannot be read.
         account: of the file's lines, whole when the rows have been read; None where lines are no rows (Parquet, a JSON
-            array, MultiRC, CoNLL, SQuAD).
+            array, MultiRC, ReCoRD, CoNLL, SQuAD).
     """
 
     names: list[str]
@@ -63,6 +76,8 @@ def detect(path: Path) -> Layout:
             return "wsc"
         if first.startswith("{") and '"paragraphs"' in first:
             return "squad"
+        if re.search(r'"qas":\s*\[', first):
+            return "record"
         return "multirc" if re.search(r'"passage":\s*\{', first) else "jsonl"
     fields = first.split("\t")
     if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):

@@ -5,6 +5,7 @@ The values of a column decide, and its name where it is a usual one. Rows are re
 
 from __future__ import annotations
 
+import datetime
 import re
 import statistics
 import unicodedata
@@ -23,6 +24,17 @@ USUAL = (  # names of label columns
     "klasse", "kategorie", "urteil", "bewertung", "stimmung", "sterne", "thema", "étiquette", "classe", "catégorie",
 )  # fmt: skip
 _IDS = re.compile(r"(.*[_\s-])?(id|ids|idx|index|uuid|guid|pairid|unnamed: 0)|", re.IGNORECASE)
+_MONTH = r"(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zé.]*"
+_DATES = (  # a day or a month of a year in numbers; a time of day; both with a month in words
+    r"\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}",
+    r"\d{1,2}:\d{2}(:\d{2}[.\d]*)?",
+    rf"([a-z]{{2,9}}\.?,? )?(\d{{1,2}}\.? {_MONTH},? \d{{2,4}}|{_MONTH} (\d{{1,2}},? )?\d{{4}})",
+)
+_DATE = re.compile(rf"({'|'.join(_DATES)})([T ,].*)?", re.IGNORECASE)
+_TIMES = re.compile(  # names of columns of dates that are numbers: years, seconds
+    r"(.*[_\s-])?(date|datetime|time|timestamp|year|month|day|datum|zeit|jahr|monat|tag|fecha|année|jour)|.*_(at|ts)",
+    re.IGNORECASE,
+)
 _MISSING = {
     "",
     "none",
@@ -146,6 +158,15 @@ def is_id(name: str, values: Sequence[Any]) -> bool:
     )
 
 
+def is_date(name: str, values: Sequence[Any]) -> bool:
+    """Whether a column says when: dates and times as files have them, or numbers under such a name."""
+    if all(_number(one) is not None for one in values):
+        return len(set(values)) > 2 and _TIMES.fullmatch(name.strip()) is not None
+    when = sum(isinstance(one, datetime.date | datetime.time) or _DATE.fullmatch(str(one).strip()) is not None
+               for one in values)  # fmt: skip
+    return when > 0.9 * len(values)
+
+
 def words(values: Sequence[Any]) -> float:
     """Words of a value in the mean; 0 where the values are no text."""
     if not values or not all(isinstance(one, str) for one in values):
@@ -158,8 +179,10 @@ def words(values: Sequence[Any]) -> float:
 
 
 def _is_label(name: str, values: Sequence[Any]) -> bool:
-    """Whether a column can hold labels: few classes, or numbers that are no ids."""
+    """Whether a column can hold labels: few classes, or numbers that are neither ids nor dates."""
     if len(values) < 2 or any(isinstance(one, dict | list) for one in values) or is_id(name, values):
+        return False
+    if is_date(name, values):
         return False
     kinds = len({labels.form(one) for one in values})
     if kinds < 2:

@@ -12,6 +12,7 @@ from gradworks.base.errors import InputError
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
 FIELDS = {
     "multirc": ("id", "passage", "group", "question", "answer", "label"),
+    "record": ("id", "passage", "query", "entities", "answers"),
     "eraser": ("id", "question", "label", "passage"),
     "wsc": ("id", "text", "span1_text", "span2_text", "label"),
     "conll": ("tokens", "tags"),
@@ -35,6 +36,29 @@ def multirc(rows: Rows) -> Rows:
                     }  # fmt: skip
         except (KeyError, TypeError, AttributeError) as error:
             yield number, f"not a MultiRC passage: {error} is missing"
+
+
+def record(rows: Rows) -> Rows:
+    """ReCoRD: one row per question, with the texts of the passage's entities; the last character belongs to them."""
+    for number, found in rows:
+        if isinstance(found, str):
+            yield number, found
+            continue
+        try:
+            text, places = found["passage"]["text"], found["passage"]["entities"]
+            entities = [text[one["start"] : one["end"] + 1] for one in places]
+            blank = next((one for one, name in zip(places, entities, strict=True) if not name.strip()), None)
+            for question in found["qas"]:
+                if blank is not None:
+                    yield number, f"an entity without text, from character {blank['start']} to {blank['end']}"
+                    continue
+                answers = question.get("answers")
+                yield number, {
+                    "id": question["idx"], "passage": text, "query": question["query"], "entities": entities,
+                    "answers": answers and [one["text"] for one in answers],
+                }  # fmt: skip
+        except (KeyError, TypeError, AttributeError) as error:
+            yield number, f"not a ReCoRD passage: {error} is missing"
 
 
 def eraser(rows: Rows) -> Rows:

@@ -23,6 +23,7 @@ TEXTS = {  # our column: the names that published files have for it, the first t
     "sentence2": ("sentence2", "question2", "#2 String", "text2"),
     "sentence": ("sentence", "text"),
     "question": ("question", "query"),
+    "passage": ("passage", "paragraph"),
     "document": ("document", "article", "input"),
     "prompt": ("prompt", "instruction", "question"),
 }

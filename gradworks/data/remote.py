@@ -172,7 +172,8 @@ def hub(
 
     def one(split: str, part: Any) -> records.Split:
         rows = _hub_rows(part, asked)
-        return records.read(row, rows, part.column_names, f"{address}/{split}", f"{name}/{split}", asked)
+        header = [*part.column_names, *_group({"idx": part.features.get("idx")})]
+        return records.read(row, rows, header, f"{address}/{split}", f"{name}/{split}", asked)
 
     return files.labelled({split: partial(one, split, part) for split, part in loaded.items()})
 
@@ -191,4 +192,12 @@ def _hub_rows(part: Any, asked: records.Asked) -> layouts.Rows:
         return names[value] if known else value
 
     for number, found in layouts.rows_of(part.with_format("arrow")[:]):
-        yield number, found if isinstance(found, str) else {n: name(n, v) for n, v in found.items()}
+        yield number, found if isinstance(found, str) else _group(found) | {n: name(n, v) for n, v in found.items()}
+
+
+def _group(found: dict[str, Any]) -> dict[str, str]:
+    """The question of an answer, as SuperGLUE's repository numbers it."""
+    index = found.get("idx")
+    if not isinstance(index, dict) or not {"paragraph", "question"} <= index.keys():
+        return {}
+    return {"group": f"{index['paragraph']}-{index['question']}"}

@@ -65,13 +65,14 @@ class Sizes:
             )
 
 
-def drawn(asked: Splits, rows: Mapping[str, int], where: str) -> Sizes:
+def drawn(asked: Splits, rows: Mapping[str, int], where: str, together: bool = False) -> Sizes:
     """The sizes of the splits that `asked` for.
 
     Args:
         asked: the section.
         rows: SOURCE/SPLIT -> its examples, where they are known.
         where: file and section.
+        together: a size counts what is drawn together, so that the rows of a split are not known.
 
     Raises:
         InputError: a split takes more than there is, or leaves nothing for another.
@@ -93,7 +94,7 @@ def drawn(asked: Splits, rows: Mapping[str, int], where: str) -> Sizes:
                 )
             most[name] = size or left[take.from_]
             left[take.from_] -= most[name] if size else 0
-        elif take.size:
+        elif take.size and not together:
             most[name] = take.size
         if not take.size and not take.share and not take.where:
             before[take.from_] = name

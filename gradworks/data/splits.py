@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -24,7 +25,7 @@ class Take(Section):
     Attributes:
         from_: SOURCE/SPLIT.
         where: column and the value, or values, that it must have.
-        size: how many examples; all when neither it nor `share` is given.
+        size: how many examples, whole ones: of answers so many questions; all when neither it nor `share` is given.
         share: as a part of the split's examples that `where` asks for, before any other takes some.
         balanced: as many of each label as of the others; with `size`, so many in all, else as many as there are of the
             rarest.
@@ -99,8 +100,24 @@ def _matching(table: pa.Table, take: Take, where: str) -> list[int]:
     return list(chosen)
 
 
+def _check_whole(units: list[str], chosen: list[int], together: str, where: str) -> None:
+    """Raises InputError when `chosen` has some rows of a unit and not all of them."""
+    found, of = Counter(units[i] for i in chosen), Counter(units)
+    cut = next((unit for unit, rows in found.items() if rows < of[unit]), None)
+    if cut is not None:
+        raise InputError(
+            f"{where}: it holds for {found[cut]} of the {of[cut]} rows whose {together!r} is {cut!r}\n"
+            "expected all of them or none: they are one question"
+        )
+
+
 def draw(
-    splits: Splits, tables: dict[str, pa.Table], seed: int, where: str, texts: tuple[str, ...] = ()
+    splits: Splits,
+    tables: dict[str, pa.Table],
+    seed: int,
+    where: str,
+    texts: tuple[str, ...] = (),
+    together: str | None = None,
 ) -> tuple[dict[str, pa.Table], dict[str, int]]:
     """The four splits, in the source's order of rows.
 
@@ -113,12 +130,14 @@ def draw(
         seed: of the run.
         where: params file and section, for messages.
         texts: the task's text columns, by which `duplicates: drop` knows an example again.
+        together: the column whose rows of one value are drawn together, and counted as one; each row without it.
 
     Returns:
         The splits, and how many examples `duplicates: drop` left out before each was drawn.
 
     Raises:
-        InputError: a column or value is not there, a split is empty or smaller than its size, or ids are not disjoint.
+        InputError: a column or value is not there, a split is empty or smaller than its size, ids are not disjoint, or
+            rows that are drawn together would be cut or balanced.
     """
     made: dict[str, pa.Table] = {}
     dropped: dict[str, int] = {}
@@ -127,32 +146,41 @@ def draw(
     for name in ORDER:
         take: Take = getattr(splits, name)
         table = tables[take.from_]
-        ids = table["id"].to_pylist()
+        units = table[together or "id"].to_pylist()  # what is drawn
         before = taken.setdefault(take.from_, set())
         matching = _matching(table, take, f"{where}.{name}")
-        size = take.count(len(matching))
-        there = [i for i in matching if ids[i] not in before]
+        if together:
+            _check_whole(units, matching, together, f"{where}.{name}.where")
+        size = take.count(len({units[i] for i in matching}))
+        there = [i for i in matching if units[i] not in before]
         alike = _alike(table, texts) if splits.duplicates == "drop" else []
-        repeated = sum(alike[i] in read for i in there) if alike else 0
-        there = [i for i in there if not alike or alike[i] not in read]
+        known = {units[i] for i in there if alike and alike[i] in read}
+        repeated = sum(units[i] in known for i in there)
+        there = [i for i in there if units[i] not in known]
         if repeated:
             dropped[name] = repeated
-        if not there or len(there) < (size or 0):
+        found = dict.fromkeys(units[i] for i in there)
+        if not there or len(found) < (size or 0):
             asked = f"{size} examples" if size else "any"
             raise InputError(
-                f"{where}.{name}: {take.from_} has {len(there)} examples for it, expected {asked}"
+                f"{where}.{name}: {take.from_} has {len(found)} examples for it, expected {asked}"
                 + ("\nothers take from the same split of the source: give them a `size` or `share`" if before else "")
                 + (f"\n`duplicates: drop` left {repeated} out" if repeated else "")
             )
         key = (seed, name) if name in ("clean", "selection") else (name,)
         if take.balanced:
+            if together:
+                raise InputError(
+                    f"{where}.{name}.balanced: rows of one {together!r} have several labels and are drawn together\n"
+                    "expected `size` or `share` without it"
+                )
             labels = table["label"].to_pylist()
-            chosen = _balanced([(ids[i], labels[i]) for i in there], size, key, f"{where}.{name}")
-            there = [i for i in there if ids[i] in chosen]
+            chosen = _balanced([(units[i], labels[i]) for i in there], size, key, f"{where}.{name}")
+            there = [i for i in there if units[i] in chosen]
         elif size:
-            chosen = choose((ids[i] for i in there), size, *key)
-            there = [i for i in there if ids[i] in chosen]
-        before.update(ids[i] for i in there)
+            chosen = choose(found, size, *key)
+            there = [i for i in there if units[i] in chosen]
+        before.update(units[i] for i in there)
         read.update(alike[i] for i in there if alike)
         made[name] = table.take(there)
     check_disjoint(made, set())

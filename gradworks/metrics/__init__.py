@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from gradworks.metrics import answers, classification, episodes, generation, regression, span, tagging
+from gradworks.metrics import answers, classification, cloze, episodes, generation, regression, span, tagging
 from gradworks.metrics._shared.scores import SMALL as SMALL
 from gradworks.metrics._shared.scores import Score as Score
 
-_FAMILIES = (answers, classification, generation, regression, span, tagging, episodes)
+_FAMILIES = (answers, classification, generation, regression, span, tagging, episodes, cloze)
 NAMES = tuple(dict.fromkeys(name for family in _FAMILIES for name in family.METRICS))
 LOWER_IS_BETTER = frozenset(name for family in _FAMILIES for name in family.LOWER_IS_BETTER)
 

@@ -27,6 +27,25 @@ _TAKEN = ("id", "label")  # columns of every table
 
 
 @dataclass(frozen=True)
+class Hub:
+    """Where published data of a row lies on the hub, stored as Parquet: a commit never changes.
+
+    Attributes:
+        repository: OWNER/NAME. revision: a commit of 40 digits. config: of repositories that have several.
+    """
+
+    repository: str
+    revision: str
+    config: str | None = None
+
+    @property
+    def source(self) -> dict[str, str]:
+        """As the section `fetch` of params.yaml has it."""
+        made = {"from": f"hub:{self.repository}@{self.revision}"}
+        return made if self.config is None else made | {"config": self.config}
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """One task.
 
@@ -39,6 +58,7 @@ class TaskSpec:
         collapse: labels of a finer set and the class that each becomes.
         options: of the kind, see its class `Options`.
         sizes: published examples of each split. majority: of predicting one class, as published for the test set.
+        hub: where data of it lie on the hub; empty where no commit is known that has them as Parquet.
     """
 
     name: str
@@ -50,6 +70,7 @@ class TaskSpec:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
     majority: Mapping[str, float] = field(default_factory=dict, hash=False)
+    hub: tuple[Hub, ...] = ()
 
 
 class Own(Section):

@@ -2,7 +2,7 @@
 (Lake et al. 2015) and mini-ImageNet (Vinyals et al. 2016) in few-shot episodes, whose sizes are pictures.
 """
 
-from gradworks.tasks import TaskSpec
+from gradworks.tasks import Hub, TaskSpec
 
 _SMALL = {"shape": (28, 28, 1)}
 _DIGITS = tuple("0123456789")
@@ -11,6 +11,7 @@ ROWS = (
     TaskSpec(
         "mnist", "image", ("image",), _DIGITS, ("accuracy", "macro_f1"), options=_SMALL,
         sizes={"train": 60000, "t10k": 10000}, majority={"accuracy": 0.1135},
+        hub=(Hub("ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c"),),
     ),
     TaskSpec(
         "mnist-4-9", "image", ("image",), ("4", "9"), ("accuracy",), options={**_SMALL, "one_logit": True},

@@ -19,9 +19,10 @@ TASKS = {
     "tags": {"kind": "tagging", "texts": ["tokens"], "classes": ["O", "B-X", "I-X"]},
     "judged": {"kind": "answers", "texts": ["passage", "question", "answer"], "classes": ["false", "true"]},
     "found": {"kind": "span", "texts": ["question", "context"], "step": 4, "longest": 2},
+    "filled": {"kind": "cloze", "texts": ["passage", "query", "entities"]},
     "senses": {"kind": "word_in_context", "texts": ["word", "sentence1", "sentence2"], "classes": ["false", "true"]},
 }
-SUFFIX = {"tags": "conll", "judged": "jsonl", "found": "json", "senses": "jsonl"}
+SUFFIX = {"tags": "conll", "judged": "jsonl", "found": "json", "filled": "jsonl", "senses": "jsonl"}
 COLORS, THINGS = ["red", "blue", "green"], ["box", "cup", "hat", "pen"]
 
 
@@ -59,6 +60,19 @@ def found(draw, n):
     yield json.dumps({"data": [{"title": "t", "paragraphs": made}]})
 
 
+def filled(draw, n):
+    """Things of the passage; the color is right."""
+    for i in range(min(n, 48) // 2):
+        words = draw.permutation([draw.choice(COLORS), *draw.permutation(THINGS)[: draw.integers(1, 3)]])
+        starts = [len(" ".join(words[:k])) + bool(k) for k in range(len(words))]
+        places = [{"start": int(at), "end": int(at) + len(one) - 1} for at, one in zip(starts, words, strict=True)]
+        right = [{"text": one} for one in words if one in COLORS]
+        qas = [
+            {"query": f"{word} @placeholder", "idx": 2 * i + k, "answers": right} for k, word in enumerate(("so", "it"))
+        ]
+        yield json.dumps({"passage": {"text": " ".join(words), "entities": places}, "qas": qas, "idx": i}) + "\n"
+
+
 def senses(draw, n):
     for i in range(n):
         one, two = draw.choice(COLORS, 2)
@@ -77,7 +91,8 @@ def project(task, folder):
     values = copy.deepcopy(SMALL)
     values |= {"task": task, "tasks": TASKS, "fetch": {"mine": {"from": "file:data"}}}
     source = {"train": "train", "clean": "validation", "selection": "validation", "test": "test"}
-    sizes = {"clean": {"size": 12}, "selection": {"size": 24}}
+    few = task == "judged"  # 16 questions of 3 answers
+    sizes = {"clean": {"size": 4 if few else 12}, "selection": {"size": 8 if few else 24}}
     values["corrupt"] = {
         "splits": {split: {"from": f"mine/{of}"} | sizes.get(split, {}) for split, of in source.items()},
         "conditions": {"clean": {}},
@@ -102,7 +117,10 @@ def project(task, folder):
     return metric
 
 
-@pytest.mark.parametrize("task", TASKS)
+SLOW = {"filled": pytest.mark.slow("its rows are several sequences each")}
+
+
+@pytest.mark.parametrize("task", [pytest.param(one, marks=SLOW.get(one, ())) for one in TASKS])
 def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metric, params = project(task, tmp_path), Path("params.yaml")
@@ -120,6 +138,7 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     test = artifacts.read_parquet(Path("runs/corrupt/clean/0/test.parquet"))
     assert table["label"].to_pylist() == test["label"].to_pylist() and len(table) == 42
     kept = artifacts.read_parquet(Path("runs/corrupt/clean/0/selection.parquet")).num_rows
+    assert task != "judged" or kept == 24
     assert set(tuned) == {(42, kept), (kept, kept)}  # both splits by what is chosen on the selection split
     found = artifacts.read_json(Path("runs/metrics/clean/erm/gru/0.json"))["overall"][metric]
     truths = kind.truths(test)

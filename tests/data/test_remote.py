@@ -231,6 +231,21 @@ def test_the_hubs_label_column_is_read_in_all_rows_of_each_split(repository, tmp
         labels_of(stored(tmp_path / "c", train=[-1, -1]))
 
 
+def test_answers_of_the_hub_have_their_question(repository, tmp_path):
+    import datasets
+
+    rows = {"paragraph": ["p", "p", "q"], "question": ["x", "x", "y"], "answer": ["a", "b", "c"], "label": [0, 1, 1],
+            "idx": [{"paragraph": 3, "question": 4 + i // 2, "answer": i} for i in range(3)]}  # fmt: skip
+    (tmp_path / "m/data").mkdir(parents=True)
+    made = datasets.Dataset.from_dict(rows).cast_column("label", datasets.ClassLabel(names=["False", "True"]))
+    made.to_parquet(tmp_path / "m/data/validation-00000-of-00001.parquet")
+    found = remote.hub(kind("multirc"), str(tmp_path / "m"), "0" * 40, None, "m")[0]["validation"]
+    assert [(one["group"], one["passage"], one["label"]) for one in found.records] == [
+        ("3-4", "p", "false"), ("3-4", "p", "true"), ("3-5", "q", "true"),
+    ]  # fmt: skip
+    assert "group" not in remote.hub(kind("nli"), str(repository), "0" * 40, None, "s")[0]["train"].records[0]
+
+
 def test_the_hubs_classes_and_what_the_source_says_of_them(repository, tmp_path):
     import datasets
 

@@ -176,3 +176,44 @@ def test_a_share_is_of_all_that_a_split_of_a_source_has():
         draw(test={"from": "s/train", "share": 0.9}, clean={"from": "s/train", "share": 0.5})
     with pytest.raises(ValueError, match="both size and share"):
         section(clean={"from": "s/dev", "share": 0.5, "size": 3})
+
+
+def questions(rows, prefix="", **columns):
+    """Two to four answers to each question, not side by side."""
+    groups = sorted(f"q{i // 3}" for i in range(rows))[::2] + sorted(f"q{i // 3}" for i in range(rows))[1::2]
+    return pa.table(
+        {"id": [f"{prefix}{i}" for i in range(rows)], "group": groups, "label": ["a", "b"] * (rows // 2), **columns}
+    )
+
+
+def test_whole_questions_are_drawn_and_none_is_in_two_splits():
+    table = questions(90)
+    sizes = {"clean": {"size": 4}, "selection": {"share": 0.2}, "test": {"size": 10}, "train": {}}
+    asked = splits.Splits.model_validate({name: {"from": "s/all", **one} for name, one in sizes.items()})
+    made, _ = splits.draw(asked, {"s/all": table}, 0, "p: corrupt.splits", together="group")
+    found = {name: one["group"].to_pylist() for name, one in made.items()}
+    assert {name: len(set(one)) for name, one in found.items()} == {"train": 10, "clean": 4, "selection": 6, "test": 10}
+    all_rows = table["group"].to_pylist()
+    assert all(one.count(group) == all_rows.count(group) for one in found.values() for group in one)
+    rows = splits.draw(asked, {"s/all": table}, 0, "p: corrupt.splits")[0]["test"]["group"].to_pylist()
+    assert any(rows.count(group) < all_rows.count(group) for group in rows)  # what rows would be
+
+
+def test_a_question_that_would_be_cut_is_refused_or_left_out():
+    table = questions(12, text=[f"t{i}" for i in range(12)], kind=["x"] * 11 + ["y"])
+    tables = {"s/train": table, "s/test": questions(6, "test-", text=["t0", "u", "v", "w", "x", "y"], kind=["x"] * 6)}
+
+    def made(**given):
+        base = {name: {"from": "s/train", "size": 1} for name in ("clean", "selection")}
+        base |= {"train": {"from": "s/train"}, "test": {"from": "s/test"}} | given
+        return splits.draw(splits.Splits.model_validate(base), tables, 0, "p", ("text",), "group")
+
+    found, dropped = made(duplicates="drop")
+    assert dropped == {"clean": 3, "selection": 3, "train": 3}  # the question of t0, all its rows
+    assert sum(one.num_rows for one in found.values()) == 6 + 9
+    with pytest.raises(InputError, match=r"p.train.where: it holds for 2 of the 3 rows whose 'group' is 'q3'\n"):
+        made(train={"from": "s/train", "where": {"kind": "x"}})
+    with pytest.raises(InputError, match=r"p.test.balanced: rows of one 'group' have several labels"):
+        made(test={"from": "s/test", "balanced": True})
+    with pytest.raises(InputError, match=r"p.test: s/test has 2 examples for it, expected 3 examples"):
+        made(test={"from": "s/test", "size": 3})

@@ -228,6 +228,8 @@ ROWS = (
      'tests/components/test_measure.py::test_a_period_is_all_that_repeats'),
     ('gradworks/methods/weightings/_shared/head.py', '                if bool((uneven_g', '                if False and bool((uneven_g',
      'tests/methods/test_head.py::test_rows_that_are_not_examples_are_refused'),
+    ('gradworks/methods/weightings/_shared/head.py', 'with recording(modules, 1) as uses:', 'with recording(modules, len(here.batch.mass)) as uses:',
+     'tests/methods/test_head.py::test_a_row_that_all_examples_share_may_be_repeated_by_the_model'),
     ('gradworks/methods/weightings/_shared/head.py', 'self._names[here.batch.task] = reached[-1]', 'self._names[here.batch.task] = reached[0]',
      'tests/methods/test_head.py::test_scores_of_every_encoder_after_training_and_from_the_second_step_on'),
     ('gradworks/methods/weightings/_shared/head.py', '            self._names.clear()  #', '            pass  #',

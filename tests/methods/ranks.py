@@ -1,4 +1,4 @@
-"""One process with two micro-batches, or `python ranks.py RANK WORLD OUT CASE...` as one of two; for test_ranks.py."""
+"""One process with two micro-batches, or one of two; the second is `python ranks.py STORE CASE...`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ OWN = {
 }
 KEPT = {"clean_every": 2, "clean_momentum": 0.5}
 CASES = {"-".join(triple): tuple(lambda name=name: name for name in triple) for triple in TRIPLES} | OWN
+WRITTEN = {  # kinds whose labels are tokens: the halves of a batch differ in mass, and in length
+    f"{kind} {'-'.join(triple)}": (kind, triple)
+    for kind in ("causal", "seq2seq")
+    for triple in (
+        ("supervised", "uniform", "erm"),
+        ("supervised", "reweight", "reptile"),
+        ("smart", "hard_mining", "dotprod"),
+    )
+}
 TWO_STEPS = {"-".join(triple) for triple in STAR} | set(OWN)  # what an entry carries from step to step
 
 
@@ -68,6 +77,31 @@ def steps(case, rank: int, world: int) -> list[torch.Tensor] | str:
     return found
 
 
+def written_steps(case, rank: int, world: int) -> list[torch.Tensor] | str:
+    """The same of a model that writes text, dropout on; four examples are one half of a batch, three the other."""
+    from tests import written  # which imports transformers
+
+    name, triple = WRITTEN[case]
+    kind, model = written.kind(name), written.model(name)
+    data, found = written.examples(kind, model), []
+    method = Method(*triple, tasks={"t": kind}, seed=7, rank=rank, reduce=reduce if world > 1 else None)
+
+    def drawn(first):
+        halves = [data.batch([i % 32 for i in rows]) for rows in (range(first, first + 4), range(first + 5, first + 8))]
+        assert halves[0].mass.sum() != halves[1].mass.sum()
+        return halves if world == 1 else [halves[rank]]
+
+    for step in (0, 1):
+        batches = [drawn(11 * step + 3 * i) for i in range(method.batches)]
+        clean = [drawn(20 + 11 * step + 3 * i) for i in range(method.batches)] if method.clean else []
+        try:
+            method.backward(model, batches, clean)
+        except Exception as error:  # on every rank, or the others wait in vain
+            return f"{type(error).__name__}: {error}"
+        found += descend(model)
+    return found
+
+
 def from_loaders(rank: int, world: int) -> list[torch.Tensor]:
     """Batches of a person's own loader: examples get names by position, and noise by name."""
     g = torch.Generator().manual_seed(3)
@@ -86,16 +120,19 @@ def from_loaders(rank: int, world: int) -> list[torch.Tensor]:
 
 
 def one_side(rank: int, world: int, cases: list[str]) -> dict[str, list[torch.Tensor] | str]:
-    found = {case: steps(case, rank, world) for case in cases}
+    found = {case: (written_steps if case in WRITTEN else steps)(case, rank, world) for case in cases}
     return found | {"from_loaders": from_loaders(rank, world)}
 
 
+def one_of_two(rank: int, store: Path, cases: list[str]) -> dict[str, list[torch.Tensor] | str]:
+    both = dist.FileStore(str(store), 2)
+    dist.init_process_group("gloo", store=both, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    try:
+        return one_side(rank, 2, cases)
+    finally:
+        dist.destroy_process_group()
+
+
 if __name__ == "__main__":
-    rank, world, out, cases = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
     torch.set_num_threads(1)
-    store = dist.FileStore(str(out.with_suffix(".store")), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
-    found = one_side(rank, world, cases)
-    if rank == 0:
-        torch.save(found, out)
-    dist.destroy_process_group()
+    one_of_two(1, Path(sys.argv[1]), sys.argv[2:])

@@ -14,7 +14,7 @@ from tests.kinds import EVERY, ORDINAL, example, examples, network
 from tests.methods.shipped import STAR
 
 OPTIONAL = ("embed", "divergence", "smoothed")
-NO_GRADIENT = dict.fromkeys(("choice", "span"), "head.bias")  # of a softmax over choices, or over tokens
+NO_GRADIENT = dict.fromkeys(("choice", "cloze", "span"), "head.bias")  # of a softmax over choices, or over tokens
 SPARSE = ("random", "reweight")  # may leave no weight in a batch
 
 
@@ -118,7 +118,7 @@ def test_the_table_of_refusals():
     labels = [("label_smoothing", "uniform", "erm"), ("supervised", "class_ratio", "erm")]
     known = {
         "classification": [], "choice": [], "answers": [], "word_in_context": [], "tagging": labels[1:],
-        "span": labels[1:], "causal": labels[1:], "seq2seq": labels[1:],
+        "span": labels[1:], "cloze": labels[1:], "causal": labels[1:], "seq2seq": labels[1:],
         "ordinal": labels[:1], "regression": labels,
         "similarity": labels, "image": [], "episodes": [],
     }  # fmt: skip

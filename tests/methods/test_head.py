@@ -61,6 +61,24 @@ def filled(model):
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
 
 
+class Shared(Net):
+    """A layer makes one row for all examples, which the model repeats itself (positions of DeBERTa)."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Linear(self.emb.embedding_dim, self.emb.embedding_dim)
+
+    def forward(self, inputs, kind="three", **more):
+        made = self.positions(self.emb.weight[None, :1]).repeat(len(inputs), 1, 1)
+        return super().forward(inputs, kind, **more) + made.mean(2)
+
+
+def test_a_row_that_all_examples_share_may_be_repeated_by_the_model():
+    model, train, clean = build(Shared), batch("three", 8), batch("three", 5, 900)
+    report = make().backward(model, [[train]], [[clean]])
+    assert error([report.sums[0][0].score], [oracle(model, "heads.three", train, clean)]) < 1e-10
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_and_gradient_of_every_kind_of_head(kind):
     model = build(Net)

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -22,17 +21,17 @@ EXACT = ("maml", "exact")
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory, request):
     """What one process and what the first of two ended with, by case; of the tests that are run."""
-    out = tmp_path_factory.mktemp("ranks") / "two.pt"
+    store = tmp_path_factory.mktemp("ranks") / "store"
     asked = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
-    cases = [case for case in ranks.CASES if case in asked]
-    command = [sys.executable, str(Path(ranks.__file__))]
-    processes = [subprocess.Popen([*command, str(rank), "2", str(out), *cases]) for rank in (0, 1)]
+    cases = [case for case in (*ranks.CASES, *ranks.WRITTEN) if case in asked]
+    second = subprocess.Popen([sys.executable, str(Path(ranks.__file__)), str(store), *cases])
     one = ranks.one_side(0, 1, cases)
-    assert [p.wait(300) for p in processes] == [0, 0]
-    return one, torch.load(out, weights_only=True)
+    two = ranks.one_of_two(0, store, cases)
+    assert second.wait(300) == 0
+    return one, two
 
 
-@pytest.mark.parametrize("case", [*ranks.CASES, "from_loaders"])
+@pytest.mark.parametrize("case", [*ranks.CASES, *ranks.WRITTEN, "from_loaders"])
 def test_two_gloo_ranks_are_two_micro_batches_bit_for_bit(sides, case):
     one, two = (side[case] for side in sides)
     assert not isinstance(one, str), one

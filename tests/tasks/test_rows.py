@@ -1,7 +1,11 @@
 """Tasks: what published data sets call their labels and in which order."""
 
+from itertools import groupby
+from pathlib import Path
+
 import pytest
 
+from components.fetch import Source
 from gradworks import tasks
 from gradworks.base.errors import InputError
 from gradworks.tasks import glue, minbert, nli, squad, summaries, superglue, tagging, vision
@@ -42,3 +46,23 @@ def test_rows_are_found_by_listing_the_folder_and_no_name_is_taken_twice():
 def test_an_unknown_task_lists_those_there_are():
     with pytest.raises(InputError, match=r"task: found 'nil'; did you mean nli\?\nexpected one of: .*nli-binary"):
         row("nil")
+
+
+def hub_table():
+    """The rows of docs/data.md: which repository has which tasks, in which config."""
+    found = [(one, name) for name, row in tasks.shipped().items() for one in row.hub]
+    for source, parts in groupby(found, lambda one: f"hub:{one[0].repository}@{one[0].revision}"):
+        made = list(parts)
+        named = {one.config for one, _ in made} == {name for _, name in made}
+        config = "the row's name" if named else ", ".join(f"`{one.config}`" for one, _ in made if one.config) or "–"
+        yield f"| {', '.join(f'`{name}`' for _, name in made)} | `{source}` | {config} |"
+
+
+def test_what_lies_on_the_hub_is_a_commit_that_fetch_takes_and_the_docs_name():
+    for name, row in tasks.shipped().items():
+        assert len(set(row.hub)) == len(row.hub)
+        for one in row.hub:
+            assert Source.model_validate(one.source | {"task": name}).kind == "hub"
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    table = page.partition("| row | `from` | `config` |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == list(hub_table())

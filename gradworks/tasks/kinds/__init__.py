@@ -42,6 +42,7 @@ class Kind(Protocol):
         label_type: of the label column: pyarrow's name of a type, or a pyarrow type where labels are lists or records.
         label_columns: names that published files have for the label column, beside the usual ones.
         also: columns that it reads beside texts and label; they are in the tables of predictions too.
+        together: the column whose rows of one value are drawn into one split, as one example; None where rows are.
         words: columns from whose texts a vocabulary is made.
         columns: of a table of predictions, beside id, label and `also`.
         reads: what a model reads of a row, "texts" or "pictures"; a source and an encoder must be for the same.
@@ -57,6 +58,7 @@ class Kind(Protocol):
     label_type: str | pa.DataType
     label_columns: tuple[str, ...]
     also: tuple[str, ...]
+    together: str | None
     words: tuple[str, ...]
     columns: tuple[str, ...]
     reads: str

@@ -36,7 +36,8 @@ class Kind(classification.Kind):
         super().__init__(spec)
         if len(self.classes) != 2:
             raise ValueError(f"classes: found {len(self.classes)}\nexpected two: of wrong answers, of right ones")
-        self.also = (spec.options.get("group", Options().group),)
+        self.together = spec.options.get("group", Options().group)
+        self.also = (self.together,)
 
     def fault(self, record: dict[str, Any]) -> str | None:
         return None if record.get(self.also[0]) is not None else f"no question in the column {self.also[0]!r}"

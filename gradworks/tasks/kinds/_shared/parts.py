@@ -29,6 +29,7 @@ class Texts:
     size = 1
     label_columns: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    together: str | None = None
     reads = "texts"
     rows_at_once = 2**20
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Options(Section):
-    """placeholder: what stands in the query for the answer."""
+    """placeholder: the mark in the query that an answer replaces."""
 
     placeholder: str = "@placeholder"
 

@@ -185,7 +185,7 @@ def test_meta_steps_are_those_of_supervised_reptile(tmp_path, update, last, opti
 
 
 def plain_evaluation(model, pictures, made, name):
-    """The share of queries right after inner steps, one query at a time beside the support set, or all together."""
+    """The shares of queries right after inner steps, one query at a time beside the support set, and all together."""
     o = made.options
     learner = copy.deepcopy(model)
     support, asked = pictures[: o.ways * o.shots], pictures[o.ways * o.shots :]
@@ -202,19 +202,16 @@ def plain_evaluation(model, pictures, made, name):
                     v.mul_(0.999).add_(0.001 * g * g)
                     g = g / ((v / (1 - 0.999**count)).sqrt() + 1e-8)
                 p -= o.inner.learning_rate * g
-    if o.transductive:
-        chosen = learner({"pixels": asked}).argmax(1).tolist()
-    else:
-        chosen = [int(learner({"pixels": torch.cat([support, one[None]])})[-1].argmax()) for one in asked]
+    alone = [int(learner({"pixels": torch.cat([support, one[None]])})[-1].argmax()) for one in asked]
+    together = learner({"pixels": asked}).argmax(1).tolist()
     right = [c for c in range(o.ways) for _ in range(o.queries)]
-    return np.mean([a == b for a, b in zip(chosen, right, strict=True)])
+    return [np.mean([a == b for a, b in zip(chosen, right, strict=True)]) for chosen in (alone, together)]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("transductive", [False, True])
-def test_an_episode_is_learned_and_asked_as_supervised_reptile_does(tmp_path, optimizer, transductive):
+def test_an_episode_is_learned_and_asked_as_supervised_reptile_does(tmp_path, optimizer):
     inner = {"optimizer": optimizer, "learning_rate": 0.02, "steps": 4, "batch": 4}
-    made = kind(shots=2, queries=2, inner=inner, transductive=transductive, test=12)
+    made = kind(shots=2, queries=2, inner=inner, test=12)
     model = network(tmp_path)
     before = copy.deepcopy(model.state_dict())
     examples = tables.to_examples(made.arrange("test", table(made), 0, "f"), made, model, 8, "f")
@@ -223,7 +220,8 @@ def test_an_episode_is_learned_and_asked_as_supervised_reptile_does(tmp_path, op
         found = made.respond(model.eval(), batch, [])
     pictures = batch.inputs["pixels"].unflatten(1, (-1, SHAPE[0]))
     expected = [plain_evaluation(model, one, made, name) for one, name in zip(pictures, batch.ids, strict=True)]
-    assert found.tolist() == pytest.approx(expected) and len(set(found.tolist())) > 1
+    assert found.tolist() == [pytest.approx(one) for one in expected]
+    assert len(set(found[:, 0].tolist())) > 1 and found[:, 0].tolist() != found[:, 1].tolist()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -245,13 +243,25 @@ def test_rows_that_do_not_fit():
 
 def test_accuracy_over_episodes_has_the_interval_of_episodes():
     made = kind()
-    shares = np.array([0.2, 0.4, 1.0, 0.6] * 25)
-    found = made.score("accuracy", np.zeros(100), shares)
-    error = shares.std(ddof=1) / 10
-    assert found.value == pytest.approx(0.55) and found.n == 100
-    assert found.low == pytest.approx(0.55 - 1.96 * error, abs=0.01)
-    assert found.high == pytest.approx(0.55 + 1.96 * error, abs=0.01)
-    perfect = made.score("accuracy", np.zeros(50), np.ones(50))
+    shares = np.array([[0.2, 0.0], [0.4, 1.0], [1.0, 1.0], [0.6, 1.0]] * 25)
+    for metric, column, value in (("accuracy", 0, 0.55), ("transductive_accuracy", 1, 0.75)):
+        found, error = made.score(metric, np.zeros(100), shares), shares[:, column].std(ddof=1) / 10
+        assert found.value == pytest.approx(value) and found.n == 100
+        assert found.low == pytest.approx(value - 1.96 * error, abs=0.01)
+        assert found.high == pytest.approx(value + 1.96 * error, abs=0.01)
+        assert made.shares(metric, np.zeros(100), shares).tolist() == shares[:, column].tolist()
+    perfect = made.score("accuracy", np.zeros(50), np.ones((50, 2)))
     assert perfect.value == perfect.high == 1 and 0.9 < perfect.low < 1
     assert isinstance(made.references("accuracy", np.zeros(9), None)["chance"].value, float)
-    assert made.constants(np.zeros(2))[0].tolist() == [1 / 3, 1 / 3]
+    assert made.constants(np.zeros(2))[0].tolist() == [[1 / 3, 1 / 3]] * 2
+
+
+def test_both_forms_are_in_the_table_of_predictions_and_the_first_is_the_default():
+    made, shares = kind(), np.array([[0.5, 1.0], [0.0, 0.25]])
+    table = pa.table(made.predictions(shares))
+    assert table.column_names == ["right", "right_transductive"] == list(made.columns)
+    assert made.read(table).tolist() == shares.tolist()
+    assert pa.table(made.predictions(None)).num_rows == 0
+    assert made.best(np.array([[[0.0, 1.0]], [[0.5, 0.0]]]), np.zeros(1)).tolist() == [1]
+    assert made.apart(shares, shares[::-1]).tolist() == [0.5, 0.5]
+    assert tasks.kind(tasks.find("omniglot", {})).spec.metrics == ("accuracy", "transductive_accuracy")

@@ -3,7 +3,8 @@
 Training reads episodes of the training classes, so many batches of each as the update takes (`reptile: {tasks: same}`).
 The stage `corrupt` makes an example of each episode of the selection and the test split: K pictures of each class to
 learn from, some to be asked for. What is answered is the share of these that a copy of the model gets right after some
-steps on the former (Nichol, Achiam and Schulman 2018, section 6.1).
+steps on the former (Nichol, Achiam and Schulman 2018, section 6.1), in two forms, each with a metric of its own: each
+query alone, beside the K pictures of each class, and all queries in one batch (transductive).
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from gradworks.tasks import TaskSpec
 
 
+_COLUMNS = ("right", "right_transductive")  # in the order of the metrics
+
+
 class Inner(Section):
     """How the model learns the classes of an episode when it is evaluated.
 
@@ -53,8 +57,6 @@ class Options(Section):
         ways: N. shots: K, when it is evaluated. train_shots: pictures of each class of a training episode.
         queries: pictures of each class that are asked for.
         inner: see there.
-        transductive: all queries of an episode are answered in one batch, by whose statistics batch normalisation
-            normalises; else each with the K pictures of each class, as if it were alone.
         select, test: episodes of these splits.
     """
 
@@ -64,7 +66,6 @@ class Options(Section):
     train_shots: int = Field(default=5, ge=1)
     queries: int = Field(default=1, ge=1)
     inner: Inner = Inner()
-    transductive: bool = False
     select: int = Field(default=50, ge=1)
     test: int = Field(default=500, ge=2)
 
@@ -86,7 +87,7 @@ class Kind(image.Kind):
         given = {key: value for key, value in spec.options.items() if key != "shape"}
         ways = given.get("ways", Options.model_fields["ways"].default)
         super().__init__(dataclasses.replace(spec, classes=tuple(map(str, range(ways)))))
-        self.spec, self.columns = spec, ("right",)
+        self.spec, self.columns = spec, _COLUMNS
         self.options = Options.model_validate({**given, "shape": self.shape})
 
     @property
@@ -176,13 +177,13 @@ class Kind(image.Kind):
 
     # evaluation
     def respond(self, model: nn.Module, batch: Batch, encodings: Sequence[dict[str, Any]]) -> np.ndarray:
-        """(n,) the share of the queries of each episode that a copy of the model gets right."""
+        """(n, 2) the share of the queries of each episode that a copy of the model gets right, by form."""
         import numpy as np
 
         pictures = batch.inputs["pixels"].unflatten(1, (-1, self.shape[0]))
         return np.array([self._episode(model, *one) for one in zip(batch.ids, pictures, strict=True)])
 
-    def _episode(self, model: nn.Module, name: str, pictures: Tensor) -> float:
+    def _episode(self, model: nn.Module, name: str, pictures: Tensor) -> list[float]:
         import torch
         from torch.nn import functional as F
 
@@ -203,23 +204,24 @@ class Kind(image.Kind):
                 optimizer.step()
         learner.eval()
         with torch.no_grad():
-            if o.transductive:
-                z = learner({"pixels": asked})
-            else:
-                z = torch.cat([learner({"pixels": torch.cat([known, one[None]])})[-1:] for one in asked])
-        return float((z.argmax(1) == right).double().mean())
+            alone = torch.cat([learner({"pixels": torch.cat([known, one[None]])})[-1:] for one in asked])
+            together = learner({"pixels": asked})
+        return [float((z.argmax(1) == right).double().mean()) for z in (alone, together)]
 
     def answers(self, outputs: Outputs) -> np.ndarray:
-        """(n,) shares, as `respond` finds them: outputs of single pictures say nothing about an episode."""
-        return outputs[0][:, 0].double().numpy()
+        """(n, 2) shares, as `respond` finds them: outputs of single pictures say nothing about an episode."""
+        return outputs[0][:, : len(_COLUMNS)].double().numpy()
 
     def predictions(self, answers: np.ndarray | None) -> dict[str, pa.Array]:
         import pyarrow as pa
 
-        return {"right": pa.array([] if answers is None else answers, pa.float64())}
+        columns = [[]] * len(_COLUMNS) if answers is None else answers.T
+        return {name: pa.array(one, pa.float64()) for name, one in zip(_COLUMNS, columns, strict=True)}
 
     def read(self, table: pa.Table) -> np.ndarray:
-        return table["right"].to_numpy()
+        import numpy as np
+
+        return np.stack([table[name].to_numpy() for name in _COLUMNS], axis=1)
 
     def check_metric(self, metric: str, where: str) -> None:
         super(image.classification.Kind, self).check_metric(metric, where)
@@ -228,19 +230,19 @@ class Kind(image.Kind):
         return metric_family.score(metric, labels, answers)
 
     def shares(self, metric: str, labels: Any, answers: Any) -> np.ndarray | None:
-        return answers if len(answers) > 1 else None
+        return metric_family.of(metric, answers) if len(answers) > 1 else None
 
     def constants(self, labels: Any) -> list[np.ndarray]:
         """Chance."""
         import numpy as np
 
-        return [np.full(len(labels), 1 / self.options.ways)]
+        return [np.full((len(labels), len(_COLUMNS)), 1 / self.options.ways)]
 
     def references(self, metric: str, labels: Any, rule: Any) -> dict[str, Score | None]:
         return {"chance": Score(1 / self.options.ways, len(labels))}
 
     def best(self, answers: np.ndarray, labels: Any) -> np.ndarray:
-        return answers.argmax(axis=0)
+        return answers[..., 0].argmax(axis=0)
 
     def apart(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return abs(a - b)
+        return abs(a - b)[:, 0]

@@ -177,15 +177,15 @@ class Run:
         """
         from gradworks import loop
 
-        s, epoch = self.settings, 0.0
+        s, epoch, rate = self.settings, 0.0, self.point.learning_rate
         sizes = mixture.sizes(s.batch) if isinstance(s.batch, Budget) else {}
         for task in self.kinds:
             rows = artifacts.read_parquet(self._folder(task) / "train.parquet", ["id"]).num_rows
             epoch += sizes[task] * rows / len(mixture.parts[task].train) if sizes else -(-rows // s.batch)
         return loop.Settings(
             batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
-            clean_batch=s.clean_batch, learning_rate=peak(self.params, s, kind), weight_decay=s.weight_decay,
-            warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
+            clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
+            weight_decay=s.weight_decay, warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
 

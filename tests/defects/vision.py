@@ -38,6 +38,8 @@ ROWS = (
      'tests/tasks/test_episodes.py::test_an_episode_is_learned_and_asked_as_supervised_reptile_does'),
     ('gradworks/tasks/kinds/episodes.py', 'torch.cat([known, one[None]])', 'asked',
      'tests/tasks/test_episodes.py::test_an_episode_is_learned_and_asked_as_supervised_reptile_does'),
+    ('gradworks/tasks/kinds/episodes.py', '"pixels"], turns)', '"pixels"], 1)',
+     'tests/tasks/test_episodes.py::test_turned_classes_are_classes_of_the_training_split'),
     ('gradworks/metrics/episodes.py', 'METRICS.index(metric)', '0',
      'tests/tasks/test_episodes.py::test_accuracy_over_episodes_has_the_interval_of_episodes'),
     ('gradworks/tasks/kinds/episodes.py', 'copy.deepcopy(model).train()', 'model.train()',

@@ -99,6 +99,22 @@ def test_examples_of_selection_and_test_are_episodes():
         assert (values // 10).tolist() == [x, x, y, y, z, z, x, x, x, y, y, y, z, z, z]
 
 
+def test_turned_classes_are_classes_of_the_training_split():
+    made, upright_only = kind(rotations=True), kind()
+    whole = table(upright_only)
+    found = made.arrange("train", whole, 0, "f")
+    assert made.arrange("clean", whole, 0, "f") is whole and upright_only.arrange("train", whole, 0, "f") is whole
+    assert found.slice(0, len(whole)).equals(whole) and found.schema == whole.schema
+    rows = {one["id"]: one for one in found.to_pylist()}
+    assert len(rows) == 4 * len(whole) and rows["2/3/270"]["label"] == "class 2/270"
+    upright = np.frombuffer(rows["2/3"]["image"], np.uint8).reshape(12, 12)
+    for degrees, turned in ((90, upright.T[::-1]), (180, upright[::-1, ::-1]), (270, upright[::-1].T)):
+        picture = np.frombuffer(rows[f"2/3/{degrees}"]["image"], np.uint8).reshape(12, 12)
+        assert (picture == turned).all() and (picture != upright).any()
+    with pytest.raises(ValueError, match=r"rotations: found pictures of \[12, 8, 1\]\nexpected as high as wide"):
+        kind(rotations=True, shape=(12, 8, 1))
+
+
 def test_a_run_reads_the_same_episodes_after_it_was_killed(tmp_path):
     made, model = kind(), network(tmp_path)
     examples = tables.to_examples(table(made), made, model, 8, "f")

@@ -57,6 +57,7 @@ class Options(Section):
         ways: N. shots: K, when it is evaluated. train_shots: pictures of each class of a training episode.
         queries: pictures of each class that are asked for.
         inner: see there.
+        rotations: a class of the training split, turned by 90, 180 or 270 degrees, is a class too.
         select, test: episodes of these splits.
     """
 
@@ -66,6 +67,7 @@ class Options(Section):
     train_shots: int = Field(default=5, ge=1)
     queries: int = Field(default=1, ge=1)
     inner: Inner = Inner()
+    rotations: bool = False
     select: int = Field(default=50, ge=1)
     test: int = Field(default=500, ge=2)
 
@@ -89,6 +91,8 @@ class Kind(image.Kind):
         super().__init__(dataclasses.replace(spec, classes=tuple(map(str, range(ways)))))
         self.spec, self.columns = spec, _COLUMNS
         self.options = Options.model_validate({**given, "shape": self.shape})
+        if self.options.rotations and self.shape[0] != self.shape[1]:
+            raise ValueError(f"rotations: found pictures of {list(self.shape)}\nexpected as high as wide")
 
     @property
     def reported(self) -> tuple[str, ...]:
@@ -119,7 +123,7 @@ class Kind(image.Kind):
     def arrange(self, name: str, table: pa.Table, seed: int, where: str) -> pa.Table:
         """A row for each episode of selection and test; selection by seed, test the same for every seed."""
         if name not in ("selection", "test"):
-            return table
+            return self._turned(table) if name == "train" and self.options.rotations else table
         import numpy as np
         import pyarrow as pa
 
@@ -138,6 +142,20 @@ class Kind(image.Kind):
         whole = (self.shape[0] * o.ways * each, *self.shape[1:])
         ids = [f"{name}-episode-{number}" for number in range(count)]
         return pa.table({"id": ids, column: pixels.as_column(made, whole), "label": labels})
+
+    def _turned(self, table: pa.Table) -> pa.Table:
+        """Four times the rows: `ID/90` is ID turned by 90 degrees, of the class `LABEL/90`."""
+        import numpy as np
+        import pyarrow as pa
+
+        column, parts = self.spec.texts[0], [table]
+        found = pixels.Pictures(table[column], self.shape)
+        for turns in (1, 2, 3):
+            own = {name: table[name] for name in table.column_names}
+            own |= {name: [f"{value}/{90 * turns}" for value in table[name].to_pylist()] for name in ("id", "label")}
+            own[column] = self.column([np.rot90(found[row]["pixels"], turns) for row in range(len(table))])
+            parts.append(pa.table(own, table.schema))
+        return pa.concat_tables(parts)
 
     def encode(self, table: pa.Table, model: Any, max_length: int, where: str) -> tuple[Any, Tensor]:
         """Of pictures: labels (n,) the number of the class among those of the table. Of episodes: all 0."""

@@ -46,6 +46,7 @@ class Kind(Protocol):
         columns: of a table of predictions, beside id, label and `also`.
         reads: what a model reads of a row, "texts" or "pictures"; a source and an encoder must be for the same.
         rows_at_once: rows of a table that are written together.
+        paced: what a learning curve counts: "examples", or "step" where a step is an update over whole tasks.
     """
 
     METRICS: tuple[str, ...]
@@ -61,6 +62,7 @@ class Kind(Protocol):
     columns: tuple[str, ...]
     reads: str
     rows_at_once: int
+    paced: str
 
     # training: gradworks.spec.Task
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs: ...

@@ -81,6 +81,7 @@ class Kind(image.Kind):
 
     METRICS = metric_family.METRICS
     calibrated = False
+    paced = "step"
 
     def __init__(self, spec: TaskSpec) -> None:
         if spec.classes is not None or spec.collapse:

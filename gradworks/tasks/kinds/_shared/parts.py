@@ -30,6 +30,7 @@ class Texts:
     label_columns: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     reads = "texts"
+    paced = "examples"
     rows_at_once = 2**20
 
     def __init__(self, spec: TaskSpec) -> None:

@@ -247,7 +247,11 @@ class Run:
 
         args, device = self.args, world.device
         method = self.method(world)
-        model = self.model().to(device)
+        model = self.model()
+        inner = method.update if self.task.carries and self.point.trainable == "all" else None
+        carries = getattr(inner, "moments", None) is not None
+        models.carry(model, carries)
+        model = model.to(device)
         mixture = self.mixture(model, method.clean, device)
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"], mixture)
         if not loop.steps(plan, method):
@@ -257,6 +261,8 @@ class Run:
         asked = {name: kind.scoring((self.looks.measures[name],)) for name, kind in self.kinds.items()}
 
         def look(model: Any) -> dict[str, float | None]:
+            if carries:
+                model.moments.hold(*inner.moments)
             made = {n: answers(model, k, selection[n]) for n, k in asked.items()}
             return self.looks.scores(labels, made)
 

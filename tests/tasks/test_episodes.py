@@ -200,22 +200,27 @@ def test_meta_steps_are_those_of_supervised_reptile(tmp_path, update, last, opti
     assert not torch.allclose(ours.head.weight, network(tmp_path).head.weight)
 
 
-def plain_evaluation(model, pictures, made, name):
-    """The shares of queries right after inner steps, one query at a time beside the support set, and all together."""
+def plain_evaluation(model, pictures, made, name, before=None):
+    """The shares of queries right after inner steps, one query at a time beside the support set, and all together.
+
+    before: inner steps of training and the second moments that they left, of which adam goes on.
+    """
     o = made.options
     learner = copy.deepcopy(model)
     support, asked = pictures[: o.ways * o.shots], pictures[o.ways * o.shots :]
     labels = [c for c in range(o.ways) for _ in range(o.shots)]
-    second = [torch.zeros_like(p) for p in learner.parameters()]
+    begun, *second = before or (0, *map(torch.zeros_like, learner.parameters()))
+    second = [v.clone() for v in second]
     batches = drawn.mini_batches(len(labels), o.inner.batch, "evaluate", name)
-    for count in range(1, o.inner.steps + 1):
+    for count in range(begun + 1, begun + o.inner.steps + 1):
         rows = next(batches)
         loss = F.cross_entropy(learner({"pixels": support[rows]}), torch.tensor([labels[r] for r in rows]))
         gradient = torch.autograd.grad(loss, list(learner.parameters()))
         with torch.no_grad():
             for p, g, v in zip(learner.parameters(), gradient, second, strict=True):
                 if o.inner.optimizer == "adam":  # without a first moment
-                    v.mul_(0.999).add_(0.001 * g * g)
+                    v *= 0.999
+                    v += 0.001 * g * g
                     g = g / ((v / (1 - 0.999**count)).sqrt() + 1e-8)
                 p -= o.inner.learning_rate * g
     alone = [int(learner({"pixels": torch.cat([support, one[None]])})[-1].argmax()) for one in asked]
@@ -239,6 +244,30 @@ def test_an_episode_is_learned_and_asked_as_supervised_reptile_does(tmp_path, op
     assert found.tolist() == [pytest.approx(one) for one in expected]
     assert len(set(found[:, 0].tolist())) > 1 and found[:, 0].tolist() != found[:, 1].tolist()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("state", ["kept", "reset"])
+def test_adam_goes_on_from_the_moments_of_training_as_in_supervised_reptile(tmp_path, state):
+    inner = {"optimizer": "adam", "state": state, "learning_rate": 0.02, "steps": 4, "batch": 4}
+    made, model = kind(shots=2, queries=2, inner=inner, test=12), network(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    moments = [torch.rand(p.shape, generator=draw, dtype=p.dtype) * 1e-3 for p in model.parameters()]
+    models.carry(model, True)
+    model.moments.hold(3, moments)
+    models.save(model, tmp_path / "trained")
+    model = models.load(tmp_path / "trained").double()
+    examples = tables.to_examples(made.arrange("test", table(made), 0, "f"), made, model, 8, "f")
+    batch = examples.batch(range(12))
+    pictures = batch.inputs["pixels"].unflatten(1, (-1, SHAPE[0]))
+    held = {name: value.clone() for name, value in model.state_dict().items()}
+    begun = (3, *(v.float().double() for v in moments))  # as the file has them
+    found = {
+        name: [plain_evaluation(model, one, made, i, before) for one, i in zip(pictures, batch.ids, strict=True)]
+        for name, before in (("kept", begun), ("reset", None))
+    }
+    answered = made.respond(model.eval(), batch, []).tolist()
+    assert answered == [pytest.approx(one) for one in found[state]] and found["kept"] != found["reset"]
+    assert all(torch.equal(held[name], value) for name, value in model.state_dict().items())
 
 
 def test_rows_that_do_not_fit():

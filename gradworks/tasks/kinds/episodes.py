@@ -39,11 +39,14 @@ class Inner(Section):
     """How the model learns the classes of an episode when it is evaluated.
 
     Attributes:
-        optimizer: sgd | adam; adam has no first moment (beta_1 = 0), as in supervised-reptile, and begins anew.
+        optimizer: sgd | adam; adam has no first moment (beta_1 = 0), as in supervised-reptile.
+        state: of adam; kept = it begins with the second moments that the inner steps of training left, as in
+            supervised-reptile, where the update has such (`inner_optimizer: adam`, `inner_state: kept`); reset = anew.
         learning_rate, steps, batch: of it.
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
+    state: Literal["kept", "reset"] = "kept"
     learning_rate: float = Field(default=0.01, gt=0)
     steps: int = Field(default=10, ge=0)
     batch: int = Field(default=5, ge=1)
@@ -94,6 +97,10 @@ class Kind(image.Kind):
         self.options = Options.model_validate({**given, "shape": self.shape})
         if self.options.rotations and self.shape[0] != self.shape[1]:
             raise ValueError(f"rotations: found pictures of {list(self.shape)}\nexpected as high as wide")
+
+    @property
+    def carries(self) -> bool:
+        return self.options.inner.optimizer == "adam" and self.options.inner.state == "kept"
 
     @property
     def reported(self) -> tuple[str, ...]:
@@ -215,6 +222,8 @@ class Kind(image.Kind):
         trained, rate = [p for p in learner.parameters() if p.requires_grad], o.inner.learning_rate
         adam = o.inner.optimizer == "adam"
         optimizer = torch.optim.Adam(trained, rate, (0.0, 0.999)) if adam else torch.optim.SGD(trained, rate)
+        if self.carries and hasattr(learner, "moments"):
+            learner.moments.give(optimizer, trained)
         batches = drawn.mini_batches(len(known), o.inner.batch, "evaluate", name)
         with torch.enable_grad():
             for _, rows in zip(range(o.inner.steps), batches, strict=False):

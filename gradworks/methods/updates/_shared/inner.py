@@ -60,6 +60,11 @@ class Inner(Stateless):
             self._optimizer.load_state_dict({})
         return self._optimizer
 
+    @property
+    def moments(self) -> tuple[int, list[Tensor]] | None:
+        """Steps so far and second moments of an inner optimizer whose state is kept."""
+        return None if self._reset else self._optimizer.moments
+
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self._steps, **self._optimizer.state_dict()}
 

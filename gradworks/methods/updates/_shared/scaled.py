@@ -23,6 +23,8 @@ _BETA, _EPS = 0.999, 1e-8
 class Descent:
     """Plain gradient descent: no state."""
 
+    moments: tuple[int, list[Tensor]] | None = None
+
     def __call__(self, gradient: list[Tensor]) -> list[Tensor]:
         """The direction, in the memory of the gradient."""
         return gradient
@@ -63,6 +65,10 @@ class Adam(Descent):
             if g.dtype != at_least_float32(g.dtype):
                 g.copy_(w)
         return gradient
+
+    @property
+    def moments(self) -> tuple[int, list[Tensor]]:
+        return self._count, self._second
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self._count, "second": [v.clone() for v in self._second]}

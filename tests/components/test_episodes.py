@@ -1,6 +1,7 @@
 """Few shots through the stages train and evaluate: what a cell hands from training to evaluation."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from gradworks import models
 from gradworks.base import artifacts
 from gradworks.models import conv4
+from gradworks.report import read
 from tests.small import SMALL, run
 from tests.tasks.test_episodes import SHAPE, kind, table
 
@@ -46,21 +48,41 @@ def project(tmp_path, monkeypatch):
 
 
 def train(method):
-    where = ("--data", "data", "--start", "start", "--out", f"t/{method}", "--model", f"m/{method}")
+    where = ("--data", "data", "--start", "start", "--out", f"train/{method}", "--model", f"m/{method}")
     run("train", "--method", method, "--seed", "0", *where)
     return models.load(Path(f"m/{method}"))
 
 
 def test_the_moments_of_the_inner_optimizer_are_in_the_model_where_evaluation_goes_on_with_them(project):
     model = train("reptile")
-    best = artifacts.read_json(Path("t/reptile/status.json"))["best"]["step"]
+    best = artifacts.read_json(Path("train/reptile/status.json"))["best"]["step"]
     assert int(model.moments.count) == 4 * best  # two groups of two inner steps
     assert all(torch.isfinite(v).all() and (v >= 0).all() for v in model.moments.buffers())
     assert bool(model.moments.second_0.any())
     for method in ("reset", "erm"):
         assert not hasattr(train(method), "moments")
-    run("evaluate", "--run", "t/reptile", "--model", "m/reptile", "--data", "data", "--out", "e", "--metrics", "m.json")
+    run(
+        "evaluate",
+        "--run",
+        "train/reptile",
+        "--model",
+        "m/reptile",
+        "--data",
+        "data",
+        "--out",
+        "e",
+        "--metrics",
+        "m.json",
+    )
     found = artifacts.read_json(Path("m.json"))["overall"]
     assert {name: score["n"] for name, score in found.items()} == {"accuracy": 5, "transductive_accuracy": 5}
     columns = artifacts.read_parquet(Path("e/predictions.parquet")).column_names
     assert columns == ["id", "label", "right", "right_transductive"]
+
+
+def test_learning_curves_of_episodes_count_meta_steps(project):
+    train("reptile")
+    steps = artifacts.read_json(Path("train/reptile/status.json"))["steps"]
+    inputs = SimpleNamespace(task=kind(), runs=Path(), cells={"one": {"path": "reptile"}})
+    found = read.history(inputs, "one")
+    assert list(found) == ["step", "score"] and found["step"] == [steps // 2 + steps % 2, steps]

@@ -50,6 +50,8 @@ ROWS = (
      'tests/components/test_episodes.py::test_the_moments_of_the_inner_optimizer_are_in_the_model_where_evaluation_goes_on_with_them'),
     ('gradworks/methods/updates/_shared/inner.py', 'return None if self._reset else', 'return',
      'tests/components/test_episodes.py::test_the_moments_of_the_inner_optimizer_are_in_the_model_where_evaluation_goes_on_with_them'),
+    ('gradworks/report/read.py', 'over = inputs.task.paced', 'over = "examples"',
+     'tests/components/test_episodes.py::test_learning_curves_of_episodes_count_meta_steps'),
     ('gradworks/metrics/episodes.py', 'METRICS.index(metric)', '0',
      'tests/tasks/test_episodes.py::test_accuracy_over_episodes_has_the_interval_of_episodes'),
     ('gradworks/tasks/kinds/episodes.py', 'copy.deepcopy(model).train()', 'model.train()',

@@ -61,19 +61,8 @@ def test_the_moments_of_the_inner_optimizer_are_in_the_model_where_evaluation_go
     assert bool(model.moments.second_0.any())
     for method in ("reset", "erm"):
         assert not hasattr(train(method), "moments")
-    run(
-        "evaluate",
-        "--run",
-        "train/reptile",
-        "--model",
-        "m/reptile",
-        "--data",
-        "data",
-        "--out",
-        "e",
-        "--metrics",
-        "m.json",
-    )
+    where = ("--run", "train/reptile", "--model", "m/reptile", "--data", "data")
+    run("evaluate", *where, "--out", "e", "--metrics", "m.json")
     found = artifacts.read_json(Path("m.json"))["overall"]
     assert {name: score["n"] for name, score in found.items()} == {"accuracy": 5, "transductive_accuracy": 5}
     columns = artifacts.read_parquet(Path("e/predictions.parquet")).column_names

@@ -56,7 +56,7 @@ def test_mini_batches_read_all_before_they_repeat_one_and_go_over_the_end():
 
 def test_the_batches_of_a_group_are_of_one_episode():
     classes = [torch.arange(10 * c, 10 * c + 6) for c in range(CLASSES)]
-    draws = drawn.training(classes, 3, 4, 5, 2, 0)
+    draws = drawn.training(classes, 3, 4, 0, 5, 2, 0)
     seen = []
     for _ in range(40):
         rows, labels = zip(*itertools.islice(draws, 2), strict=True)
@@ -67,9 +67,27 @@ def test_the_batches_of_a_group_are_of_one_episode():
         seen.append(of)
     assert {c for of in seen for c in of} == set(range(CLASSES))
     assert len({of[c] for of in seen for c in of if c == 5}) == 3  # the place of a class changes
-    begun, later = drawn.training(classes, 3, 4, 5, 3, 0), drawn.training(classes, 3, 4, 5, 3, 0, start=7)
+    begun, later = drawn.training(classes, 3, 4, 0, 5, 3, 0), drawn.training(classes, 3, 4, 0, 5, 3, 0, start=7)
     rest = list(itertools.islice(begun, 7, 12))
     assert [a for a, _ in rest] == [a for a, _ in itertools.islice(later, 5)]
+
+
+def test_the_tail_is_the_last_batch_of_an_episode_and_in_no_other():
+    classes = [torch.arange(10 * c, 10 * c + 6) for c in range(CLASSES)]
+    draws = drawn.training(classes, 3, 5, 2, 4, 3, 0)
+    for _ in range(20):
+        *before, (last, labels) = itertools.islice(draws, 3)
+        seen = {row for rows, _ in before for row in rows}
+        assert [len(rows) for rows, _ in before] == [4, 4] and len(set(last)) == 6 and not seen & set(last)
+        assert labels.tolist() == [0, 0, 1, 1, 2, 2] and len({row // 10 for row in last}) == 3
+        of = {row // 10: label for row, label in zip(last, labels.tolist(), strict=True)}
+        assert all(of[row // 10] == y for rows, ys in before for row, y in zip(rows, ys.tolist(), strict=True))
+    later = drawn.training(classes, 3, 5, 2, 4, 3, 0, start=60)
+    assert [rows for rows, _ in itertools.islice(draws, 4)] == [rows for rows, _ in itertools.islice(later, 4)]
+    alone = itertools.islice(drawn.training(classes, 3, 5, 2, 15, 1, 0), 5)
+    assert all(len(set(rows)) == 15 for rows, _ in alone)
+    with pytest.raises(ValueError, match="tail: found 4\nexpected fewer than the 4 train_shots"):
+        kind(tail=4)
 
 
 def test_too_few_pictures_or_classes_are_named():

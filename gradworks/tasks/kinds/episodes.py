@@ -58,6 +58,8 @@ class Options(Section):
     Attributes:
         shape: as of the kind `image`.
         ways: N. shots: K, when it is evaluated. train_shots: pictures of each class of a training episode.
+        tail: how many of these pictures of each class are the last batch of an episode and in no other, whatever the
+            size of a batch: supervised-reptile's `--foml-tail`, the query set of MAML; 0 = batches are drawn alike.
         queries: pictures of each class that are asked for.
         inner: see there.
         rotations: a class of the training split, turned by 90, 180 or 270 degrees, is a class too.
@@ -68,6 +70,7 @@ class Options(Section):
     ways: int = Field(default=5, ge=2)
     shots: int = Field(default=1, ge=1)
     train_shots: int = Field(default=5, ge=1)
+    tail: int = Field(default=0, ge=0)
     queries: int = Field(default=1, ge=1)
     inner: Inner = Inner()
     rotations: bool = False
@@ -95,6 +98,10 @@ class Kind(image.Kind):
         super().__init__(dataclasses.replace(spec, classes=tuple(map(str, range(ways)))))
         self.spec, self.columns = spec, _COLUMNS
         self.options = Options.model_validate({**given, "shape": self.shape})
+        if self.options.tail >= self.options.train_shots:
+            raise ValueError(
+                f"tail: found {self.options.tail}\nexpected fewer than the {self.options.train_shots} train_shots"
+            )
         if self.options.rotations and self.shape[0] != self.shape[1]:
             raise ValueError(f"rotations: found pictures of {list(self.shape)}\nexpected as high as wide")
 
@@ -199,7 +206,7 @@ class Kind(image.Kind):
             return None
         o = self.options
         classes = drawn.by_class(table["label"].to_pylist(), o.train_shots, o.ways, where)
-        return functools.partial(drawn.training, classes, o.ways, o.train_shots)
+        return functools.partial(drawn.training, classes, o.ways, o.train_shots, o.tail)
 
     # evaluation
     def respond(self, model: nn.Module, batch: Batch, encodings: Sequence[dict[str, Any]]) -> np.ndarray:

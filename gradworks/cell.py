@@ -177,15 +177,15 @@ class Run:
         """
         from gradworks import loop
 
-        s, epoch = self.settings, 0.0
+        s, epoch, rate = self.settings, 0.0, self.point.learning_rate
         sizes = mixture.sizes(s.batch) if isinstance(s.batch, Budget) else {}
         for task in self.kinds:
             rows = artifacts.read_parquet(self._folder(task) / "train.parquet", ["id"]).num_rows
             epoch += sizes[task] * rows / len(mixture.parts[task].train) if sizes else -(-rows // s.batch)
         return loop.Settings(
             batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
-            clean_batch=s.clean_batch, learning_rate=peak(self.params, s, kind), weight_decay=s.weight_decay,
-            warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
+            clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
+            weight_decay=s.weight_decay, warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
 
@@ -247,7 +247,11 @@ class Run:
 
         args, device = self.args, world.device
         method = self.method(world)
-        model = self.model().to(device)
+        model = self.model()
+        inner = method.update if self.task.carries and self.point.trainable == "all" else None
+        carries = getattr(inner, "moments", None) is not None
+        models.carry(model, carries)
+        model = model.to(device)
         mixture = self.mixture(model, method.clean, device)
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"], mixture)
         if not loop.steps(plan, method):
@@ -257,6 +261,8 @@ class Run:
         asked = {name: kind.scoring((self.looks.measures[name],)) for name, kind in self.kinds.items()}
 
         def look(model: Any) -> dict[str, float | None]:
+            if carries:
+                model.moments.hold(*inner.moments)
             made = {n: answers(model, k, selection[n]) for n, k in asked.items()}
             return self.looks.scores(labels, made)
 

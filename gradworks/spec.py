@@ -97,7 +97,8 @@ class Stateful(Protocol):
     true where it does so in a step whose batches are one micro-batch each, in one process: where all three entries say
     so, nothing is kept for a second pass, and that a batch gives the same twice need not be checked. An update may have
     `single`, true in a step that asks for the gradient of each batch once and for nothing else; `plain`, true where its
-    gradient is that of its one batch; `sparse`, true where it takes sparse gradients as they come.
+    gradient is that of its one batch; `sparse`, true where it takes sparse gradients as they come; `moments`, steps and
+    second moments (one tensor per parameter) of an inner optimizer, with which evaluation may go on.
     """
 
     def state_dict(self) -> dict[str, Any]: ...

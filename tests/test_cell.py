@@ -57,6 +57,14 @@ def test_a_learning_rate_is_needed_for_the_kind_of_model(params):
     assert peak(Params(params), run(params, "erm").settings, "gru") == 0.01
 
 
+@pytest.mark.parametrize("method, rate", [("erm", 0.01), ("mine", 0.3)])
+def test_a_method_may_have_a_learning_rate_of_its_own(params, method, rate):
+    params.write_text(PARAMS.replace("erm: {}", "erm: {}, mine: {learning_rate: 0.3}"))
+    made = run(params, method)
+    artifacts.write_parquet(params.parent / "data/train.parquet", pa.table({"id": ["a", "b", "c"]}))
+    assert made.plan("gru").learning_rate == rate
+
+
 def test_the_section_has_defaults():
     train = validate({"epochs": 1, "batch": 2, "learning_rate": 0.1}, Train, "here")
     assert train.select.metric == "accuracy" and train.clip == 1.0 and train.micro_batch is None

@@ -19,6 +19,7 @@ class MethodPoint(Section):
     from: another method, whose trained model it starts from (same condition, encoder and seed); none = the encoder.
     trainable: `head` freezes all but the last, linear layer. reinitialise: draw that layer again.
     as_long_as: train for the same wall-clock time as this method, by its measured cost per step.
+    learning_rate: in the place of train.learning_rate; of what the scale law takes out of a published gradient.
     """
 
     objective: Slot = "supervised"
@@ -29,6 +30,7 @@ class MethodPoint(Section):
     trainable: Literal["all", "head"] = "all"
     reinitialise: bool = False
     as_long_as: str | None = None
+    learning_rate: float | None = Field(None, gt=0)
 
 
 def entry_name(slot: Slot) -> str:

@@ -1,4 +1,9 @@
-"""Accuracy over few-shot episodes, each with the share of its queries that were answered rightly."""
+"""Accuracy over few-shot episodes, each with the share of its queries that were answered rightly.
+
+Two forms of each answer: `accuracy`, each query alone beside what was learned from, and `transductive_accuracy`, all
+queries of an episode in one batch, by whose statistics batch normalisation normalises. Published numbers of MAML and
+first-order MAML are of the second form, those of Reptile of either (Nichol, Achiam and Schulman 2018, section 6.1).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,14 @@ import numpy as np
 
 from gradworks.metrics._shared.scores import Score, Z, known, undefined
 
-METRICS = ("accuracy",)
+METRICS = ("accuracy", "transductive_accuracy")  # by column of the shares
 LOWER_IS_BETTER: tuple[str, ...] = ()
+
+
+def of(metric: str, shares: Any) -> np.ndarray:
+    """(n,) the shares (n, 2) of one form."""
+    known(metric, "episodes", METRICS)
+    return np.asarray(shares, dtype=np.float64)[:, METRICS.index(metric)]
 
 
 def score(metric: str, labels: Any, shares: Any) -> Score:
@@ -19,10 +30,9 @@ def score(metric: str, labels: Any, shares: Any) -> Score:
     so that a perfect score has an interval too.
 
     Args:
-        metric: accuracy. labels: (n,) whatever. shares: (n,) from 0 to 1.
+        metric: see above. labels: (n,) whatever. shares: (n, 2) from 0 to 1.
     """
-    known(metric, "episodes", METRICS)
-    shares = np.asarray(shares, dtype=np.float64)
+    shares = of(metric, shares)
     nothing = undefined(np.asarray(labels), shares)
     if nothing is not None:
         return nothing

@@ -30,6 +30,7 @@ from gradworks.base.errors import InputError
 from gradworks.models._shared import files, heads
 from gradworks.models._shared.files import CONFIG as CONFIG
 from gradworks.models._shared.files import read_tokenizer as read_tokenizer
+from gradworks.models._shared.moments import Moments
 
 _NORMS = ("Norm", "norm")  # parts of class names: LayerNorm, RMSNorm, BatchNorm1d, LlamaRMSNorm
 
@@ -79,6 +80,14 @@ def train_head_only(model: nn.Module) -> None:
     """Freeze all but the last layer, or layers."""
     model.requires_grad_(False)
     heads.last_layers(model).requires_grad_(True)
+
+
+def carry(model: nn.Module, carries: bool) -> None:
+    """Give a model room for the moments of an inner optimizer, empty; or take it away. Models of pictures alone."""
+    if carries:
+        model.moments = Moments(model.parameters())
+    elif hasattr(model, "moments"):
+        del model.moments
 
 
 def save(model: nn.Module, folder: Path) -> None:

@@ -18,6 +18,7 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", ":", "-.")
 DASH_ARRAYS = ("", "5 3", "1 3", "6 3 1 3")  # DASHES as SVG, for the legend
 INK, FAINT = "#010101", "#020202"
+OVER = {"examples": "training examples seen", "step": "meta-steps"}  # what learning curves count
 COLOURS = 8  # --m0 … --m7 of style.css; methods beyond share a colour and differ in marker and dashes
 
 
@@ -39,32 +40,33 @@ def mark(index: int) -> str:
 
 
 def curves(lines: dict[str, list[dict[str, list[float]]]], methods: Sequence[str], label: str, alt: str) -> str:
-    """Selection score against examples: the mean over seeds, a band from the lowest to the highest seed.
+    """Selection score against examples or steps: the mean over seeds, a band from the lowest to the highest seed.
 
     Args:
-        lines: method -> one history (`examples`, `score`) per seed.
+        lines: method -> one history (`examples` or `step`, and `score`) per seed.
         methods: all of the report, in order: the place gives colour and marker.
         label: of the vertical axis.
         alt: text alternative of the figure.
     """
     axes = axes_of(3.9, 2.7, 0.5, 0.08)
     axes.locator_params(axis="x", nbins=6)
+    over = next(name for name in next(iter(lines.values()))[0] if name != "score")
     for method, seeds in lines.items():
         index = methods.index(method)
         look = style(index)
         line = {"color": stand_in(index), "linestyle": DASHES[look["dash"]], "marker": look["marker"]}
         line |= {"linewidth": 1.5, "markersize": 3.5, "gid": mark(index)}
-        if any(one["examples"] != seeds[0]["examples"] for one in seeds):
+        if any(one[over] != seeds[0][over] for one in seeds):
             for one in seeds:  # a run that ended early has fewer points: no mean of unequal parts
-                axes.plot(one["examples"], one["score"], **line)
+                axes.plot(one[over], one["score"], **line)
             continue
         columns = list(zip(*(one["score"] for one in seeds), strict=True))
-        axes.plot(seeds[0]["examples"], [sum(c) / len(c) for c in columns], **line)
+        axes.plot(seeds[0][over], [sum(c) / len(c) for c in columns], **line)
         if len(seeds) > 1:
             low, high = [min(c) for c in columns], [max(c) for c in columns]
             band = {"color": stand_in(index), "alpha": 0.12, "linewidth": 0, "gid": mark(index)}
-            axes.fill_between(seeds[0]["examples"], low, high, **band)
-    axes.set_xlabel("training examples seen")
+            axes.fill_between(seeds[0][over], low, high, **band)
+    axes.set_xlabel(OVER[over])
     axes.set_ylabel(label)
     axes.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.35)
     return svg_of(axes, "curves-" + alt, alt)

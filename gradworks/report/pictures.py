@@ -23,6 +23,7 @@ def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     made["dots"] = _dots(results, methods)
     made["costs"] = _costs(results, methods)
     made["curves"] = _curves(results, inputs, methods, "selection")
+    made["over"] = figures.OVER[inputs.task.paced]
     made["losses"] = _curves(results, inputs, methods, "loss")
     made["gradients"] = _gradients(results, methods)
     made["detection"] = [_detection(row) for row in results["detection"]]
@@ -121,13 +122,14 @@ def _curves(results: dict[str, Any], inputs: Inputs, methods: list[str], which: 
         for cell in results["cells"]:
             if (cell["condition"], cell["encoder"]) == (condition, encoder):
                 one = history(inputs, cell["key"])
-                if one and one["examples"]:
+                if one and one["score"]:
                     histories.setdefault(cell["method"], []).append(one)
         if not histories:
             continue
         last = {m: [h["score"][-1] for h in runs] for m, runs in histories.items()}
         told = "; ".join(f"{m} {', '.join(map(form.number, ends))}" for m, ends in last.items())
-        alt = f"{condition} · {encoder}: {said} against examples seen. At the end: {told}"
+        over = "meta-steps" if "step" in next(iter(histories.values()))[0] else "examples seen"
+        alt = f"{condition} · {encoder}: {said} against {over}. At the end: {told}"
         made.append(_figure(condition, encoder, figures.curves(histories, methods, label, alt)))
     return made
 

@@ -112,17 +112,21 @@ def figure(found: dict[str, Any], target: Target, where: str) -> dict[str, Any] 
 
 
 def history(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
-    """`{"examples": [...], "score": [...]}` at each evaluation on the selection split; None without any."""
+    """`{"examples": [...], "score": [...]}` at each evaluation on the selection split; None without any.
+
+    By `step` instead of examples where the task's kind is paced so.
+    """
     file = inputs.runs / "train" / inputs.cells[key]["path"] / "history.parquet"
     if not file.exists():
         return None
-    table = artifacts.read_parquet(file, ["examples"])
+    over = inputs.task.paced
+    table = artifacts.read_parquet(file, [over])
     columns = [name for name in table.column_names if name.startswith("selection_")]
     if not columns:
         return None
-    pairs = zip(table["examples"].to_pylist(), table[columns[0]].to_pylist(), strict=True)
+    pairs = zip(table[over].to_pylist(), table[columns[0]].to_pylist(), strict=True)
     points = [(x, y) for x, y in pairs if y is not None]
-    return {"examples": [x for x, _ in points], "score": [y for _, y in points]}
+    return {over: [x for x, _ in points], "score": [y for _, y in points]}
 
 
 def adversarial_share(inputs: Inputs, key: str) -> float | None:

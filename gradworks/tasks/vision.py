@@ -4,6 +4,7 @@
 
 from gradworks.tasks import Hub, TaskSpec
 
+_FORMS = ("accuracy", "transductive_accuracy")
 _SMALL = {"shape": (28, 28, 1)}
 _DIGITS = tuple("0123456789")
 
@@ -18,11 +19,11 @@ ROWS = (
         sizes={"train": 5000, "test": 500}, majority={"accuracy": 0.5},
     ),
     TaskSpec(
-        "omniglot", "episodes", ("image",), None, ("accuracy",), options=_SMALL,
-        sizes={"images_background": 19280, "images_evaluation": 13180}, majority={"accuracy": 0.2},
+        "omniglot", "episodes", ("image",), None, _FORMS, options=_SMALL,
+        sizes={"images_background": 19280, "images_evaluation": 13180}, majority=dict.fromkeys(_FORMS, 0.2),
     ),
     TaskSpec(
-        "mini-imagenet", "episodes", ("image",), None, ("accuracy",), options={"shape": (84, 84, 3)},
-        sizes={"train": 38400, "validation": 9600, "test": 12000}, majority={"accuracy": 0.2},
+        "mini-imagenet", "episodes", ("image",), None, _FORMS, options={"shape": (84, 84, 3)},
+        sizes={"train": 38400, "validation": 9600, "test": 12000}, majority=dict.fromkeys(_FORMS, 0.2),
     ),
 )  # fmt: skip

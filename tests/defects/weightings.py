@@ -96,7 +96,7 @@ ROWS = (
      'tests/methods/test_noise.py::test_other_draws_between_and_other_shapes_are_seen'),
     ('gradworks/methods/_shared/masks.py', '        if self._kept.get("of") != here:\n            self._kept.clear()\n', '        if self._kept.get("of") != here:\n',
      'tests/methods/test_noise.py::test_only_the_noise_of_the_micro_batch_at_hand_is_kept'),
-    ('gradworks/methods/updates/dotprod.py', 'return self._weight == 0 or self._steps % self._every > 0', 'return self._weight == 0',
+    ('gradworks/methods/updates/dotprod.py', 'return self._weight == 0 or self._between', 'return self._weight == 0',
      'tests/methods/test_noise.py::test_where_a_micro_batch_is_passed_once_nothing_is_kept'),
     ('gradworks/methods/_shared/method.py', 'draws = devices or once or is_compiled(model)', 'draws = devices or once',
      'tests/methods/test_noise.py::test_a_compiled_model_draws_for_itself'),

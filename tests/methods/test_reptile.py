@@ -134,7 +134,6 @@ def test_options():
     assert (method.batches, method.needs.tasks) == (K, "same")
     for options, words in (
         ({"inner_lr": -1}, "inner_lr: found -1, expected a number of at least 0"),
-        ({"inner_optimizer": "adam"}, "inner_optimizer: found 'adam', expected one of sgd"),
         ({"tasks": "all"}, "tasks: found 'all', expected one of any, same, different"),
         ({"batches": 0}, "batches: found 0"),
     ):

@@ -167,6 +167,11 @@ def test_figures_are_repeatable_well_formed_and_coloured_by_the_page():
     assert not re.findall(r"#[0-9a-f]{6}\b", once), "a colour that does not follow the page"
 
 
+def test_curves_name_what_they_count():
+    for name, said in (("examples", "training examples seen"), ("step", "meta-steps")):
+        assert said in figures.curves({"erm": [{name: [1, 2], "score": [0.1, 0.2]}]}, ["erm"], "score", "x")
+
+
 def test_no_two_methods_look_alike():
     looks = [tuple(figures.style(i).values()) for i in range(24)]
     assert len(set(looks)) == 24

@@ -65,14 +65,16 @@ class DotProd(Stateless):
         every: how often the term is computed, in steps; the steps between are plain means of two batches.
         pair: other = the term is H2 G1; same = H2 G2, the control that isolates the part between batches.
         limit: the largest size of the term over that of G1 + G2; None = no limit, as in the paper.
+        tasks: any | same | different; of which tasks the two batches are.
+        groups: of two batches each, whose gradients are averaged: the meta-batch.
     """
-
-    needs = Needs(2)
 
     def __init__(
         self, weight: float = 0.1, form: str | None = None, alpha: float | None = None, every: int = 1,
-        pair: str = "other", limit: float | None = 0.5,
+        pair: str = "other", limit: float | None = 0.5, tasks: str = "any", groups: int = 1,
     ):  # fmt: skip
+        which = one_of("tasks", tasks, ["any", "same", "different"])
+        self.needs = Needs(2, which, integer("groups", groups, low=1))
         self._weight = number("weight", weight)
         self._form = one_of("form", form, [None, *FORMS])
         self._alpha = None if alpha is None else number("alpha", alpha, above=0)
@@ -86,12 +88,17 @@ class DotProd(Stateless):
                 stacklevel=2,
             )
         self.exact = self._form == "exact"
-        self._steps = 0
+        self._calls = 0  # groups so far
         self._hessian = Hessian(self._alpha)
 
     @property
+    def _between(self) -> bool:
+        """Whether the step is one without a term."""
+        return self._calls // self.needs.groups % self._every > 0
+
+    @property
     def once(self) -> bool:
-        return self._weight == 0 or self._steps % self._every > 0
+        return self._weight == 0 or self._between
 
     @property
     def single(self) -> bool:
@@ -100,12 +107,12 @@ class DotProd(Stateless):
     def gradient(self, passes: Passes) -> list[Tensor]:
         if not self.once:
             found = self._with_term(passes)
-        elif self._steps % self._every:
+        elif self._between:
             found = passes.gradient(0)
             lerp_(found, passes.gradient(1), 1 / 2)
         else:
             found = _plain(passes, passes.gradient(0), passes.gradient(1))
-        self._steps += 1
+        self._calls += 1
         return found
 
     def _with_term(self, passes: Passes) -> list[Tensor]:
@@ -120,7 +127,9 @@ class DotProd(Stateless):
         g1, g2 = (pack(first), v) if self._same else (v, None)
         size = norm(g1.values) if self._same else length
         del first  # what is packed lives in `g1`
-        found = self._hessian.product(form, passes, 1, v, memory, length, g2, self._steps // self._every)
+        step, group = divmod(self._calls, self.needs.groups)
+        call = step // self._every * self.needs.groups + group
+        found = self._hessian.product(form, passes, 1, v, memory, length, g2, call)
         g1, near, other = alike(g1, found.near, found.other)
         factor = -self._weight * found.scale / 2
         difference, second, mean = combine_(
@@ -138,10 +147,10 @@ class DotProd(Stateless):
         return g1.unpacked(found.memory)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, "distances": self._hessian.state_dict()}
+        return {"calls": self._calls, "distances": self._hessian.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._steps = state["steps"]
+        self._calls = state["calls"]
         self._hessian.load_state_dict(state["distances"])
 
 

@@ -5,6 +5,8 @@ Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning" (2017), section 5.2, in 
 all. In expectation that is the mean gradient minus alpha * (k - 1) / 2 times the gradient of the dot product of the
 gradients of two batches: twice Reptile's inner part, but from one batch instead of k. Already a mean over one batch, so
 the scale law asks for no factor. Held quantities are made where a batch is first visited, which is the moved point.
+With `inner_optimizer: adam` all k gradients are over the root of their second moment, the last too: supervised-reptile
+(`--foml`) moves by the last inner step, which with a meta-step s is plain descent with a learning rate of s * alpha.
 
 Cost: k plain passes; 1 more now and then, to measure the inner part.
 """
@@ -29,21 +31,23 @@ class Fomaml(Inner):
     Args:
         batches: k in all. inner_lr: alpha, in units of plain gradient descent with any outer optimizer
             (see `_shared/inner.py`).
-        inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
+        inner_optimizer: sgd | adam. inner_state: kept | reset.
+        tasks: any | same | different; episodes of one task: same.
     """
 
     once = True
 
     def gradient(self, passes: Passes) -> list[Tensor]:
-        k, due = self.needs.batches, self.due()
+        k, due, direction = self.needs.batches, self.due(), self.begin()
         if k == 1:
-            return passes.gradient(0)
-        at = passes.gradient(0)
+            return direction(passes.gradient(0))
+        at = direction(passes.gradient(0))
         move(at, passes.theta, at, -self._rate)
         for i in range(1, k - 1):
-            add_(at, passes.gradient(i, at), -self._rate)
-        last = passes.gradient(k - 1, at)
+            add_(at, direction(passes.gradient(i, at)), -self._rate)
+        unmoved = direction.copy() if due else direction
+        last = direction(passes.gradient(k - 1, at))
         del at
         if due:
-            note(passes, last, passes.gradient(k - 1))
+            note(passes, last, unmoved(passes.gradient(k - 1)))
         return last

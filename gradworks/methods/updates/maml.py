@@ -5,7 +5,8 @@ Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning" (2017), equation 1, k ba
     theta_{i+1} = theta_i - alpha * g_i(theta_i),   gradient = d loss_{k-1}(theta_{k-1}) / d theta_0
 
 of second order, in one process; the slow exact form beside `fomaml`, which leaves the second order out. Held quantities
-are made where a batch is first visited, which is the moved point, and are constants of the inner steps.
+are made where a batch is first visited, which is the moved point, and are constants of the inner steps. Inner steps of
+Adam are refused: they divide by the root of a second moment, whose derivative is infinite where a gradient is zero.
 
 Cost: k plain passes that make what is held, k more whose graphs are kept to the end, and k - 1 backward passes through
 their gradients: 10 plain passes for k = 4.
@@ -33,6 +34,7 @@ class Maml(Inner):
         inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
     """
 
+    optimizers = ("sgd",)
     exact = True
     single = False
 

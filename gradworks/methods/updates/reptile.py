@@ -15,6 +15,8 @@ gradients of two batches, as the term of `dotprod` is minus weight / 4. What dif
 * The last inner update would only be subtracted again; it is not made.
 * theta_0 - theta_k is not formed: in float32 it would lose most of its digits; the gradients are added up instead.
 * Held quantities are made where a batch is first visited, which is the moved point: inner steps weigh there.
+* With `inner_optimizer: adam` each g_i is over the root of its second moment, so (theta_0 - theta_k) / (alpha * k) is
+  the mean of these. supervised-reptile's meta-step of size s is plain descent with a learning rate of s * alpha * k.
 
 Cost: k plain passes; k more now and then, to measure the inner part.
 """
@@ -41,26 +43,28 @@ class Reptile(Inner):
     Args:
         batches: k.
         inner_lr: alpha, in units of plain gradient descent with any outer optimizer; see `_shared/inner.py`.
-        inner_optimizer: sgd. tasks: any | same | different; episodes of one task: same.
+        inner_optimizer: sgd | adam. inner_state: kept | reset.
+        tasks: any | same | different; episodes of one task: same.
     """
 
     once = True
 
     def gradient(self, passes: Passes) -> list[Tensor]:
-        k, due = self.needs.batches, self.due()
+        k, due, direction = self.needs.batches, self.due(), self.begin()
         if k == 1:
-            return passes.gradient(0)
-        total = passes.gradient(0)
+            return direction(passes.gradient(0))
+        unmoved = direction.copy() if due else direction
+        total = direction(passes.gradient(0))
         at = [torch.empty_like(t) for t in total]
         move(at, passes.theta, total, -self._rate)
         for i in range(1, k - 1):
-            descend_(at, total, passes.gradient(i, at), passes.theta, self._rate)
-        add_and_scale_(total, passes.gradient(k - 1, at), 1 / k)
+            descend_(at, total, direction(passes.gradient(i, at)), passes.theta, self._rate)
+        add_and_scale_(total, direction(passes.gradient(k - 1, at)), 1 / k)
         del at
         if due:
-            plain = passes.gradient(0)
+            plain = unmoved(passes.gradient(0))
             for i in range(1, k):
-                add_(plain, passes.gradient(i))
+                add_(plain, unmoved(passes.gradient(i)))
             scale_(plain, 1 / k)
             note(passes, total, plain)
         return total

@@ -13,6 +13,7 @@ from gradworks.base import Section, artifacts
 from gradworks.base.errors import InputError
 from gradworks.models._shared import files
 from gradworks.models._shared.heads import Headed, Sizes
+from gradworks.models._shared.moments import PREFIX, Moments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +87,10 @@ def build(kind: type[PictureModel], folder: Path, config: dict[str, Any], output
     """The model of a folder; `trained`: its weights are there."""
     model = kind(config, outputs)
     if trained:
-        files.fill(model, files.read_tensors(folder / files.WEIGHTS), folder / files.WEIGHTS)
+        tensors = files.read_tensors(folder / files.WEIGHTS)
+        if any(name.startswith(PREFIX) for name in tensors):
+            model.moments = Moments(model.parameters())
+        files.fill(model, tensors, folder / files.WEIGHTS)
     return model
 
 

@@ -47,6 +47,8 @@ class Kind(Protocol):
         columns: of a table of predictions, beside id, label and `also`.
         reads: what a model reads of a row, "texts" or "pictures"; a source and an encoder must be for the same.
         rows_at_once: rows of a table that are written together.
+        carries: evaluation goes on with the state in which the inner optimizer of an update ended training.
+        paced: what a learning curve counts: "examples", or "step" where a step is an update over whole tasks.
     """
 
     METRICS: tuple[str, ...]
@@ -63,6 +65,8 @@ class Kind(Protocol):
     columns: tuple[str, ...]
     reads: str
     rows_at_once: int
+    paced: str
+    carries: bool
 
     # training: gradworks.spec.Task
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs: ...

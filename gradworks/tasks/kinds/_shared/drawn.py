@@ -65,23 +65,31 @@ def mini_batches(count: int, size: int, *of: int | str) -> Iterator[list[int]]:
 
 
 def training(
-    classes: Sequence[Tensor], ways: int, shots: int, size: int, batches: int, seed: int, start: int = 0
+    classes: Sequence[Tensor], ways: int, shots: int, tail: int, size: int, batches: int, seed: int, start: int = 0
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Rows and labels of each batch, `batches` of one episode after each other, episode after episode without end.
 
     Args:
         classes: rows of each class.
         ways, shots: classes of an episode, and pictures of each.
+        tail: of these pictures, those that are the last batch of the episode, and in none of the others; 0 = all
+            batches are drawn alike.
         size: examples of a batch.
         batches: of an episode.
         seed: of all draws.
         start: batches to leave out at the beginning, as if they had been read.
     """
     episode, first = divmod(start, batches)
+    tail = tail if batches > 1 else 0  # an update that takes one batch of an episode learns from all of it
     while True:
-        rows = draw(classes, ways, shots, seed, "episode", episode).flatten()
-        targets = torch.arange(ways).repeat_interleave(shots)
+        drawn = draw(classes, ways, shots, seed, "episode", episode)
+        targets = torch.arange(ways)[:, None].expand_as(drawn)
+        rows, labels = (one[:, : shots - tail].flatten() for one in (drawn, targets))
         for number, places in zip(range(batches), mini_batches(len(rows), size, seed, "inner", episode), strict=False):
-            if number >= first:
-                yield rows[places].tolist(), targets[places]
+            if number < first:
+                continue
+            if tail and number == batches - 1:
+                yield drawn[:, shots - tail :].flatten().tolist(), targets[:, shots - tail :].flatten()
+            else:
+                yield rows[places].tolist(), labels[places]
         episode, first = episode + 1, 0

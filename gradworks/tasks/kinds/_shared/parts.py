@@ -31,6 +31,8 @@ class Texts:
     also: tuple[str, ...] = ()
     together: str | None = None
     reads = "texts"
+    paced = "examples"
+    carries = False
     rows_at_once = 2**20
 
     def __init__(self, spec: TaskSpec) -> None:

@@ -27,7 +27,8 @@ def one_rank(rank, size, port, folder):
     world.close()
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow("three processes"))])
+@pytest.mark.slow("several processes")
+@pytest.mark.parametrize("size", [2, 3])
 def test_sums_are_in_the_order_of_the_ranks_and_the_same_on_all(size, tmp_path):
     from tests.telemetry.servers import free_port
 

@@ -28,7 +28,7 @@ def test_runs(): pass
     [
         ("true", [], ["no GPU", "no GPU: 2 are needed", "no real data"], []),
         ("true", [], ["no GPU", "no GPUs", "flaky"], ["no GPUs", "flaky", "a whole module"]),
-        ("true", ["-n1"], ["flaky"], ["flaky", "a whole module"]),
+        pytest.param("true", ["-n1"], ["flaky"], ["flaky", "a whole module"], marks=pytest.mark.slow("more processes")),
         ("", [], ["flaky"], []),
     ],
 )
@@ -150,12 +150,14 @@ def plant(project: Path, *changes: tuple[str, str]) -> bool:
     return mutants.run(project, [mutants.Mutant("sums.py", old, new, "test_sums.py::test_add") for old, new in changes])
 
 
+@pytest.mark.slow("processes")
 def test_every_defect_is_caught(project: Path, capsys: pytest.CaptureFixture):
     assert plant(project, ("a + b", "a - b"))
     assert "1 of 1 mutants killed" in capsys.readouterr().out
     assert "a + b" in (project / "sums.py").read_text()
 
 
+@pytest.mark.slow("processes")
 def test_a_defect_that_is_not_caught_or_is_none(project: Path, capsys: pytest.CaptureFixture):
     assert not plant(
         project, ("a + b", "a * b"), ("a + c", "a - c"), ("c", "d"), ("return c", "return ("), ("c + 0", "c + 1")

@@ -95,6 +95,7 @@ def to_report(params):
     return run_all(params)
 
 
+@pytest.mark.slow("whole pipelines")
 @pytest.mark.parametrize(
     ("make", "texts", "classes"),
     [

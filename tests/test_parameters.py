@@ -248,6 +248,7 @@ def test_a_parquet_file_that_is_none_is_said_at_once(tmp_path):
         checked(tmp_path, own, **{"data__mine__train.parquet": "PAR0", "data__mine__test.parquet": "PAR0, too"})
 
 
+@pytest.mark.slow("a process that imports kfp")
 def test_compile_with_a_mistake_ends_before_anything_is_compiled(tmp_path):
     checked(tmp_path)
     (tmp_path / "cells.yaml").write_text("each: {}\n")

@@ -164,6 +164,7 @@ def dvc(project, *args, **more):
     return subprocess.Popen([sys.executable, "-m", "dvc", *args], **(options | more))
 
 
+@pytest.mark.slow("runs of DVC")
 def test_dvc_records_nothing_of_an_edited_run_and_all_of_the_next(project):
     assert dvc(project, "init", "--no-scm", "-q").wait() == 0
     process = dvc(project, "repro")

@@ -42,6 +42,7 @@ def test_an_optimizer_makes_the_same_steps_without_the_compiler(optimizer):
     assert (imported, not_imported) == ("True", "False")
 
 
+@pytest.mark.slow("a process that imports torch's compiler")
 def test_what_compiles_gets_the_real_compiler():
     program = """
 from gradworks.base import light
@@ -58,6 +59,7 @@ torch.optim.SGD(model.parameters()).step()
     assert run(program) == ["True", "False", "torch._dynamo.eval_frame"]
 
 
+@pytest.mark.slow("a process that imports torch's compiler")
 def test_the_real_compiler_stays_where_it_is():
     program = """
 import sys, torch._dynamo

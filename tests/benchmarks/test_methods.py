@@ -106,6 +106,7 @@ def test_both_sides_start_alike_and_plain_training_is_erm(small):
         assert (a - old).abs().max() > 1e-5
 
 
+@pytest.mark.slow("memory of processes")
 def test_memory_of_a_fresh_process():
     """A plain side holds parameters, gradients and two moments: four times the parameters, and little more."""
     case = plain.Case(row("erm", "Method"), "bow", None)

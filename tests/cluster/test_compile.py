@@ -107,6 +107,7 @@ ALLOWED = {  # fields of the IR that make no pod which "restricted" refuses: kub
 }  # fmt: skip
 
 
+@pytest.mark.slow("compiles whole benchmarks")
 @pytest.mark.parametrize("cluster", [None, EXAMPLE])
 @pytest.mark.parametrize("count", [0, 60])
 def test_pod_security_restricted_takes_every_pod(cluster, count, project, tmp_path):
@@ -146,6 +147,7 @@ def test_what_runs_in_the_pod(project):
     assert other["image"].startswith("gradworks-cpu:") and "resources" not in other
 
 
+@pytest.mark.slow("compiles whole benchmarks")
 def test_a_gpu_stage_on_a_cluster(project):
     spec, kubernetes = parsed(compile.text(project, profile.read(EXAMPLE)))
     container = spec["deploymentSpec"]["executors"]["exec-train-small"]["container"]

@@ -199,6 +199,7 @@ def test_a_run_that_cannot_go_on_is_left_with_the_reason(world, api, cluster, tm
         assert f"why: Unschedulable: {NO_GPU}" in history.shown(places, run, "make", asked)
 
 
+@pytest.mark.slow("waits")
 def test_a_run_that_goes_on_is_not_left(world, api, cluster, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(follow, "_ASK", 0.0)
 

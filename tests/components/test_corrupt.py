@@ -159,6 +159,7 @@ def test_damaged_data_stops_the_stage(run, fetched, tmp_path):
         run(data=tmp_path / "copy")
 
 
+@pytest.mark.slow("whole data sets")
 def test_real_data(run, data, tmp_path, monkeypatch):
     """MNLI with HANS as Chi et al. had it: binary labels, clean from one heuristic, test on another."""
     sources = {"mnli": {"from": f"file:{data}/mnli"}, "hans": {"from": f"file:{data}/hans"}}

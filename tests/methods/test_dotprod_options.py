@@ -168,6 +168,7 @@ def bert_loss(options):
     return sum(losses[-10:]) / 10
 
 
+@pytest.mark.slow("trains to the end")
 def test_the_default_trains_a_fresh_bert_which_the_papers_form_does_not():
     assert bert_loss({}) < 0.7 < 1.1 < bert_loss({"limit": None})
 

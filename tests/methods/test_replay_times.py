@@ -169,6 +169,7 @@ except ValueError as error: print(str(error).splitlines()[0][:60])
 """
 
 
+@pytest.mark.slow("several processes")
 def test_ranks_check_together_and_stop_together(tmp_path):
     """One rank meets a new kind of batch, or fails: the other neither waits nor goes on."""
     runs = [

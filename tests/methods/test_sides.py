@@ -97,7 +97,7 @@ def steps(name, form, seed, count, entry="dotprod"):
 # seeds of each at which a step was 22 to 250 % off in silence
 RUNS = [
     ("pool", "one_sided", 4, 37), ("bow", "central", 1, 120), ("wide bow", "central", 0, 3),
-    ("wide bow", "one_sided", 6, 109), ("most", "central", 7, 60),
+    pytest.param("wide bow", "one_sided", 6, 109, marks=pytest.mark.slow("many steps")), ("most", "central", 7, 60),
 ]  # fmt: skip
 
 

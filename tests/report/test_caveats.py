@@ -48,6 +48,7 @@ def test_a_source_whose_labels_have_other_keys_than_text_has_a_report(tmp_path):
     assert "3 test examples have the texts" in (tmp_path / "report/report.html").read_text()
 
 
+@pytest.mark.slow("whole pipelines")
 def test_the_report_says_in_how_many_steps_a_term_was_inaccurate(tmp_path):
     params, cells, runs = runs_tree.write(tmp_path, (0, 1))
     files = [runs / f"train/noise/reweight/gru/{seed}/status.json" for seed in (0, 1)]

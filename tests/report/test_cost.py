@@ -22,6 +22,7 @@ def built(folder, tree):
     return results, (folder / "report/report.html").read_text(), (folder / "report/report.md").read_text()
 
 
+@pytest.mark.slow("a whole report")
 def test_the_answer_has_cost_and_hardware(tmp_path):
     results, html, text = built(tmp_path, full_tree.write(tmp_path))
     line = next(one for one in results["answer"] if one.startswith("noise: reweight"))
@@ -33,6 +34,7 @@ def test_the_answer_has_cost_and_hardware(tmp_path):
     assert "×1.61" in report.table(results) and f"time: whole run, × erm, on {NAME}" in report.table(results)
 
 
+@pytest.mark.slow("a whole report")
 def test_money_where_the_device_has_a_price(tmp_path):
     _, _, runs = tree = full_tree.write(tmp_path)
     full_tree.cost(runs, "gru", "erm+clean", 1.1, OTHER)

@@ -26,6 +26,7 @@ def tree(tmp_path, monkeypatch):
     return runs_tree.write(tmp_path, (0, 1))
 
 
+@pytest.mark.slow("a whole report")
 def test_no_table_mixes_two_mixtures(tree, tmp_path):
     results = report.build(*tree, tmp_path / "report")
     cells = grid.expand(tree[0])["train"].values()

@@ -151,6 +151,7 @@ def test_nothing_has_run(tmp_path):
     assert all((tmp_path / "report" / name).exists() for name in ("report.html", "report.md", "results.json"))
 
 
+@pytest.mark.slow("a whole report")
 def test_outputs_depend_on_the_inputs_alone(tmp_path, drawn):
     one, two = tmp_path / "one", tmp_path / "elsewhere" / "two"
     one.mkdir()

@@ -39,6 +39,7 @@ def server(folder) -> storage.Server:
     return storage.up(folder)
 
 
+@pytest.mark.slow("waits for a server")
 def test_two_that_start_it_at_once_get_one_server(folder):
     found = []
     threads = [threading.Thread(target=lambda: found.append(storage.up(folder))) for _ in range(2)]
@@ -49,6 +50,7 @@ def test_two_that_start_it_at_once_get_one_server(folder):
     assert len(found) == 2 and found[0] == found[1] == storage.running(folder)
 
 
+@pytest.mark.slow("waits for a server")
 def test_the_key_opens_its_bucket_and_nothing_else(server, folder):
     own = client(server, folder)
     own.put_object(Bucket="gradworks", Key="a/b c ü", Body=b"text")
@@ -123,6 +125,7 @@ def test_a_push_that_fails_says_what_dvc_said(server, folder, tmp_path, monkeypa
         storage.push([], folder)
 
 
+@pytest.mark.slow("waits for a server")
 def test_data_survive_a_kill_and_a_restart_at_the_same_address(server, folder):
     s3 = client(server, folder)
     s3.put_object(Bucket="gradworks", Key="large", Body=b"x" * 10_000_000)
@@ -147,6 +150,7 @@ def test_a_port_that_is_taken_is_left_alone(tmp_path):
         assert storage._free(free) != free
 
 
+@pytest.mark.slow("waits for a server")
 def test_two_checkouts_that_start_at_once_both_get_a_server(tmp_path, monkeypatch):
     """Between the look at a port and its use another may take it: here every port is said to be free."""
     other = storage.up(tmp_path / "other")
@@ -168,6 +172,7 @@ def test_another_process_with_its_number_is_not_taken_for_it(tmp_path):
     assert not storage.down(tmp_path)
 
 
+@pytest.mark.slow("waits for a server")
 @pytest.mark.parametrize(
     ("program", "said"),
     [

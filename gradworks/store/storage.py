@@ -253,7 +253,8 @@ def _ready(server: Server, process: Any, admin: dict[str, str], bucket: str, fol
         try:
             if bucket not in {one["Name"] for one in storage.list_buckets()["Buckets"]}:
                 storage.create_bucket(Bucket=bucket)
-            storage.put_object(Bucket=bucket, Key=".ready", Body=b"")
+            storage.put_object(Bucket=bucket, Key=".ready", Body=b"ready")  # an empty one needs no volume
+            storage.get_object(Bucket=bucket, Key=".ready")["Body"].read()
             return
         except (BotoCoreError, ClientError) as error:
             last = str(error).splitlines()[0]

@@ -97,7 +97,7 @@ def project(tmp_path_factory):
     (folder / "uneven.yaml").write_text(yaml.safe_dump(values(micro_batch=8)))
     (folder / "both.yaml").write_text(yaml.safe_dump(values(clean_batch=8)))
     # most batches in two parts of unequal size; of one example, which all ranks compute
-    tokens = {"batch": {"tokens": 72}, "micro_batch": {"tokens": 36}}
+    tokens = {"batch": {"tokens": 96}, "micro_batch": {"tokens": 48}}
     (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens)))
     for source in ("synthetic", "mine", "valued"):
         run("fetch", "--source", source, "--out", f"runs/fetch/{source}")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradworks.methods import Method
-from gradworks.methods._shared.bases import Stateless
+from gradworks.methods._shared.bases import BaseWeighting, Stateless
 from gradworks.spec import Batch, Needs
 from tests.methods.own_models import gradient, made, off
 
@@ -84,3 +84,27 @@ def test_every_gradient_can_be_clipped_in_place(update):
     before = gradient(model)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
     assert off(gradient(model), before / before.norm() * 1e-3) < 1e-6
+
+
+class Given(BaseWeighting):
+    """Weights that are asked for."""
+
+    def __init__(self, weights):
+        self._weights = torch.tensor(weights)
+
+    def weights(self, here, outputs, losses):
+        return self._weights[[int(i) for i in here.batch.ids]], None
+
+
+@pytest.mark.parametrize("size", [8, 4])
+@pytest.mark.parametrize(
+    ("weights", "share"),
+    [([1.0] * 8, 1), ([0.25] * 8, 1), ([1.0, 3, 0, 0, 2, 0, 0, 2], 64 / (8 * 18)), ([0.0] * 8, 0)],
+    ids=["alike", "alike, small", "some", "none"],
+)
+def test_the_log_has_the_share_of_examples_that_count(weights, share, size):
+    """(sum of w)^2 / (n * sum of w^2), over all micro-batches."""
+    model, method = nn.Linear(4, 3), Method(task=Rows(), weighting=Given(weights))
+    report = method.backward(model, [cut(*rows(8, torch.float32), size)])
+    assert report.log["effective_share"] == pytest.approx(share, rel=1e-6)
+    assert Method(task=Rows()).backward(model, [cut(*rows(8, torch.float32), size)]).log["effective_share"] == 1

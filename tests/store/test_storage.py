@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -204,3 +205,23 @@ def test_the_command_says_how_to_start_what_is_down(act, tmp_path):
     assert done.returncode == 1
     assert "start it: gradworks storage up" in (done.stdout if act == "status" else done.stderr)
     assert not (done.stdout if act == "env" else "")  # nothing that a shell would evaluate
+
+
+def test_it_is_ready_once_an_object_is_read_back(server, folder, monkeypatch):
+    """After a kill objects can be written before the volumes that hold them are there."""
+    own, tried = client(server, folder), []
+
+    class Late:
+        def __getattr__(self, name):
+            return getattr(own, name)
+
+        def get_object(self, **asked):
+            tried.append(own.head_object(**asked)["ContentLength"])
+            if len(tried) < 3:
+                raise ClientError({"Error": {"Code": "InternalError", "Message": "no volume"}}, "GetObject")
+            return own.get_object(**asked)
+
+    monkeypatch.setattr(storage.s3, "client", lambda *_, **__: Late())
+    alive = SimpleNamespace(poll=lambda: None)
+    storage._ready(server, alive, {"accessKey": "", "secretKey": ""}, "gradworks", folder)
+    assert len(tried) == 3 and min(tried) > 0

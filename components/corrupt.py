@@ -3,10 +3,14 @@
 `corrupt.splits` says where each comes from, `corrupt.conditions.NAME` what is done to the training split: imbalance,
 label noise, leaked test examples. Examples whose texts another split has, too, are counted, and left out with
 `corrupt.splits.duplicates: drop`. corruptions.parquet lists every change (id, kind, old_label, new_label), to undo and
-score it. The draws depend on seed and example id only: all conditions of a seed draw the same rows.
+score it. The draws depend on seed and example id only: all conditions of a seed draw the
+same rows.
 
 Further tasks, for mixtures: `corrupt.parts.TASK` says where the splits of each come from; they are written, as they
-are, to parts/TASK of the folder.
+are, to parts/TASK of the folder. What one task has in selection or test is left out of what another trains on, and
+counted, unless `corrupt.between_tasks` is `keep`.
+
+Clean and selection are drawn by `split_seed` of the condition or of the splits, else by --seed.
 
 examples:
   python -m components.corrupt --condition noise --seed 0 --data runs/fetch --out runs/corrupt/noise/0
@@ -21,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.data import corruptions, splits
+from gradworks.data import between, corruptions, splits
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
@@ -94,10 +98,16 @@ def _say(found: dict[str, dict[str, dict[str, int]]], made: dict[str, pa.Table])
                       f"{count['same']} of them letter by letter", file=sys.stderr)  # fmt: skip
 
 
-def _drawn(task: Kind, asked: splits.Splits, args: Any, where: str) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+def _drawn(
+    task: Kind, asked: splits.Splits, condition: corruptions.Condition, args: Any, where: str
+) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """The splits of a task, and what the manifest says of them."""
+    if asked.selection.from_ == asked.test.from_ != asked.train.from_:
+        print(f"{where}: selection and test are parts of {asked.test.from_}; where that is an official dev set, select "
+              "on a part of the training set", file=sys.stderr)  # fmt: skip
     tables, values = _tables(asked, args.data, task, where)
-    made, dropped = splits.draw(asked, tables, args.seed, where, task.spec.texts, task.together)
+    given = [one for one in (condition.split_seed, asked.split_seed) if one is not None]
+    made, dropped = splits.draw(asked, tables, [*given, args.seed][0], where, task.spec.texts, task.together)
     _check_labels(asked, made, args.data, task)
     more: dict[str, Any] = {"duplicates_dropped": dropped} if dropped else {}
     return made, more | ({"label_values": values} if values else {})
@@ -114,21 +124,33 @@ def _compared(
     return {"duplicates": found}
 
 
-def _parts(args: Any, main: str) -> dict[str, tuple[dict[str, pa.Table], dict[str, Any], dict[str, Any]]]:
-    """The splits of further tasks, what is said of them, and what was asked for."""
-    made = {}
-    for name in base.read_yaml(args.params)["corrupt"].get("parts") or {}:
-        where = f"{args.params}: corrupt.parts.{name}"
-        if name == main:
-            raise InputError(f"{where}: its splits are those of corrupt.splits\nexpected other tasks than {main}")
-        task = tasks.of(args.params, name)
-        asked = base.section(args.params, f"corrupt.parts.{name}", splits.Splits)
-        tables, more = _drawn(task, asked, args, where)
-        more |= _compared(task, asked, tables, set(), where)
-        tables = {split: task.arrange(split, table, args.seed, where) for split, table in tables.items()}
-        described = {"splits": _described(tables, [], task)["splits"], **more}
-        made[name] = tables, described, asked.model_dump(by_alias=True, exclude_none=True)
-    return made
+class _Part:
+    """One task: what was asked for, its splits, and what the manifest says of them."""
+
+    def __init__(self, task: Kind, section: str, condition: corruptions.Condition, args: Any) -> None:
+        self.task, self.where = task, f"{args.params}: {section}"
+        self.asked = base.section(args.params, section, splits.Splits)
+        self.made, self.more = _drawn(task, self.asked, condition, args, self.where)
+
+
+def _parts(args: Any, main: Kind, condition: corruptions.Condition) -> dict[str, _Part]:
+    """The main task and the further ones by name, the former first; none has in train what another is tested on."""
+    given = base.read_yaml(args.params)["corrupt"]
+    found = {main.name: _Part(main, "corrupt.splits", condition, args)}
+    for name in given.get("parts") or {}:
+        section = f"corrupt.parts.{name}"
+        if name == main.name:
+            raise InputError(f"{args.params}: {section}: its splits are those of corrupt.splits\n"
+                             f"expected other tasks than {main.name}")  # fmt: skip
+        found[name] = _Part(tasks.of(args.params, name), section, condition, args)
+    if len(found) > 1 and given.get("between_tasks", "drop") == "drop":
+        drawn, kinds = ({name: getattr(one, what) for name, one in found.items()} for what in ("made", "task"))
+        kept, shared = between.without_shared(drawn, kinds, str(args.params))
+        for name, one in found.items():
+            one.made = kept[name]
+            one.more |= {"of_other_tasks": shared[name]} if name in shared else {}
+        print(*between.said(shared), sep="\n", end="\n" * bool(shared), file=sys.stderr)
+    return found
 
 
 def main() -> None:
@@ -141,31 +163,33 @@ def main() -> None:
     if args.seed < 0:
         raise InputError(f"--seed: found {args.seed}\nexpected 0 or more")
     live.begin("corrupt", args)
-    task = tasks.of(args.params)
-    asked = base.section(args.params, "corrupt.splits", splits.Splits)
     key = f"corrupt.conditions.{args.condition}"
     condition = base.section(args.params, key, corruptions.Condition)
-    where = f"{args.params}: corrupt.splits"
-    made, more = _drawn(task, asked, args, where)
-    made, changes = corruptions.corrupt(made, task, condition, args.seed, f"{args.params}: {key}")
-    more |= _compared(task, asked, made, {i for i, kind, *_ in changes if kind == "leak"}, where)
-    made = {name: task.arrange(name, table, args.seed, where) for name, table in made.items()}
-    parts = _parts(args, task.name)
+    main, *others = _parts(args, tasks.of(args.params), condition).values()
+    task = main.task
+    main.made, changes = corruptions.corrupt(main.made, task, condition, args.seed, f"{args.params}: {key}")
+    for one in (main, *others):
+        leaked = {i for i, kind, *_ in changes if kind == "leak"} if one is main else set()
+        one.more |= _compared(one.task, one.asked, one.made, leaked, one.where)
+        one.made = {name: one.task.arrange(name, table, args.seed, one.where) for name, table in one.made.items()}
     with artifacts.atomic_folder(args.out) as folder:
-        for name, table in made.items():
+        for name, table in main.made.items():
             artifacts.write_parquet(folder / f"{name}.parquet", table)
         artifacts.write_parquet(folder / "corruptions.parquet", corruptions.changes_table(changes, task))
         parameters = {
             "task": task.name,
             "condition": condition.model_dump(exclude_none=True),
-            "splits": asked.model_dump(by_alias=True, exclude_none=True),
+            "splits": main.asked.model_dump(by_alias=True, exclude_none=True),
         }
-        for name, (tables, described, asked_of) in parts.items():
-            for split, table in tables.items():
+        more = main.more
+        for one in others:
+            name = one.task.name
+            for split, table in one.made.items():
                 artifacts.write_parquet(folder / "parts" / name / f"{split}.parquet", table)
-            parameters.setdefault("parts", {})[name] = asked_of
+            parameters.setdefault("parts", {})[name] = one.asked.model_dump(by_alias=True, exclude_none=True)
+            described = {"splits": _described(one.made, [], one.task)["splits"], **one.more}
             more.setdefault("parts", {})[name] = described
-        described = _described(made, changes, task)
+        described = _described(main.made, changes, task)
         artifacts.write_manifest(folder, "corrupt", parameters, seed=args.seed, **described, **more)
 
 

@@ -140,8 +140,10 @@ def _splits(params: Path, values: Mapping[str, Any], task: Kind, sources: Mappin
     where = f"{params}: corrupt"
     given = values["corrupt"]
     for name in given:
-        if name not in (known := ("splits", "parts", "conditions")):
+        if name not in (known := ("splits", "parts", "between_tasks", "conditions")):
             raise InputError(words.unknown(where, name, known))
+    if given.get("between_tasks", "drop") not in ("drop", "keep"):
+        raise InputError(f"{where}.between_tasks: found {words.shown(given['between_tasks'])}\nexpected drop or keep")
     drawn = _drawn(given.get("splits") or {}, sources, f"{where}.splits", task)
     for name, condition in given["conditions"].items():
         at = f"{where}.conditions.{name}"

@@ -83,7 +83,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "optional": optional,
         "given": given,
         "own": given("tasks"),
-        "parts": ", corrupt.parts" if "parts" in values["corrupt"] else "",
+        "parts": "".join(f", corrupt.{one}" for one in ("parts", "between_tasks") if one in values["corrupt"]),
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
         "schedules": "${item.times}" if any(cell["times"] for cell in cells) else "",
         "longer": any(cell["schedule"] != ALWAYS_PRESENT for cell in cells),

@@ -66,11 +66,15 @@ class Leak(Section):
 
 
 class Condition(Section):
-    """A condition of params.yaml; an empty one leaves the data as it is. Done in this order: imbalance, noise, leak."""
+    """A condition of params.yaml; an empty one leaves the data as it is. Done in this order: imbalance, noise, leak.
+
+    split_seed: by which clean and selection of all tasks are drawn, in the place of each run's own seed.
+    """
 
     imbalance: Imbalance | None = None
     noise: Noise | None = None
     leak: Leak | None = None
+    split_seed: int | None = Field(default=None, ge=0)
 
 
 def _labels(table: pa.Table) -> dict[str, str]:

@@ -71,6 +71,8 @@ class Splits(Section):
         duplicates: what becomes of an example whose texts, but for case and blanks, are those of an example of another
             split. `drop`: of test, clean, selection and train, the first in this order keeps it. `keep`: all do.
             Without it all do, and selection and test are refused where train has the texts of all their examples.
+        split_seed: by which clean and selection are drawn, in the place of each run's own seed; a condition's goes
+            before it.
     """
 
     train: Take
@@ -78,6 +80,7 @@ class Splits(Section):
     selection: Take
     test: Take
     duplicates: Literal["keep", "drop"] | None = None
+    split_seed: int | None = Field(default=None, ge=0)
 
 
 def _matching(table: pa.Table, take: Take, where: str) -> list[int]:
@@ -121,13 +124,14 @@ def draw(
 ) -> tuple[dict[str, pa.Table], dict[str, int]]:
     """The four splits, in the source's order of rows.
 
-    Test and train are the same for every seed; clean and selection are drawn by seed. Where several take from the same
+    Test is the same for every seed; clean and selection are drawn by seed, and train is what they leave where they take
+    from its split of the source. Where several take from the same
     split of a source, each draws from what those before it (test, clean, selection, train) left.
 
     Args:
         splits: the section.
         tables: `SOURCE/SPLIT` and its table.
-        seed: of the run.
+        seed: of the draws: `split_seed`, or that of the run.
         where: params file and section, for messages.
         texts: the task's text columns, by which `duplicates: drop` knows an example again.
         together: the column whose rows of one value are drawn together, and counted as one; each row without it.
@@ -227,7 +231,7 @@ def check_disjoint(made: dict[str, Any], leaked: set[str]) -> None:
                 raise InputError(f"splits {first} and {second} share {len(both)} ids, for example {min(both)}")
 
 
-def _rows(table: Any, texts: tuple[str, ...]) -> list[tuple[str | bytes, ...]]:
+def read_texts(table: Any, texts: tuple[str, ...]) -> list[tuple[str | bytes, ...]]:
     """What is read of each row; of a picture a digest, which is smaller."""
     return list(zip(*(_values(table[t]) for t in texts), strict=True))
 
@@ -240,7 +244,7 @@ def _values(column: Any) -> list[str | bytes]:
 
 def _alike(table: Any, texts: tuple[str, ...]) -> list[tuple[str | bytes, ...]]:
     """The texts of each row without case and blanks, which is what cleaning and tokenising change."""
-    return [tuple(_plain(one) for one in row) for row in _rows(table, texts)]
+    return [tuple(_plain(one) for one in row) for row in read_texts(table, texts)]
 
 
 def _plain(value: str | bytes) -> str | bytes:
@@ -262,7 +266,7 @@ def duplicates(made: dict[str, Any], texts: tuple[str, ...], leaked: set[str]) -
     pairs = {"clean": ("train",), "selection": ("train", "clean"), "test": ("train", "clean", "selection")}
     own = {name: [i not in leaked or name != "train" for i in made[name]["id"].to_pylist()] for name in NAMES}
     found: dict[str, dict[str, dict[str, int]]] = {name: {other: {} for other in pairs[name]} for name in pairs}
-    for kind, read in (("same", _rows), ("alike", _alike)):
+    for kind, read in (("same", read_texts), ("alike", _alike)):
         rows = {name: read(made[name], texts) for name in NAMES}
         known = {name: {row for row, counts in zip(rows[name], own[name], strict=True) if counts} for name in NAMES}
         for name, others in pairs.items():

@@ -19,17 +19,22 @@ def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
     """Sentences for the reader, each after a blank; empty if there are no caveats.
 
     Args:
-        manifests: condition -> manifest of `corrupt`: `duplicates`, `duplicates_dropped`, `label_values`.
+        manifests: condition -> manifest of `corrupt`: `duplicates`, `duplicates_dropped`, `label_values`,
+            `of_other_tasks`, and that of further tasks in `parts`.
     """
     shared: dict[tuple[str, str], int] = {}
     values: dict[str, Mapping[str, Any]] = {}
     dropped: dict[str, int] = {}
+    others: dict[tuple[str, str], int] = {}
     for manifest in manifests.values():
+        for task, part in {"": manifest, **manifest.get("parts", {})}.items():
+            for name, one in part.get("of_other_tasks", {}).items():
+                others[task, name] = max(one["dropped"], others.get((task, name), 0))
         values |= manifest.get("label_values", {})
         for name, count in manifest.get("duplicates_dropped", {}).items():
             dropped[name] = max(count, dropped.get(name, 0))
-        for name, others in manifest.get("duplicates", {}).items():
-            for other, count in others.items():
+        for name, known in manifest.get("duplicates", {}).items():
+            for other, count in known.items():
                 shared[name, other] = max(count["alike"], shared.get((name, other), 0))
     parts = [
         f"{form.count(count)} {name} example{'s have' if count > 1 else ' has'} the texts of {_OF[other]}"
@@ -40,6 +45,9 @@ def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
     if dropped:
         counts = ", ".join(f"{form.count(count)} of {name}" for name, count in dropped.items())
         made += f" Left out because another split has their texts: {counts}."
+    if others:
+        counts = ", ".join(f"{form.count(n)} of {name}{of and f' of {of}'}" for (of, name), n in others.items())
+        made += f" Left out because another task is evaluated on them: {counts}."
     for path, mapping in values.items():
         read = ", ".join(f"{value} as {label}" for value, label in sorted(mapping.items()))
         made += f" Labels of {path} were read: {read}."

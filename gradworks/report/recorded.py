@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradworks.report.settings import Inputs
 
 MARK = "§"
+_NO_SPLIT = ("duplicates", "split_seed")  # keys of the section `splits`
 _UNSAID = {"where": {}, "balanced": False}  # of a split, where params.yaml says nothing
 
 
@@ -67,10 +68,10 @@ def differences(inputs: Inputs, key: str) -> list[str]:
         found += _changed(was, given, where)
         found += [f"{where}.{kind}: {was[kind]}, now not set" for kind in was if kind not in given]
     taken, splits = data.get("splits") or {}, corrupt.get("splits") or {}
-    if taken and taken.get("duplicates") != splits.get("duplicates"):
-        was, given = (one.get("duplicates", "not set") for one in (taken, splits))
-        found.append(f"corrupt.splits.duplicates: {was}, now {given}")
-    for split, take in ((one, take) for one, take in taken.items() if one != "duplicates"):
+    for key in _NO_SPLIT if taken else ():
+        was, given = (one.get(key, "not set") for one in (taken, splits))
+        found += [f"corrupt.splits.{key}: {was}, now {given}"] if was != given else []
+    for split, take in ((one, take) for one, take in taken.items() if one not in _NO_SPLIT):
         given = splits.get(split) or {}
         found += _changed(_UNSAID | take, _UNSAID | given, f"corrupt.splits.{split}", exact=True)
     file = inputs.runs / "corrupt" / cell["condition"] / str(cell["seed"]) / artifacts.MANIFEST

@@ -46,8 +46,8 @@ def fetched(tmp_path_factory):
 def run(tmp_path, monkeypatch, fetched):
     monkeypatch.chdir(tmp_path)
 
-    def run(condition="clean", seed=0, task="nli", splits=SPLITS, conditions=CONDITIONS, data=fetched):
-        section = {"splits": splits, "conditions": conditions}
+    def run(condition="clean", seed=0, task="nli", splits=SPLITS, conditions=CONDITIONS, data=fetched, **more):
+        section = {"splits": splits, "conditions": conditions, **more}
         Path("params.yaml").write_text(yaml.safe_dump({"task": task, "corrupt": section}))
         out = Path("runs/corrupt") / condition / str(seed)
         args = ["--condition", condition, "--seed", str(seed), "--data", str(data), "--out", str(out)]
@@ -245,3 +245,59 @@ def test_a_split_that_fetch_left_out_says_why(run, fetched, tmp_path):
 def test_a_seed_below_zero(run):
     with pytest.raises(InputError, match=r"--seed: found -1\nexpected 0 or more"):
         run(seed=-1)
+
+
+PART = SPLITS | {"train": {"from": "synthetic/validation", "where": {"set": "in_distribution"}},
+                 "test": {"from": "synthetic/train", "size": 20}}  # fmt: skip
+
+
+def test_no_task_trains_on_what_another_is_evaluated_on(run, capsys):
+    kept = run(parts={"nli-binary": PART}, between_tasks="keep")
+    before = {name: ids(kept, name) for name in splits_of(kept)}
+    assert "left out" not in capsys.readouterr().err
+    made = run(parts={"nli-binary": PART})
+    after = {name: ids(made, name) for name in splits_of(made)}
+    tested = set(before["parts/nli-binary/test"])
+    assert len(tested & set(before["train"])) == 20 and not tested & set(after["train"])
+    selected = set(before["selection"]) & set(before["parts/nli-binary/train"])
+    assert not (set(after["selection"]) | set(after["test"])) & set(after["parts/nli-binary/train"])
+    assert all(after[name] == before[name] for name in before if "train" not in name)
+    manifest = artifacts.check(made)
+    assert manifest["of_other_tasks"]["train"]["dropped"] == len(before["train"]) - len(after["train"]) >= 20
+    assert manifest["splits"]["train"]["rows"] == len(after["train"])
+    counted = manifest["parts"]["nli-binary"].get("of_other_tasks", {"train": {"dropped": 0}})["train"]["dropped"]
+    assert counted >= len(selected)
+    assert "nli: 20 rows of train left out" in capsys.readouterr().err
+    again = run("noise", parts={"nli-binary": PART})
+    assert artifacts.read_parquet(again / "corruptions.parquet").num_rows > 0
+    assert ids(again, "train") == after["train"]
+
+
+def splits_of(folder):
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.parquet")
+                  if p.stem != "corruptions")  # fmt: skip
+
+
+RESPLIT = {
+    "train": {"from": "synthetic/train"},
+    "clean": {"from": "synthetic/validation", "size": 20},
+    "selection": {"from": "synthetic/train", "share": 0.2},
+    "test": {"from": "synthetic/test"},
+}
+
+
+def test_a_split_seed_draws_train_and_selection_apart_from_the_seed_of_the_run(run):
+    conditions = {"own": {}, "one": {"split_seed": 1}, "two": {"split_seed": 2, "noise": {"share": 0.5}}}
+
+    def made(condition, seed, **more):
+        folder = run(condition, seed, splits=RESPLIT | more, conditions=conditions)
+        return {name: ids(folder, name) for name in splits_of(folder)}
+
+    one, two = made("one", 0), made("two", 0)
+    assert one == made("one", 7) == made("own", 1)
+    assert two["selection"] != one["selection"] and two["test"] == one["test"]
+    assert sorted(one["train"] + one["selection"]) == sorted(two["train"] + two["selection"])
+    assert made("own", 5, split_seed=1) == one == made("one", 5, split_seed=2)
+    noisy = [read(run("two", s, splits=RESPLIT, conditions=conditions), "train")["label"]
+             for s in (0, 1)]  # fmt: skip
+    assert noisy[0] != noisy[1]  # noise is by the seed of the run

@@ -1,7 +1,8 @@
 """Score one trained cell on the test split: overall, by column, and with and without leaked examples.
 
 Of a cell that trained on several tasks the project's task is scored so; the metrics of the others are under `parts`,
-their predictions in parts/TASK of --out.
+their predictions in parts/TASK of --out. With --slices each slice is scored, too; of a cell that has heads for them, so
+is every way to combine these.
 
 Writes predictions with ids and probabilities to --out, those of the selection split beside those of the test split (a
 temperature is fitted on them), and every metric with n and its 95 % interval to --metrics. A cell that ran out of
@@ -75,6 +76,37 @@ def _answers(model: _Model, test: tuple[Path, pa.Table], held: tuple[Path, pa.Ta
     return [task.tuned(one, kept, truths) for one in (made, kept)]
 
 
+def _sliced(task: Kind, ran: dict[str, Any], members: dict[str, Any], where: str) -> Kind:
+    """The task as it was trained: with the heads of its slices."""
+    if "slices" not in ran:
+        return task
+    from gradworks.tasks.kinds._shared.sliced import Sliced
+
+    asked = ran["slices"]
+    for name in asked["names"]:
+        if name not in members:
+            raise InputError(f"{where}: trained with a head for the slice {name}\nexpected --slices that has it")
+    return Sliced(task, {name: members[name] for name in asked["names"]}, asked["combine"], asked["weight"])
+
+
+def _heads(
+    model: _Model, test: tuple[Path, pa.Table], held: tuple[Path, pa.Table], kind: Any, found: dict[str, Any]
+) -> list[np.ndarray]:
+    """The combined answers of all heads for the two splits; `found` gets the scores of each way to combine them."""
+    from gradworks.metrics import scores
+    from gradworks.tasks.kinds._shared.sliced import COMBINE
+
+    apart, inside = [], []
+    for file, table in (test, held):
+        apart.append(model.answers(file, table, kind.apart()))
+        inside.append(kind.inside(table["id"].to_pylist()))
+    labels, by = kind.truths(test[1]), {name: test[1][name].to_pylist() for name in kind.names}
+    ways = {how: kind.together(apart[0], inside[0], how) for how in COMBINE}
+    made = {how: scores(kind.score, kind.reported, labels, one, by) for how, one in ways.items()}
+    found |= {"heads": list(kind.names), "combine": kind.combine, "combined": made}
+    return [kind.together(a, b, kind.combine) for a, b in zip(apart, inside, strict=True)]
+
+
 def _parts(args: Any, model: _Model | None, names: list[str], folder: Path) -> dict[str, Any]:
     """The metrics of further tasks; their predictions are written to parts/TASK of `folder`."""
     from gradworks.metrics import scores
@@ -107,6 +139,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder that `train` wrote with --out")
     parser.add_argument("--model", type=Path, required=True, help="folder that `train` wrote with --model")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
+    parser.add_argument("--slices", type=Path, help="folder that `slice` wrote; none = no slices")
     parser.add_argument("--out", type=Path, required=True, help="folder for the predictions")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the metrics")
     args = parser.parse_args()
@@ -122,7 +155,14 @@ def main() -> None:
     (test, table), (selection, held) = (_split(args.data, name, task) for name in ("test", "selection"))
     if not len(table):
         raise InputError(f"{test}: no rows")
-    by = slices(table, settings.by, str(test))
+    members: dict[str, Any] = {}
+    if args.slices:
+        from gradworks.data import slices as of_slices
+
+        members = of_slices.read(args.slices, args.data)
+        table = of_slices.columns(table, members, str(args.slices))
+    columns = [*settings.by, *members]
+    by = slices(table, columns, str(test))
     ids = table["id"].to_pylist()
     found: dict[str, Any] = {"overall": {}, "by": {}}
     outputs = on_selection = None
@@ -130,9 +170,15 @@ def main() -> None:
     if model and main_too:
         from gradworks.metrics import scores
 
-        outputs, on_selection = _answers(model, (test, table), (selection, held), task)
+        kind, both = _sliced(task, ran, members, str(args.run)), ((test, table), (selection, held))
+        about_slices: dict[str, Any] = {"names": list(members)}
+        outputs, on_selection = (
+            _answers(model, *both, task) if kind is task else _heads(model, *both, kind, about_slices)
+        )
         labels = task.truths(table)
         found = scores(task.score, task.reported, labels, outputs, by)
+        if members:
+            found["slices"] = about_slices
         known = leaked(args.data, ids)
         if known:
             kept = [i for i, key in enumerate(ids) if key not in known]
@@ -140,7 +186,7 @@ def main() -> None:
             found["without_leaked"] = scores(task.score, task.reported, labels[kept], outputs[kept], there)
             found["without_leaked"]["leaked"] = len(known)
     with artifacts.atomic_folder(args.out) as folder:
-        made = to_table(table, outputs, task, settings.by)
+        made = to_table(table, outputs, task, columns)
         artifacts.write_parquet(folder / TEST, made)
         artifacts.write_parquet(folder / SELECTION, to_table(held, on_selection, task, []))
         if further:

@@ -310,6 +310,7 @@ def main() -> None:
     parser.add_argument("--mixture", help="key of the section `mixtures`; none = the project's task alone")
     parser.add_argument("--data", type=Path, required=True, help="folder that `corrupt` wrote")
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
+    parser.add_argument("--slices", type=Path, help="folder that `slice` wrote, for a mixture that has slices")
     parser.add_argument("--out", type=Path, required=True, help="file for the costs")
     parser.add_argument("--schedule", type=Path, required=True, help="file for the ratio of times, rounded")
     args = parser.parse_args()

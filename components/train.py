@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, required=True, help="what `pretrain` or another cell wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for history, weights and status")
     parser.add_argument("--model", type=Path, required=True, help="folder for the trained model")
+    parser.add_argument("--slices", type=Path, help="folder that `slice` wrote, for a mixture that has slices")
     said = "file that `measure` wrote, for a method that takes `as_long_as` another"
     parser.add_argument("--schedule", type=Path, help=said)
     said = "processes that train together, each with a GPU (default: gpu.count); with `device: cuda`, or in a pod"
@@ -100,7 +101,7 @@ def train(run: Run) -> None:
     if world.first:
         watch = live.begin("train", args, encoder=encoder, condition=args.data.parent.name, task=run.task.name).step
     parameters = run.parameters if world.size == 1 else {**run.parameters, "processes": world.size}
-    saved = checkpoint.Checkpoint(checkpoint.key("train", [args.data, args.start], parameters))
+    saved = checkpoint.Checkpoint(checkpoint.key("train", run.folders, parameters))
     model, trace, rows, constant, ended, left = None, Trace(), [], 0.0, ("ok", ""), False
     with base.Stopping() as stop:
         try:

@@ -115,6 +115,7 @@ class Run:
         self.main = self.params.value("task")
         self.mixed = _mixture(args, self.main)
         self.kinds = {name: tasks.of(args.params, name) for name in self.mixed.parts}
+        self.slices = self._slices()
         self.task = self.kinds[self.main if self.main in self.kinds else self.mixed.parts[0]]
         self.looks = self._looks()
         artifacts.check(args.data)
@@ -125,6 +126,8 @@ class Run:
         if len(self.kinds) > 1:
             chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
             self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen}
+        if self.slices:
+            self.parameters["slices"] = self.slices
         self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
         if self.point.as_long_as:
             self.longer = self.parameters["longer"] = self._ratio(schedule)
@@ -138,6 +141,23 @@ class Run:
         if not isinstance(found, dict) or set(found) != {"ratio"}:
             raise InputError(f"{where} and no ratio in {schedule}\nexpected the file that `measure` wrote for it")
         return found["ratio"]
+
+    def _slices(self) -> dict[str, Any]:
+        """What is said of the slices that get heads; the kind of their task is then one with slices."""
+        if not self.mixed.slices:
+            return {}
+        from gradworks.data import slices
+        from gradworks.tasks.kinds._shared import sliced
+
+        where = f"{self.params}: mixtures.{self.args.mixture}.slices"
+        if getattr(self.args, "slices", None) is None:
+            raise InputError(f"{where}: found {self.mixed.slices} and no --slices\nexpected what `slice` wrote")
+        members = slices.read(self.args.slices, self.args.data, self.mixed.slices)
+        sliced.check(self.kinds[self.main], where)
+        weight = 1.0 if self.mixed.slice_weight is None else self.mixed.slice_weight
+        made = {"names": list(members), "combine": self.mixed.combine or "mean", "weight": weight}
+        self.kinds[self.main] = sliced.Sliced(self.kinds[self.main], members, made["combine"], weight)
+        return made
 
     def _looks(self) -> Looks:
         """How the best model is chosen: `train.select.metric` of the project's task, the main metric of others."""
@@ -226,17 +246,33 @@ class Run:
         """The model to train, frozen as the method asks."""
         from gradworks import models
 
-        sizes = {name: kind.size for name, kind in self.kinds.items() if kind.size}
-        outputs = sizes if len(self.kinds) > 1 and sizes else self.task.size
+        sizes = {name: self._own(kind).size for name, kind in self.kinds.items() if kind.size}
+        outputs = sizes if len(self.kinds) > 1 and sizes else self._own(self.task).size
+        copies = len(self.slices["names"]) if self.slices else 0
+        fresh = self.point.from_ is None or self.point.reinitialise
         if self.point.from_ is None:
             model = models.create(self.args.start, outputs, self.args.seed)
         else:
             model = models.load(self.args.start)
+            if copies and fresh:
+                models.slice_heads(model, self.main, sizes[self.main], 0)
             if self.point.reinitialise:
                 models.fresh_head(model, self.args.seed)
+        if copies and fresh:
+            models.slice_heads(model, self.main, sizes[self.main], copies)
         if self.point.trainable == "head":
             models.train_head_only(model)
         return model
+
+    @staticmethod
+    def _own(kind: Any) -> Any:
+        """The kind of a task without its slices."""
+        return getattr(kind, "kind", kind)
+
+    @property
+    def folders(self) -> list[Path]:
+        """What the run reads, for its checkpoint."""
+        return [self.args.data, self.args.start, *([self.args.slices] if self.slices else [])]
 
     def fit(
         self, saved: Any, stop: base.Stopping, watch: Any, world: Any

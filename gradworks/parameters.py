@@ -20,13 +20,14 @@ from gradworks.base import Section, cells, fresh_yaml, grid, points, validate, w
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
 from gradworks.base.place import place
-from gradworks.data import corruptions, predictions, sizes, splits
+from gradworks.data import corruptions, predictions, sizes, slices, splits
 from gradworks.report.settings import Report, Target
 from gradworks.tasks.kinds import Kind
+from gradworks.tasks.kinds._shared import sliced
 
 _SECTIONS = (
     "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "corrupt", "pretrain",
-    "methods", "train", "measure", "evaluate", "report", "cells", "ensemble",
+    "methods", "train", "slice", "measure", "evaluate", "report", "cells", "ensemble",
 )  # fmt: skip
 _FILES = (("vectors", "file"), ("pretrain", "corpus"))  # of an encoder
 _LEFT_OUT = ("root", "here", *cells.OPTIONAL)
@@ -82,6 +83,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
     validate(_given(values, "measure"), _program("measure").Measure, f"{params}: measure")
     _figures(params, values, task, sources[drawn.splits.test.from_.split("/")[0]].kind == "synthetic")
     made = grid.expand(params, values)
+    _slices(params, values, task, top)
     _mixtures(params, values, sources)
     _grid(params, values, made, kinds)
     _data(params, values, top, sources, drawn, data)
@@ -197,6 +199,18 @@ def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any
             for task in found[name].values():
                 made = cell.method_of(params, method, point, task, 0)
             schedules.check(one.chosen, made.needs, one.parts, f"{where}.schedule, for methods.{method}")
+
+
+def _slices(params: Path, values: Mapping[str, Any], task: Kind, top: Path) -> None:
+    """Slicing functions must be there; a mixture's slices are among them, of a task that can have their heads."""
+    if "slice" not in values:
+        return
+    found = slices.chosen(validate(values["slice"], slices.Slices, f"{params}: slice"), top, f"{params}: slice")
+    for name, one in grid.mixtures(params, values).items():
+        for wanted in one.slices or ():
+            sliced.check(task, f"{params}: mixtures.{name}.slices")
+            if wanted not in found:
+                raise InputError(words.unknown(f"{params}: mixtures.{name}.slices", wanted, found))
 
 
 def _encoders(params: Path, values: Mapping[str, Any], task: Kind) -> dict[str, str]:

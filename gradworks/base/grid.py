@@ -10,18 +10,17 @@ import itertools
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, model_validator
 
-from gradworks.base import Section, fresh_yaml, names, validate, words
+from gradworks.base import Section, fresh_yaml, names, slicing, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.base.points import MethodPoint, entry_name, method_point
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-# DVC has no optional dependencies: an item without a file of its own depends on one that always exists
-ALWAYS_PRESENT = "versions.json"
+ALWAYS_PRESENT = slicing.ALWAYS_PRESENT
 
 
 class Block(Section):
@@ -50,11 +49,24 @@ class Mixture(Section):
         parts: names of tasks.
         schedule: a file of gradworks/schedules/; `single` for one part, else `round_robin`.
         select: the task whose score selects the checkpoint, or `mean` over all.
+        slices: names of slices of the project's task, each of which gets a head of its own.
+        combine: how the predictions of its heads become one; `task` is those of the task's head alone.
+        slice_weight: of the loss of each slice beside the task's.
     """
 
     parts: list[str] = Field(min_length=1)
     schedule: str | None = None
     select: str | None = None
+    slices: list[str] | None = Field(None, min_length=1)
+    combine: Literal["mean", "defer", "residual", "task"] | None = None
+    slice_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _of_slices(self) -> Mixture:
+        for key in ("combine", "slice_weight"):
+            if getattr(self, key) is not None and not self.slices:
+                raise ValueError(f"{key}: found without slices\nexpected slices: names of the section slice")
+        return self
 
     @property
     def chosen(self) -> str:
@@ -87,6 +99,7 @@ def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
         made[name] = validate(one, Mixture, f"{where}.{name}")
         if len(set(made[name].parts)) < len(made[name].parts):
             raise InputError(f"{where}.{name}.parts: found {made[name].parts}\nexpected each once")
+        slicing.check(made[name].slices, made[name].parts, values, f"{where}.{name}")
     return made
 
 
@@ -173,6 +186,7 @@ def _train(
             "schedule": (schedule := _schedule(params, points, method, f"{here}runs/schedule/{folder}")),
             "times": "" if schedule == ALWAYS_PRESENT else f" --schedule {shlex.quote(schedule)}",
             **({"mixture_schedule": mixed[cell["mixture"]].chosen} if mixed else {}),
+            **(slicing.item(mixed.get(cell.get("mixture")), cell, here) if "slice" in values else {}),
             **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
         }
     for key, cell in cells.items():

@@ -76,6 +76,11 @@ def fresh_head(model: nn.Module, seed: int) -> None:
         heads.redraw(model, seed)
 
 
+def slice_heads(model: nn.Module, task: str, size: int, slices: int) -> None:
+    """Give the head of a task, of `size` outputs, as many more for each slice: copies, see `heads.resize`."""
+    heads.resize(model, task, size, slices)
+
+
 def train_head_only(model: nn.Module) -> None:
     """Freeze all but the last layer, or layers."""
     model.requires_grad_(False)

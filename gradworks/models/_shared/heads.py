@@ -82,6 +82,36 @@ def redraw(model: nn.Module, seed: int, first: bool = False) -> None:
             model.draw(head)
 
 
+def resize(model: nn.Module, task: str, size: int, copies: int) -> None:
+    """Make the head of a task its first `size` outputs and `copies` copies of these, for the heads of slices.
+
+    The weights stay those that were drawn or learned, so a model with heads for slices starts as the one without, and
+    each slice's head as the task's. Draws nothing.
+
+    Args:
+        model: of this folder. task: whose head, where there are several.
+        size: outputs of the task's own head.
+        copies: 0 takes the others away.
+    """
+    heads = model.heads if hasattr(model, "heads") else None
+    old = model.head if heads is None else heads.of(task)
+    new = nn.utils.skip_init(
+        nn.Linear, old.in_features, size * (1 + copies), old.bias is not None, dtype=old.weight.dtype,
+        device=old.weight.device,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, tensor in new.named_parameters():
+            first = getattr(old, name)[:size]
+            tensor.copy_(torch.cat([first] * (1 + copies)))
+            tensor.requires_grad_(getattr(old, name).requires_grad)
+    if heads is None:
+        model.head = new
+        model.config["outputs"] = new.out_features
+    else:
+        heads._modules[task] = new
+        model.config["outputs"] = {**model.config["outputs"], task: new.out_features}
+
+
 def _key(seed: int, task: str) -> int:
     """63 bits of blake2b of 'seed/head/task'."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/head/{task}".encode(), digest_size=8).digest(), "big") >> 1

@@ -157,7 +157,7 @@ def main() -> None:
         raise InputError(f"{test}: no rows")
     members: dict[str, Any] = {}
     if args.slices:
-        from gradworks.data import slices as of_slices
+        from gradworks.data import members as of_slices
 
         members = of_slices.read(args.slices, args.data)
         table = of_slices.columns(table, members, str(args.slices))

@@ -16,7 +16,7 @@ from pathlib import Path
 from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.place import place
-from gradworks.data import slices, splits
+from gradworks.data import members, slices, splits
 from gradworks.metrics import SMALL
 from gradworks.telemetry import live
 
@@ -41,7 +41,7 @@ def main() -> None:
                 f"{name}: {found['test']} examples of test, fewer than {SMALL}: its score says little", file=sys.stderr
             )
     with artifacts.atomic_folder(args.out) as folder:
-        artifacts.write_parquet(folder / slices.FILE, slices.to_table(ids))
+        artifacts.write_parquet(folder / members.FILE, slices.to_table(ids))
         parameters = {"task": task.name, **asked.model_dump(exclude_none=True)}
         of = {f"{name}.parquet": about["files"][f"{name}.parquet"]["sha256"] for name in splits.NAMES}
         rows = {name: len(table) for name, table in tables.items()}

@@ -146,17 +146,17 @@ class Run:
         """What is said of the slices that get heads; the kind of their task is then one with slices."""
         if not self.mixed.slices:
             return {}
-        from gradworks.data import slices
+        from gradworks.data import members
         from gradworks.tasks.kinds._shared import sliced
 
         where = f"{self.params}: mixtures.{self.args.mixture}.slices"
         if getattr(self.args, "slices", None) is None:
             raise InputError(f"{where}: found {self.mixed.slices} and no --slices\nexpected what `slice` wrote")
-        members = slices.read(self.args.slices, self.args.data, self.mixed.slices)
+        ids = members.read(self.args.slices, self.args.data, self.mixed.slices)
         sliced.check(self.kinds[self.main], where)
         weight = 1.0 if self.mixed.slice_weight is None else self.mixed.slice_weight
-        made = {"names": list(members), "combine": self.mixed.combine or "mean", "weight": weight}
-        self.kinds[self.main] = sliced.Sliced(self.kinds[self.main], members, made["combine"], weight)
+        made = {"names": list(ids), "combine": self.mixed.combine or "mean", "weight": weight}
+        self.kinds[self.main] = sliced.Sliced(self.kinds[self.main], ids, made["combine"], weight)
         return made
 
     def _looks(self) -> Looks:

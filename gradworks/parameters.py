@@ -202,15 +202,9 @@ def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any
 
 
 def _slices(params: Path, values: Mapping[str, Any], task: Kind, top: Path) -> None:
-    """Slicing functions must be there; a mixture's slices are among them, of a task that can have their heads."""
-    if "slice" not in values:
-        return
-    found = slices.chosen(validate(values["slice"], slices.Slices, f"{params}: slice"), top, f"{params}: slice")
-    for name, one in grid.mixtures(params, values).items():
-        for wanted in one.slices or ():
-            sliced.check(task, f"{params}: mixtures.{name}.slices")
-            if wanted not in found:
-                raise InputError(words.unknown(f"{params}: mixtures.{name}.slices", wanted, found))
+    if "slice" in values:
+        found = slices.chosen(validate(values["slice"], slices.Slices, f"{params}: slice"), top, f"{params}: slice")
+        sliced.check_mixtures(grid.mixtures(params, values), found, task, f"{params}: mixtures")
 
 
 def _encoders(params: Path, values: Mapping[str, Any], task: Kind) -> dict[str, str]:
@@ -264,9 +258,7 @@ def _train(params: Path, values: Mapping[str, Any], task: Kind, kinds: Mapping[s
     for key in ("batch", "micro_batch", "clean_batch"):
         if task.reads == "pictures" and not isinstance(getattr(train, key), int | None):
             raise InputError(f"{where}.{key}: found tokens\nexpected a number of examples: pictures have no tokens")
-    known = [
-        name for name in dir(torch.optim) if name[0].isupper() and name not in ("LBFGS", "Optimizer", "SparseAdam")
-    ]
+    known = [n for n in dir(torch.optim) if n[0].isupper() and n not in ("LBFGS", "Optimizer", "SparseAdam")]
     if train.optimizer not in known:
         raise InputError(words.unknown(f"{where}.optimizer", train.optimizer, known))
     if isinstance(train.learning_rate, dict):

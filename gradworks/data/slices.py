@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from gradworks.base import Section, artifacts, words
+from gradworks.base import Section, words
 from gradworks.base.errors import InputError
 from gradworks.data import functions, slices_general
 from gradworks.data.functions import Function, Row
@@ -26,9 +26,7 @@ from gradworks.data.functions import Function, Row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE = "slices.parquet"  # columns id, slice
 NEEDED = ("train", "test")  # splits in which a slice must have members: to be learned, and to be measured
-MEMBER = "yes"  # in a column of predictions that is called as the slice; null outside it
 
 
 def slicing_function(call: Callable[[Row], Any] | None = None, *, name: str | None = None) -> Any:
@@ -131,44 +129,3 @@ def to_table(ids: Mapping[str, Sequence[str]]) -> pa.Table:
     pairs = [(one, name) for name, own in ids.items() for one in own]
     return pa.table({"id": pa.array([i for i, _ in pairs], pa.string()),
                      "slice": pa.array([s for _, s in pairs], pa.string())})  # fmt: skip
-
-
-def read(folder: Path, data: Path, names: Sequence[str] | None = None) -> dict[str, frozenset[str]]:
-    """The ids of each slice, in the order of the stage.
-
-    Args:
-        folder: what the stage `slice` wrote.
-        data: what `corrupt` wrote, of which it must be.
-        names: of the slices that are asked for; None = all.
-
-    Raises:
-        InputError: a file is damaged, the slices are of other data, or one is not there.
-    """
-    about = artifacts.check(folder)
-    now = {name: one["sha256"] for name, one in artifacts.read_json(data / artifacts.MANIFEST)["files"].items()}
-    if any(now.get(name) != made for name, made in about["of"].items()):
-        raise InputError(
-            f"{folder}: slices of other data than {data}\nexpected those that the stage `slice` made of it"
-        )
-    table = artifacts.read_parquet(folder / FILE, ["id", "slice"])
-    found: dict[str, set[str]] = {name: set() for name in about["slices"]}
-    for one, name in zip(table["id"].to_pylist(), table["slice"].to_pylist(), strict=True):
-        found[name].add(one)
-    for name in names or ():
-        if name not in found:
-            raise InputError(words.unknown(str(folder), name, found))
-    return {name: frozenset(found[name]) for name in (found if names is None else names)}
-
-
-def columns(table: pa.Table, ids: Mapping[str, frozenset[str]], where: str) -> pa.Table:
-    """The table with a column for each slice: "yes" for members, null for others. InputError where it has one."""
-    import pyarrow as pa
-
-    keys = table["id"].to_pylist()
-    for name, own in ids.items():
-        if name in table.column_names:
-            raise InputError(
-                f"{where}: found a column {name!r}, as a slice is called\nexpected another name of the slice"
-            )
-        table = table.append_column(name, pa.array([MEMBER if key in own else None for key in keys], pa.string()))
-    return table

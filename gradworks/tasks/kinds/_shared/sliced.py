@@ -16,9 +16,10 @@ when the model answers; which slices an example is in is known then, as it is in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradworks.base import words
 from gradworks.base.errors import InputError
 from gradworks.tasks.kinds import classification, regression
 from gradworks.tasks.kinds._shared.parts import Texts
@@ -45,6 +46,15 @@ def check(kind: Kind, where: str) -> None:
             f"{where}: found slices of {kind.name}, a task of kind {kind.spec.kind}\n"
             "expected a task whose head reads one vector of each example: classification, regression"
         )
+
+
+def check_mixtures(mixtures: Mapping[str, Any], known: Collection[str], kind: Kind, where: str) -> None:
+    """Raises InputError where a mixture's slices are not known, or its task cannot have their heads."""
+    for name, one in mixtures.items():
+        for wanted in one.slices or ():
+            check(kind, f"{where}.{name}.slices")
+            if wanted not in known:
+                raise InputError(words.unknown(f"{where}.{name}.slices", wanted, known))
 
 
 class Sliced:

@@ -21,6 +21,7 @@ from gradworks.base.errors import InputError
 from gradworks.base.held import at
 from gradworks.base.place import place
 from gradworks.data import corruptions, predictions, sizes, slices, splits
+from gradworks.named_files import not_there
 from gradworks.report.settings import Report, Target
 from gradworks.tasks.kinds import Kind
 from gradworks.tasks.kinds._shared import sliced
@@ -29,7 +30,6 @@ _SECTIONS = (
     "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "corrupt", "pretrain",
     "methods", "train", "slice", "measure", "evaluate", "report", "cells", "ensemble",
 )  # fmt: skip
-_FILES = (("vectors", "file"), ("pretrain", "corpus"))  # of an encoder
 _LEFT_OUT = ("root", "here", *cells.OPTIONAL)
 
 
@@ -308,22 +308,6 @@ def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kind
         for one in (name, control):
             if one not in values["methods"]:
                 raise InputError(words.unknown(f"{params}: report.controls", one, values["methods"]))
-
-
-def not_there(params: Path, values: Mapping[str, Any] | None = None) -> list[str]:
-    """Missing files and folders that a params file names, by key."""
-    values = fresh_yaml(params) if values is None else values
-    top, _ = place(params, values)
-    named: list[tuple[str, str | None]] = []
-    for name, given in values["fetch"].items():
-        kind, _, folder = given["from"].partition(":")
-        if kind == "file":
-            inside = (given.get("files") or {}).values() if (top / folder).is_dir() else ()
-            named += [(f"fetch.{name}", path) for path in (folder, *(f"{folder}/{one}" for one in inside))]
-    for name, given in values["pretrain"].items():
-        named.append((f"pretrain.{name}", given.get("vocabulary_file")))
-        named += [(f"pretrain.{name}", (given.get(key) or {}).get(file)) for key, file in _FILES]
-    return [f"{path}, of {key}" for key, path in named if path and not (top / path).exists()]
 
 
 def _data(

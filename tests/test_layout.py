@@ -27,7 +27,7 @@ NO_RESULT = {
 # Nor these: they tell Prometheus of a stage while it runs, and nothing that a stage writes comes from them.
 LIVE = {"gradworks/telemetry/live.py", "gradworks/telemetry/push.py"}
 # Nor this: it refuses a params file, and reads what it refuses by of every stage's own code.
-CHECK = {"gradworks/parameters.py"}
+CHECK = {"gradworks/parameters.py", "gradworks/named_files.py"}
 
 # A layer may import those below it, and files of its own folder; layers of one line do not import each other.
 LAYERS = [
@@ -37,6 +37,7 @@ LAYERS = [
     ["gradworks/new", "gradworks/engine", "gradworks/jobs"],
     ["components"],
     ["gradworks/parameters", "gradworks/done"],
+    ["gradworks/named_files"],
     ["gradworks/cluster", "gradworks/report"],
     ["gradworks/pod"],
     ["gradworks/store"],

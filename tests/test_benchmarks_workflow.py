@@ -30,7 +30,7 @@ def checkout(root):
         if name and source.is_file() and not name.startswith(("pipelines/", "tests/")) and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(source.read_bytes())
-    values = {**SMALL, "cells": {**SMALL["cells"], "seeds": [0, 1]}}
+    values = {**SMALL, "cells": {**SMALL["cells"], "seeds": [0, 1]}, "train": {**SMALL["train"], "epochs": 1}}
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     cells.write(root / "params.yaml")
     toy.git(root, "init", "-q")

@@ -36,7 +36,7 @@ BUCKET = "gradworks"
 REGION = "us-east-1"  # S3 clients sign with one; the server takes any
 _MEMORY = "300MiB"  # where Go's collector works harder; 1.2 GB after 1 GB of traffic without
 _VOLUME = 256  # MB of one volume file
-_PATIENCE = 60.0  # seconds to be ready in; 3 on a fresh folder, 15 after a kill
+_PATIENCE = 60.0  # seconds to be ready in; it takes 3 to 5
 _TRIES = 3  # with other ports if one was taken
 _UNSET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 
@@ -229,6 +229,8 @@ def _start(folder: Path) -> tuple[Server, subprocess.Popen[bytes]]:
         "-filer", "-filer.exposeDirectoryData=false", "-s3", f"-s3.config={folder / 's3.json'}", "-s3.iam=false",
         "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         f"-master.volumeSizeLimitMB={_VOLUME}", "-volume.max=0",
+        # the one master waits this long for the votes of others
+        "-master.electionTimeout=300ms", "-master.heartbeatInterval=100ms",
         *(f"-{name}.port={port}" for name, port in ports.items()),
         *(f"-{name}.port.grpc={port + 10_000}" for name, port in ports.items()),
     ]  # fmt: skip

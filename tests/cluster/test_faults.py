@@ -85,7 +85,7 @@ def test_a_store_that_is_killed_during_a_push_and_comes_back(world):
 
 @pytest.mark.timeout(900)
 def test_a_task_that_is_killed_goes_on_from_its_checkpoint(world, tmp_path):
-    root = toy.checkout(tmp_path / "slow", toy.PARAMS.replace("sleep: 0", "sleep: 600"))
+    root = toy.checkout(tmp_path / "slow", toy.PARAMS.replace("sleep: 0", "sleep: 200"))
     slow = toy.Runs(root, tmp_path, world.environment)
     prefix = slow.places.key("checkpoints", "dvc.yaml", "double@a") + "/"
 

@@ -1,10 +1,8 @@
 """Planted defects for tests/mutants.py: a file, a text that stands in it once, another, and the test that must fail."""
 
 from tests.defects import (
-    artifacts,
     batches,
     benchmarks,
-    cluster,
     kinds,
     library,
     mixtures,
@@ -23,10 +21,8 @@ from tests.defects import (
 )
 
 PARTS = (
-    artifacts,
     batches,
     benchmarks,
-    cluster,
     kinds,
     library,
     mixtures,

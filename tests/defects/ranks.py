@@ -33,8 +33,6 @@ ROWS = (
      _TWO + 'test_micro_batches_that_do_not_divide_are_refused_in_words_on_all_ranks'),
     ('gradworks/methods/_shared/checks.py', '    if sharded and isinstance(', '    if False and isinstance(',
      'tests/methods/test_ranks.py::test_a_sharded_module_is_refused'),
-    ('gradworks/store/meta.py', ' and "nodes" in resources:', ' and False:',
-     'tests/store/test_meta.py::test_a_wrong_wish_is_refused_with_file_stage_and_key'),
     ('gradworks/base/cells.py', '"gpus": ", gpu.count" if together', '"gpus": ", gpu.count" if False', _GPUS),
     ('gradworks/base/cells.py', '--processes ${gpu.count}" if together', '--processes ${gpu.count}" if False', _GPUS),
     ('gradworks/dvc.yaml.j2', '[gpu.count, fetch,', '[fetch,', _GPUS),

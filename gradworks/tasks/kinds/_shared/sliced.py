@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
 
 COMBINE = ("mean", "defer", "residual", "task")
-_KEY = "slices"  # of encodings: (K,) 0 or 1; of a batch's inputs: (n, K) n / n_k of members, 0 of others
+_KEY = "slices"  # of encodings: (K,) 0 or 1; of a batch's inputs: see `factors`
 
 
 def check(kind: Kind, where: str) -> None:
@@ -97,12 +97,19 @@ class Sliced:
         ], labels
 
     def pad(self, model: Any, encodings: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """The kind's, and (n, K) how much each example counts in each slice. Of the whole batch, before it is cut."""
+        """The kind's, and how much each example counts for each head: of the whole batch, before it is cut."""
         import torch
 
         inputs = self.kind.pad(model, [without(one, _KEY) for one in encodings])
         inside = torch.tensor([one[_KEY] for one in encodings], dtype=torch.float32).view(len(encodings), -1)
-        return inputs | {_KEY: inside * len(encodings) / inside.sum(0).clamp_min(1)}
+        return inputs | {_KEY: self.factors(inside)}
+
+    def factors(self, inside: Tensor) -> Tensor:
+        """(n, K) 0 or 1 of a whole batch -> (n, 1 + K): 1, and weight * n / n_k for members of slice k."""
+        import torch
+
+        of = self.weight * inside * len(inside) / inside.sum(0).clamp_min(1)
+        return torch.cat([torch.ones(len(inside), 1), of], 1)
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """One tensor (n, (1 + K) * size): the task's head first. One forward pass."""
@@ -123,8 +130,7 @@ class Sliced:
         labels = batch.labels.repeat_interleave(heads, 0)
         flat = outputs[0].reshape(n * heads, self.kind.size)
         each = loss((flat,), dataclasses.replace(batch, labels=labels)).view(n, heads)
-        factors = batch.inputs[_KEY].to(each)
-        return each[:, 0] + self.weight * (factors * each[:, 1:]).sum(1)
+        return (batch.inputs[_KEY].to(each) * each).sum(1)
 
     def divergence(self, p: Outputs, q: Outputs) -> Tensor:
         """(n,) of the task's head: what a regulariser compares is the task's own predictions."""

@@ -15,7 +15,7 @@ ROWS = (
      'tests/tasks/test_tagging.py::test_a_word_is_scored_at_its_first_token_whatever_else_the_batch_holds'),
     ('gradworks/tasks/kinds/tagging.py', 'return None if words == tags else', 'return None if True else',
      'tests/tasks/test_tagging.py::test_lists_of_words_and_tags_are_read'),
-    ('gradworks/models/gru.py', 'states.append(_at(self.directions[1](_at(embedded, back))[0], back))',
+    ('gradworks/models/_shared/recurrent.py', 'states.append(_at(self.directions[1](_at(embedded, back))[0], back))',
      'states.append(self.directions[1](_at(embedded, back))[0])',
      'tests/tasks/test_tagging.py::test_a_word_is_scored_at_its_first_token_whatever_else_the_batch_holds'),
     ('gradworks/metrics/tagging.py', 'or of != kind)', ')',

@@ -152,7 +152,7 @@ ROWS = (
      'tests/data/test_batching.py::test_it_goes_on_anywhere_as_if_it_had_been_read'),
     ('gradworks/data/tokenizer.py', 'special_tokens=[*SPECIAL, *first, *inner],', 'special_tokens=[*SPECIAL, *first],',
      'tests/data/test_tokenizer.py::test_training_twice_in_other_processes_gives_the_same_bytes'),
-    ('gradworks/models/gru.py', 'return (lengths[:, None] - 1 - position).clamp_min(0)', 'return (embedded.shape[1] - 1 - position).expand(len(embedded), -1)',
+    ('gradworks/models/_shared/recurrent.py', 'return (lengths[:, None] - 1 - position).clamp_min(0)', 'return (embedded.shape[1] - 1 - position).expand(len(embedded), -1)',
      'tests/models/test_towers.py::test_padding_changes_nothing'),
     ('gradworks/models/_shared/towers.py', 'torch.cat([p, h, p - h, p * h], 1)', 'torch.cat([p, h, h - p, p * h], 1)',
      'tests/models/test_towers.py::test_features_and_layers_of_bow_are_the_papers'),

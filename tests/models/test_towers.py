@@ -1,4 +1,4 @@
-"""bow and gru: padding, seeds, files, and that methods can work with them."""
+"""bow, gru and bilstm: padding, seeds, files, and that methods can work with them."""
 
 import copy
 
@@ -10,7 +10,7 @@ from gradworks import models
 from gradworks.base import validate
 from gradworks.base.errors import InputError
 from gradworks.data import tokenizer
-from gradworks.models import bow, gru
+from gradworks.models import bilstm, bow, gru
 
 PAIRS = [
     ("the pilot met the lawyer near the house", "the pilot slept"),
@@ -25,6 +25,8 @@ KINDS = {
     "bigru": (gru, {"embedding": 12, "hidden": 8, "bidirectional": True}),
     "gru-mean": (gru, {"embedding": 12, "hidden": 8, "bidirectional": True, "pooling": "mean"}),
     "gru-max": (gru, {"embedding": 12, "hidden": 8, "bidirectional": True, "pooling": "max"}),
+    "bilstm": (bilstm, {"embedding": 12, "hidden": 8}),
+    "bilstm-last": (bilstm, {"embedding": 12, "hidden": 8, "pooling": "last"}),
 }
 
 
@@ -236,7 +238,7 @@ def test_damaged_and_missing_files_are_named(encoder, tmp_path):
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(InputError, match=r"found 'lstm'\nexpected one of: bow, .*gru"):
+    with pytest.raises(InputError, match=r"found 'lstm'\nexpected one of: bilstm, bow, .*gru"):
         models.find("lstm")
     for hidden in ("_shared", "__init__", "../bow"):
         with pytest.raises(InputError):
@@ -283,3 +285,21 @@ def test_weight_decay_is_not_on_biases_and_norms():
 def test_bad_options_are_named(options, said):
     with pytest.raises(InputError, match=said):
         validate({"model": "gru", **options}, gru.Options, "params.yaml: pretrain.gru")
+
+
+@pytest.mark.parametrize("name", ["bigru", "bilstm-last"])
+def test_both_directions_are_those_of_torch(name, tmp_path):
+    """Text by text, where torch's own bidirectional layer has no padding to begin at."""
+    kind, options = KINDS[name]
+    model = models.create(folder_of(kind, tmp_path / "encoder", **options), 3, seed=0).eval().double()
+    forward, backward = model.directions
+    both = type(forward)(12, 8, batch_first=True, bidirectional=True).double()
+    for key, value in forward.state_dict().items():
+        both.state_dict()[key].copy_(value)
+        both.state_dict()[f"{key}_reverse"].copy_(backward.state_dict()[key])
+    inputs = model.collate(model.encode(PAIRS[:2], 16))
+    found = model.vectors(inputs).view(2, 2, 16)
+    for one, ids, lengths in zip(found, inputs["ids"], inputs["lengths"], strict=True):
+        for vector, text, length in zip(one, ids, lengths, strict=True):
+            states = both(model.embedding(text[:length])[None])[0][0]
+            assert torch.allclose(vector, torch.cat([states[-1, :8], states[0, 8:]]), atol=1e-12)

@@ -44,10 +44,10 @@ LAYERS = [
     ["gradworks/cost", "gradworks/telemetry"],
     ["gradworks/dvc_compat"],
     ["gradworks/dvc_text"],
-    ["gradworks/cell", "gradworks/pretraining"],
+    ["gradworks/cell", "gradworks/pretraining", "gradworks/combining"],
     ["gradworks/loop"],
     ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",
-     "gradworks/data/tables", "gradworks/selection"],
+     "gradworks/data/tables", "gradworks/selection", "gradworks/calibration"],
     ["gradworks/tasks"],  # a kind scores and reads labels
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
      "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",

@@ -97,7 +97,19 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "processes": " --processes ${gpu.count}" if together else "",  # DVC misses a parameter that is dropped later
         "one_gpu": "1" if together else '"${gpu.count}"',  # of stages that use one
         "measured": f"{several}${{item.encoder}}/${{item.method}}",
-        "members": f"${{item.condition}}/${{item.method}}{'/${item.mixture}' if several else ''}",
+        **_members(each["ensemble"], "/${item.mixture}" if several else ""),
+    }
+
+
+def _members(items: Mapping[str, Mapping[str, str]], mixture: str) -> dict[str, Any]:
+    """The template's variables of the stage `ensemble`: folders of members; several where one has several."""
+    first: Mapping[str, str] = next(iter(items.values()), {})
+    more = sorted((name for name in first if name.startswith("folder") and name != "folders"), key=len)
+    one = "runs/evaluate/${item.condition}/${item.method}" + mixture
+    return {
+        "rule": "${item.rule}" if "rule" in first else "",
+        "member_folders": "${item.folders}" if more else f"${{at}}{one}",
+        "members": [f"${{item.{name}}}" for name in more] or [f"${{here}}{one}"],
     }
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel, model_validator
+from pydantic import Field, model_validator
 
-from gradworks.base import Section, fresh_yaml, names, slicing, validate, words
+from gradworks.base import Section, ensembles, fresh_yaml, names, slicing, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.base.points import MethodPoint, entry_name, method_point
@@ -31,15 +31,6 @@ class Block(Section):
     mixture: list[str] | None = Field(None, min_length=1)
     encoder: list[str] = Field(min_length=1)
     seed: list[Seed] | None = Field(None, min_length=1)
-
-
-class Ensemble(Section):
-    """An ensemble of every seed of some encoders, trained with one method on one condition (and mixture)."""
-
-    condition: str
-    method: str
-    mixture: str | None = None
-    encoders: list[str] = Field(min_length=1)
 
 
 class Mixture(Section):
@@ -79,10 +70,6 @@ class Cells(Section):
 
     seeds: list[Seed] = Field(min_length=1)
     grid: list[Block] = Field(min_length=1)
-
-
-class _Ensembles(RootModel[list[Ensemble]]):
-    root: list[Ensemble] = Field(default_factory=list)
 
 
 def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
@@ -257,34 +244,6 @@ def _start(params: Path, points: dict[str, MethodPoint], cell: dict[str, Any]) -
     return "/".join(["models", *map(str, {**cell, "method": before}.values())])
 
 
-def _ensemble(
-    params: Path, values: dict[str, Any], cells: dict[str, dict[str, Any]], mixed: Mapping[str, Mixture]
-) -> dict[str, dict[str, str]]:
-    made: dict[str, dict[str, str]] = {}
-    for number, one in enumerate(validate(values.get("ensemble") or [], _Ensembles, f"{params}: ensemble").root):
-        where = f"{params}: ensemble.{number}"
-        mixture = one.mixture or (next(iter(mixed)) if len(mixed) == 1 else None)
-        if mixture not in (mixed or (None,)):
-            raise InputError(words.unknown(f"{where}.mixture", mixture, mixed))
-        if len(set(one.encoders)) < len(one.encoders):
-            raise InputError(f"{where}.encoders: found {one.encoders}\nexpected each once")
-        own = [c for c in cells.values()
-               if (c["condition"], c["method"], c.get("mixture")) == (one.condition, one.method, mixture)]  # fmt: skip
-        for encoder in one.encoders:
-            if not any(cell["encoder"] == encoder for cell in own):
-                raise InputError(f"{where}: no cell of {one.condition}, {one.method}, {encoder} in the grid")
-        named = {"mixture": mixture} if mixture and len(mixed) > 1 else {}
-        key = "-".join([one.condition, one.method, *named.values(), "+".join(one.encoders)])
-        if key in made:
-            raise InputError(f"{where}: duplicate {key}, or another has these names\nrename one")
-        seeds = dict.fromkeys(str(c["seed"]) for c in own if c["encoder"] in one.encoders)
-        made[key] = {
-            **{"condition": one.condition, "method": one.method, **named},
-            **{"encoders": " ".join(one.encoders), "seeds": " ".join(seeds)},
-        }
-    return made
-
-
 def check_names(params: Path, values: Mapping[str, Any]) -> None:
     """Raises InputError if a section that the grid needs is missing or holds an invalid name."""
     for needed in ("fetch", "corrupt", "corrupt.conditions", "pretrain", "methods", "cells"):
@@ -332,5 +291,5 @@ def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict
         "pretrain": encoders,
         "train": cells,
         "measure": measured if "measure" in values else {},
-        "ensemble": _ensemble(params, values, cells, mixed),
+        "ensemble": ensembles.expand(params, values, cells, mixed, here),
     }

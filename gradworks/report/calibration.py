@@ -5,14 +5,13 @@ The temperature is fitted on the predictions of the selection split and judged o
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from gradworks import statistics
 from gradworks.base import artifacts
+from gradworks.calibration import at_bound, bins, brier, ece, ece_chance, finite, log_loss, scaled, temperature
 from gradworks.data import predictions
 from gradworks.metrics import SMALL
-from gradworks.metrics.classification import SURE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
     from gradworks.report.settings import Inputs
 
-BINS = 15  # of equal width, as in Guo et al.
-LARGEST = 20.0  # temperature, and its inverse the smallest
-DRAWS = 100  # of labels, for the error that calibrated predictions show
 SCALED = ("temperature", "ece_scaled", "ece_chance_scaled", "brier_scaled", "log_loss_scaled")
 FIGURES = ("ece", "ece_chance", "brier", "log_loss", *SCALED)
 
@@ -41,7 +37,7 @@ def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
         groups.setdefault(key, []).append(inputs.runs / "evaluate" / cell["path"])
     for name, item in inputs.ensembles.items():
         encoders = " · ".join([item["encoders"].replace(" ", "+"), *([item["mixture"]] if "mixture" in item else [])])
-        groups[item["condition"], encoders, f"mean of {item['method']}"] = [inputs.runs / "ensemble" / name]
+        groups[item["condition"], encoders, _called(item)] = [inputs.runs / "ensemble" / name]
     made = []
     for (condition, encoder, method), folders in groups.items():
         found = [one for folder in folders if (one := _one(inputs, folder)) is not None]
@@ -59,106 +55,10 @@ def calibrations(inputs: Inputs) -> list[dict[str, Any]]:
     return made
 
 
-def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """The divisor of the logits with the lowest log loss; None without finite examples."""
-    from scipy.optimize import minimize_scalar
-
-    if not _finite(probabilities):
-        return None
-    bound = math.log(LARGEST)
-    found = minimize_scalar(
-        lambda t: log_loss(scaled(probabilities, math.exp(t)), labels), bounds=(-bound, bound), method="bounded"
-    )
-    return math.exp(found.x)
-
-
-def at_bound(probabilities: np.ndarray, labels: np.ndarray, found: float) -> bool:
-    """Whether a fitted temperature is no better than the largest or smallest one tried."""
-    least = log_loss(scaled(probabilities, found), labels)
-    bounds = [log_loss(scaled(probabilities, by), labels) for by in (LARGEST, 1 / LARGEST)]
-    return min(bounds) - least < 1e-6
-
-
-def scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
-    """Softmax of the logits divided by a temperature; (n, classes)."""
-    import numpy as np
-
-    logits = np.log(probabilities.clip(SURE)) / by
-    made = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return made / made.sum(axis=1, keepdims=True)
-
-
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """Mean negative log-likelihood in nats; None without finite examples."""
-    import numpy as np
-
-    if not _finite(probabilities):
-        return None
-    return float(-np.log(probabilities[np.arange(len(labels)), labels].clip(SURE)).mean())
-
-
-def brier(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """Mean over examples of the squared distance to the label, summed over the classes: 0 to 2 (Brier 1950). Unlike the
-    calibration error it is not biased by how few examples there are. None without finite examples.
-    """
-    import numpy as np
-
-    if not _finite(probabilities):
-        return None
-    return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1).mean())
-
-
-def bins(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, list[float]] | None:
-    """For each bin of the highest probability: examples, sum of that probability, correct predictions; None without
-    finite examples.
-    """
-    import numpy as np
-
-    if not _finite(probabilities):
-        return None
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    columns = {"n": None, "confidence": sure, "right": right.astype(float)}
-    return {name: np.bincount(_places(sure), weights=w, minlength=BINS).tolist() for name, w in columns.items()}
-
-
-def ece(found: dict[str, list[float]] | None) -> float | None:
-    """Expected calibration error: the mean gap of confidence and accuracy over the bins, weighted by examples."""
-    if found is None:
-        return None
-    gaps = [abs(c - r) for c, r in zip(found["confidence"], found["right"], strict=True)]
-    return sum(gaps) / sum(found["n"])
-
-
-def ece_chance(probabilities: np.ndarray) -> float | None:
-    """The mean calibration error of perfectly calibrated predictions with the same confidences, over DRAWS draws.
-
-    It is the bias of `ece`, large for few examples (resampling as in Bröcker and Smith 2007). The draws depend on the
-    number of examples only.
-    """
-    import numpy as np
-
-    if not _finite(probabilities):
-        return None
-    sure = probabilities.max(axis=1)
-    place, rng = _places(sure), np.random.default_rng(len(sure))
-    gaps = [
-        np.abs(np.bincount(place, weights=sure - (rng.random(len(sure)) < sure), minlength=BINS)).sum()
-        for _ in range(DRAWS)
-    ]
-    return float(np.mean(gaps)) / len(sure)
-
-
-def _places(sure: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return np.minimum((sure * BINS).astype(int), BINS - 1)
-
-
-def _finite(probabilities: np.ndarray) -> bool:
-    import numpy as np
-
-    return bool(len(probabilities)) and bool(np.isfinite(probabilities).all())
+def _called(item: dict[str, Any]) -> str:
+    """`mean of erm`; by its rule where it has another."""
+    rule = item.get("rule", "").removeprefix(" --rule ") or "mean"
+    return f"{rule} of {item['method'].replace(' ', ' and ')}"
 
 
 def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -174,7 +74,7 @@ def _read(inputs: Inputs, file: Path) -> tuple[np.ndarray, np.ndarray] | None:
 def _one(inputs: Inputs, folder: Path) -> dict[str, Any] | None:
     """One cell: figures of its test predictions before and after scaling; None without predictions."""
     test, selection = (_read(inputs, folder / name) for name in (predictions.TEST, predictions.SELECTION))
-    if test is None or not _finite(test[0]):
+    if test is None or not finite(test[0]):
         return None
     outputs, labels = test
     made: dict[str, Any] = {"judged": len(labels), "before": bins(outputs, labels), "after": None}

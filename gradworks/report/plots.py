@@ -157,17 +157,21 @@ def _counts(above: Axes, found: dict[str, list[float]]) -> None:
     axes.set_xlabel("mean confidence of a bin", color=INK, size=8)
 
 
+RULES = {"mean": 2, "scaled": 4, "greedy": 5, "weighted": 6, "oracle": 3}  # places in MARKERS
+
+
 def members(rows: list[dict[str, Any]], label: str, alt: str) -> str:
-    """Members, their mean and the oracle with their intervals over test examples."""
+    """Members, their mean, further rules and the oracle with their intervals over test examples."""
     left = 0.3 + 0.068 * max(len(row["name"]) for row in rows)
     axes = axes_of(3.9, 0.6 + 0.28 * len(rows), left, 0.08)
     shown = [row for row in rows if row["primary"]["value"] is not None]
     for place, row in enumerate(shown):
         score = row["primary"]
-        colour = {"mean": stand_in(ONE), "oracle": stand_in(OTHER)}.get(row["name"], INK)
+        rule = row["name"] if row["name"] in RULES else None  # no member
+        colour = stand_in(OTHER if rule == "oracle" else ONE) if rule else INK
         if score["low"] is not None:
             axes.plot([score["low"], score["high"]], [place] * 2, color=colour, linewidth=1.2)
-        axes.plot([score["value"]], [place], MARKERS[{"mean": 2, "oracle": 3}.get(row["name"], 0)], color=colour)
+        axes.plot([score["value"]], [place], MARKERS[RULES.get(rule, 0)], color=colour)
     axes.set_yticks(range(len(shown)), [row["name"] for row in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel(label)

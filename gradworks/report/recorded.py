@@ -6,6 +6,8 @@ parameters of its training, data and evaluation, so the report can mark those th
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +112,13 @@ def _same(was: Any, now: Any) -> bool:
 def _ensemble(inputs: Inputs, one: dict[str, Any]) -> dict[str, Any]:
     """An ensemble with its missing members, and those evaluated again since."""
     item = inputs.ensembles[one["name"]]
+    pairs = list(itertools.product(one["condition"].split(), one["method"].split()))
+    more = [item["mixture"]] if "mixture" in item else []
+    above = os.path.commonpath(["/".join([*pair, *more]) for pair in pairs])
     asked = {
-        f"{cell.get('trained', cell['encoder'])}/{cell['seed']}": key
+        os.path.relpath(cell["path"], above): key
         for key, cell in inputs.cells.items()
-        if (cell["condition"], cell["method"]) == (one["condition"], one["method"])
+        if (cell["condition"], cell["method"]) in pairs
         and item.get("mixture") in (None, cell.get("mixture"))
         and cell.get("trained", cell["encoder"]) in one["encoders"].split()
     }

@@ -145,11 +145,15 @@ def _ensemble(settings: Report, key: str, item: dict[str, Any]) -> dict[str, Any
     made: dict[str, Any] = {name: item[name] for name in ("condition", "method", "encoders")}
     made |= {"name": key, "state": found["state"], "reason": found.get("reason", ""), "rows": []}
     if found["state"] == "ok":
-        rows = [*found["members"].items(), ("mean", found["mean"]), ("oracle", found["oracle"])]
+        rules = [(name, one) for name, one in found.get("rules", {}).items() if "overall" in one]
+        rows = [*found["members"].items(), ("mean", found["mean"]), *rules, ("oracle", found["oracle"])]
         for name, scores in rows:
             two = figure(scores, settings.secondary, where) if settings.secondary else None
             made["rows"].append({"name": name, "primary": figure(scores, settings.primary, where), "secondary": two})
-    made |= {"left_out": found.get("left_out", {}), "disagreement": found.get("disagreement", {})}
+    made |= {name: found.get(name, {}) for name in ("left_out", "disagreement", "adds", "against")}
+    made |= {"pairs": found.get("pairs", []), "members": list(found.get("members", {}))}
+    made["rules"] = {name: {k: v for k, v in one.items() if k not in ("overall", "by")}
+                     for name, one in found.get("rules", {}).items()}  # fmt: skip
     return made | {"said": words.ensemble(made, metrics.better(settings.primary.metric))}
 
 

@@ -241,7 +241,7 @@ def ensemble(one: dict[str, Any], better: int = 1) -> str:
     if one["state"] != "ok":
         return " ".join([f"Nothing was averaged: {one['reason'] or one['state']}.", *out])
     scores = {row["name"]: row["primary"]["value"] for row in one["rows"]}
-    members = {name: v for name, v in scores.items() if name not in ("mean", "oracle") and v is not None}
+    members = {name: scores[name] for name in one["members"] if scores[name] is not None}
     said = []
     if len(members) == 1:
         said.append(
@@ -250,14 +250,36 @@ def ensemble(one: dict[str, Any], better: int = 1) -> str:
     elif members and None not in (scores["mean"], scores["oracle"]):
         best = max(members, key=lambda name: members[name] * better)
         over = form.signed(scores["mean"] - members[best])
-        said.append(f"The mean of {len(members)} members is {over} against the best one ({best}), without an interval.")
+        if one["against"].get("low") is not None:
+            gap = {"mean": one["against"]["value"], **one["against"]}
+            text = f"{one['against']['metric'].replace('_', ' ')} {form.gap(gap)} over {one['against']['member']}"
+            said.append(f"The mean of {len(members)} members has on all test examples {text}, the best on selection.")
+        else:
+            text = f"is {over} against the best one ({best}), without an interval"
+            said.append(f"The mean of {len(members)} members {text}.")
         oracle = form.signed(scores["oracle"] - members[best])
         said.append(f"A perfect choice among them, the oracle, would be {oracle}.")
     pairs = one["disagreement"].values()
     if pairs:
         span = f"{min(pairs):.1%} to {max(pairs):.1%}" if len(pairs) > 1 else f"{max(pairs):.1%}"
         said.append(f"Pairs of members disagree on {span} of the test examples.")
+    said += [_bucket(pair) for pair in one["pairs"]]
+    said += [f"{name.capitalize()}: {rule['note']}." for name, rule in one["rules"].items() if "note" in rule]
     return " ".join(said + out)
+
+
+def _bucket(pair: dict[str, Any]) -> str:
+    """`uncased and cased: both right 210, only uncased 20, only cased 12, both wrong 35 (McNemar p = 0.22)...`."""
+    names = {
+        "both right": "both right",
+        "only the first": f"only {pair['first']}",
+        "only the second": f"only {pair['second']}",
+        "both wrong": "both wrong",
+    }
+    counts = ", ".join(f"{said} {form.count(pair['counts'][name])}" for name, said in names.items())
+    right = 1 - pair["counts"]["both wrong"] / pair["n"]
+    about = f"(McNemar's exact p = {pair['p']:.2g}); either is right on {right:.1%}"
+    return f"{pair['first']} and {pair['second']}: {counts} {about}."
 
 
 def data(made: dict[str, Any], splits: dict[str, Any]) -> str:

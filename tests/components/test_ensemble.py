@@ -1,6 +1,7 @@
 """The ensemble stage on predictions that the tree of runs_tree.py holds."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -53,6 +54,7 @@ def test_rows_in_another_order_give_the_same_metrics(tree):
     table = pq.read_table(folder / "predictions.parquet")
     with artifacts.atomic_folder(folder) as new:
         artifacts.write_parquet(new / "predictions.parquet", table.take(list(range(len(table)))[::-1]))
+        shutil.copy(folder / "selection.parquet", new)
         artifacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
     assert call()[1] == before
 
@@ -162,4 +164,81 @@ def test_an_unknown_encoder(tree):
     runs, call = tree
     (runs / "evaluate/clean/erm/cased").rename(runs / "evaluate/clean/erm/other")
     with pytest.raises(InputError, match=r"cased: no such folder\nfound: gru, other"):
+        call()
+
+
+def test_rules_are_fitted_on_selection_and_scored_on_test(tree):
+    runs, call = tree
+    found = call()[1]
+    assert set(found["rules"]) == {"scaled", "weighted", "greedy"}
+    names = ["gru/0", "gru/1", "cased/0", "cased/1"]
+    counts, weights = found["rules"]["greedy"]["counts"], found["rules"]["weighted"]["weights"]
+    assert set(counts) == set(weights) == set(names) and sum(weights.values()) == pytest.approx(1)
+    assert found["rules"]["greedy"]["fitted"] == 40 and found["rules"]["scaled"]["temperatures"].keys() == set(names)
+    tables = {name: pq.read_table(runs / f"evaluate/clean/erm/{name}/predictions.parquet") for name in names}
+    ids = tables["gru/0"]["id"].to_pylist()
+    for rule, given in (("greedy", counts), ("weighted", weights)):
+        table = pq.read_table(call("--rule", rule)[0] / "predictions.parquet")
+        total = sum(given.values())
+        for column in (f"p_{name}" for name in runs_tree.CLASSES):
+            own = {n: dict(zip(t["id"].to_pylist(), t[column].to_pylist(), strict=True)) for n, t in tables.items()}
+            expected = [sum(given[n] * own[n][i] for n in names) / total for i in ids]
+            assert table[column].to_pylist() == pytest.approx(expected)
+        right = [a == b for a, b in zip(table["label"].to_pylist(), table["prediction"].to_pylist(), strict=True)]
+        assert found["rules"][rule]["overall"]["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
+
+
+def test_too_few_examples_that_no_member_trained_on(tree):
+    runs, call = tree
+    folder = runs / "evaluate/clean/erm/cased/1"
+    with artifacts.atomic_folder(folder) as new:
+        artifacts.write_parquet(new / "selection.parquet", pq.read_table(folder / "selection.parquet").slice(11))
+        shutil.copy(folder / "predictions.parquet", new)
+        artifacts.write_manifest(new, "evaluate", {}, state="ok", reason="")
+    found = call()[1]["rules"]
+    assert found["greedy"] == found["weighted"] and found["greedy"]["note"].startswith("not fitted: 29 selection")
+    assert "overall" in found["scaled"]  # each member's temperature is of its own split
+    with pytest.raises(InputError, match=r"rule greedy: not fitted: 29 selection examples that all members have"):
+        call("--rule", "greedy")
+
+
+def test_what_each_member_adds_and_error_buckets(tree):
+    runs, call = tree
+    out, found = call()
+    assert set(found["adds"]) == set(found["members"])
+    for one in found["adds"].values():
+        assert one["low"] < one["value"] < one["high"] and one["n"] == 80
+    (pair,) = found["pairs"]
+    assert (pair["first"], pair["second"]) == ("gru", "cased") and sum(pair["counts"].values()) == pair["n"] == 80
+    rows = pq.read_table(out / "pairs.parquet").to_pylist()
+    assert [row["id"] for row in rows] == pq.read_table(out / "predictions.parquet")["id"].to_pylist()
+    counted = [row["bucket"] for row in rows]
+    assert {name: counted.count(name) for name in pair["counts"]} == pair["counts"]
+    best = max(found["members"], key=lambda n: selected(runs, n))
+    assert found["against"]["member"] == best  # by selection, not by test
+    value = found["mean"]["overall"]["accuracy"]["value"] - found["members"][best]["overall"]["accuracy"]["value"]
+    assert found["against"]["value"] == pytest.approx(value)
+
+
+def selected(runs, name):
+    rows = pq.read_table(runs / f"evaluate/clean/erm/{name}/selection.parquet").to_pylist()
+    losses = [-math.log(max(row[f"p_{row['label']}"], 1e-15)) for row in rows]
+    return sum(row["label"] == row["prediction"] for row in rows) / len(rows), -sum(losses) / len(losses)
+
+
+def test_members_of_several_conditions(tree, tmp_path):
+    runs, call = tree
+    argv = ["--members", str(runs / "evaluate/clean/erm"), str(runs / "evaluate/noise/erm"), "--encoders", "gru"]
+    _, found = call(*argv)
+    assert sorted(found["members"]) == [f"{c}/erm/gru/{s}" for c in ("clean", "noise") for s in (0, 1)]
+    assert found["pairs"] == []
+
+
+def test_a_member_of_another_task_stops_the_stage(tree):
+    runs, call = tree
+    folder = runs / "evaluate/clean/erm/cased/1"
+    with artifacts.atomic_folder(folder) as new:
+        shutil.copy(runs / "evaluate/clean/erm/cased/0/predictions.parquet", new)
+        artifacts.write_manifest(new, "evaluate", {"task": "rte"}, state="ok", reason="")
+    with pytest.raises(InputError, match=r"cased/1: predictions of the task rte\nexpected those of nli"):
         call()

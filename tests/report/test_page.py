@@ -148,10 +148,16 @@ def test_the_ensemble_table(tmp_path):
     results = report.build(params, cells, runs, tmp_path / "report")
     found = json.loads((runs / "metrics/ensemble" / f"{name}.json").read_text())
     rows = {row["name"]: row["primary"] for row in results["ensembles"][0]["rows"]}
-    assert list(rows) == ["cased/0", "gru/0", "mean", "oracle"]
+    assert list(rows) == ["cased/0", "gru/0", "mean", "greedy", "scaled", "weighted", "oracle"]
     assert rows["oracle"] == found["oracle"]["by"]["set"]["challenge"]["accuracy"]
-    assert "The mean of 2 members is" in results["ensembles"][0]["said"]
-    assert "oracle" in (tmp_path / "report/report.md").read_text()
+    said, against = results["ensembles"][0]["said"], found["against"]
+    assert f"The mean of 2 members has on all test examples accuracy {against['value']:+.3f} [" in said.replace(
+        "−", "-"
+    )
+    counts = found["pairs"][0]["counts"]
+    assert f"gru and cased: both right {counts['both right']}, only gru {counts['only the first']}, " in said
+    text, html = ((tmp_path / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
+    assert "oracle" in text and "What each member adds" in text and "Times chosen (greedy)" in html
 
 
 HISTORY = {"examples": [0, 10, 20], "score": [0.3, 0.5, 0.6]}

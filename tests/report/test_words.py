@@ -134,6 +134,7 @@ def test_an_ensemble_of_one_member_or_of_none_says_so():
     score = {"value": 0.6}
     rows = [{"name": name, "primary": score} for name in ("gru/0", "mean", "oracle")]
     one = {"state": "ok", "reason": "", "rows": rows, "left_out": {"cased/0": "OOM"}, "disagreement": {}}
+    one |= {"members": ["gru/0"], "rules": {}, "pairs": [], "against": {}}
     said = "gru/0 is the only member with predictions, so the mean and the oracle are its own. Left out: cased/0 (OOM)."
     assert words.ensemble(one) == said
     none = {**one, "state": "not run", "reason": "no member has predictions", "rows": []}

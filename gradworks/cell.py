@@ -124,7 +124,8 @@ class Run:
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
         if len(self.kinds) > 1:
-            chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
+            chosen: dict[str, Any] = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
+            chosen |= {key: one for key in ("batch", "epoch") if (one := getattr(self.mixed, key))}
             self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen}
         if self.slices:
             self.parameters["slices"] = self.slices
@@ -195,13 +196,19 @@ class Run:
         A method that trains on further splits sees as many examples in it: where batches are budgets, as many as its
         batches hold in the mean. For these `mixture` is needed.
         """
-        from gradworks import loop
+        from gradworks import loop, schedules
 
-        s, epoch, rate = self.settings, 0.0, self.point.learning_rate
+        s, rate = self.settings, self.point.learning_rate
+        each: dict[str, float] = {}
         sizes = mixture.sizes(s.batch) if isinstance(s.batch, Budget) else {}
         for task in self.kinds:
             rows = artifacts.read_parquet(self._folder(task) / "train.parquet", ["id"]).num_rows
-            epoch += sizes[task] * rows / len(mixture.parts[task].train) if sizes else -(-rows // s.batch)
+            if sizes:
+                each[task] = sizes[task] * rows / len(mixture.parts[task].train)
+            else:
+                each[task] = -(-rows // (self.mixed.batch or {}).get(task, s.batch))
+        where = f"{self.params}: mixtures.{getattr(self.args, 'mixture', None)}"
+        epoch = schedules.epoch(self.mixed.chosen, each, self.mixed.epoch, f"{where}.schedule")
         return loop.Settings(
             batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
             clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
@@ -229,7 +236,15 @@ class Run:
                     f"{self.params}: train.batch.tokens: found {most}\n"
                     f"expected at least {longest}, the tokens of the longest training example of {task}"
                 )
-        return Mixture(parts, self.mixed.chosen, self.settings.window)
+        return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches())
+
+    def _batches(self) -> dict[str, int]:
+        """Sizes of the batches of some parts. Raises InputError where those of the others are budgets."""
+        made = self.mixed.batch or {}
+        if made and isinstance(self.settings.batch, Budget):
+            where = f"{self.params}: mixtures.{self.args.mixture}.batch"
+            raise InputError(f"{where}: found {made}, and tokens in train.batch\nexpected a number there")
+        return made
 
     def method(self, world: Any = None) -> Any:
         """Refused in words where an entry does not fit, or the schedule cannot give the update what it needs."""

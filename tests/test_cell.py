@@ -97,6 +97,19 @@ def test_an_epoch_of_a_mixture_is_one_of_each_part(params):
         run(params, "erm", mixture="other")
 
 
+def test_an_epoch_is_one_of_the_part_that_is_named_and_batches_have_the_size_of_their_part(params):
+    text = params.read_text()
+    more = ", batch: {sst2: 3}, epoch: nli"
+    params.write_text(text.replace("parts: [nli, sst2]", "parts: [nli, sst2]" + more))
+    made = run(params, "erm", mixture="both")
+    rows(params.parent / "data", 20)
+    rows(params.parent / "data/parts/sst2", 40)
+    assert made.plan("gru").batches == 2 * 2 * 3  # epochs, parts in turn, batches of nli
+    assert made.parameters["mixture"]["batch"] == {"sst2": 3} and made.parameters["mixture"]["epoch"] == "nli"
+    params.write_text(params.read_text().replace(", epoch: nli", ""))
+    assert run(params, "erm", mixture="both").plan("gru").batches == 2 * (3 + 14)
+
+
 def test_which_errors_are_lack_of_memory():
     assert out_of_memory(MemoryError()) and out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: 9"))
     assert not out_of_memory(RuntimeError("a defect")) and not out_of_memory(ValueError("not enough memory"))

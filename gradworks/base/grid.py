@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from gradworks.base import Section, ensembles, fresh_yaml, names, slicing, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
-from gradworks.base.points import MethodPoint, entry_name, method_point
+from gradworks.base.points import MethodPoint, Slot, entry_name, method_point
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ALWAYS_PRESENT = slicing.ALWAYS_PRESENT
@@ -38,7 +38,9 @@ class Mixture(Section):
 
     Attributes:
         parts: names of tasks.
-        schedule: a file of gradworks/schedules/; `single` for one part, else `round_robin`.
+        schedule: a file of gradworks/schedules/, or {its name: options}; `single` for one part, else `round_robin`.
+        batch: examples of a batch of some parts, in the place of train.batch.
+        epoch: the part that is read once in an epoch; without it an epoch has as many batches as all parts have.
         select: the task whose score selects the checkpoint, or `mean` over all.
         slices: names of slices of the project's task, each of which gets a head of its own.
         combine: how the predictions of its heads become one; `task` is those of the task's head alone.
@@ -46,7 +48,9 @@ class Mixture(Section):
     """
 
     parts: list[str] = Field(min_length=1)
-    schedule: str | None = None
+    schedule: Slot | None = None
+    batch: dict[str, Annotated[int, Field(gt=0)]] | None = None
+    epoch: str | None = None
     select: str | None = None
     slices: list[str] | None = Field(None, min_length=1)
     combine: Literal["mean", "defer", "residual", "task"] | None = None
@@ -60,7 +64,7 @@ class Mixture(Section):
         return self
 
     @property
-    def chosen(self) -> str:
+    def chosen(self) -> Slot:
         """The schedule, or the default one."""
         return self.schedule or ("single" if len(self.parts) == 1 else "round_robin")
 
@@ -86,6 +90,13 @@ def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
         made[name] = validate(one, Mixture, f"{where}.{name}")
         if len(set(made[name].parts)) < len(made[name].parts):
             raise InputError(f"{where}.{name}.parts: found {made[name].parts}\nexpected each once")
+        for key, given_parts in (
+            ("batch", made[name].batch or ()),
+            ("epoch", [made[name].epoch] if made[name].epoch else ()),
+        ):
+            for part in given_parts:
+                if part not in made[name].parts:
+                    raise InputError(words.unknown(f"{where}.{name}.{key}", part, made[name].parts))
         slicing.check(made[name].slices, made[name].parts, values, f"{where}.{name}")
     return made
 
@@ -172,7 +183,7 @@ def _train(
             "model": values["pretrain"][encoder].get("model"),
             "schedule": (schedule := _schedule(params, points, method, f"{here}runs/schedule/{folder}")),
             "times": "" if schedule == ALWAYS_PRESENT else f" --schedule {shlex.quote(schedule)}",
-            **({"mixture_schedule": mixed[cell["mixture"]].chosen} if mixed else {}),
+            **({"mixture_schedule": entry_name(mixed[cell["mixture"]].chosen)} if mixed else {}),
             **(slicing.item(mixed.get(cell.get("mixture")), cell, here) if "slice" in values else {}),
             **{slot: entry_name(getattr(points[method], slot)) for slot in ("objective", "weighting", "update")},
         }

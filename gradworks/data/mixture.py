@@ -7,10 +7,11 @@ name: neither the other parts nor their order matter to it, and parts that share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gradworks import schedules
+from gradworks.base.points import Slot
 from gradworks.base.size import WINDOW, Size
 from gradworks.data.batching import Examples, balanced, key, steps_per_epoch, stream
 from gradworks.spec import Batch, Needs
@@ -38,16 +39,18 @@ class Mixture:
 
     Attributes:
         parts: at least one; `Batch.task` of each is its name here.
-        schedule: a file of gradworks/schedules/.
+        schedule: a file of gradworks/schedules/, or {its name: options}.
         window: of `batching.cuts`, for the batches of every part.
+        batches: sizes of the batches of some parts, in the place of that of the run.
 
     Raises:
-        ValueError: there is no part, or the examples of a part are of another task.
+        ValueError: there is no part, the examples of a part are of another task, or `batches` names no part.
     """
 
     parts: Mapping[str, Part]
-    schedule: str = "single"
+    schedule: Slot = "single"
     window: int = WINDOW
+    batches: Mapping[str, Size] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -56,10 +59,20 @@ class Mixture:
             for split in (part.train, part.selection, part.clean):
                 if split is not None and split.task != name:
                     raise ValueError(f"mixture: part {name!r}: found examples of task {split.task!r}")
+        for name in self.batches:
+            if name not in self.parts:
+                raise ValueError(f"mixture: batches: found {name!r}, expected one of {', '.join(self.parts)}")
+
+    def size(self, name: str, batch: Size) -> Size:
+        """Of a batch of a part, in a run whose batches are of the size `batch`."""
+        return self.batches.get(name, batch)
 
     def sizes(self, batch: Size) -> dict[str, int]:
         """Batches of one epoch by task."""
-        return {name: steps_per_epoch(part.train.tokens, batch, self.window) for name, part in self.parts.items()}
+        return {
+            name: steps_per_epoch(part.train.tokens, self.size(name, batch), self.window)
+            for name, part in self.parts.items()
+        }
 
     def rows(self) -> list[tuple[str, str]]:
         """Task and id of every training example, part after part."""
@@ -134,7 +147,8 @@ class Draws:
             alone = len(self._mixture.parts) == 1
             window = self._mixture.window
             seed, start = self._seed if alone else key(self._seed, "part", name), self.read[name]
-            self._train[name] = stream(part.train, self._batch, seed, start, window, self._together)
+            size = self._mixture.size(name, self._batch)
+            self._train[name] = stream(part.train, size, seed, start, window, self._together)
             if self._clean_batch is not None:
                 first = self.read_clean[name]
                 self._clean[name] = balanced(part.clean, self._clean_batch, seed + _CLEAN_STREAM, first, window)

@@ -9,11 +9,10 @@ only as far as that can be: a task is at most once in a group.
 from __future__ import annotations
 
 import functools
-import hashlib
-import math
 from collections.abc import Mapping
 
 from gradworks.schedules import group
+from gradworks.schedules._shared import weighted
 from gradworks.spec import Needs
 
 
@@ -22,7 +21,7 @@ def tasks(step: int, needs: Needs, sizes: Mapping[str, int], seed: int) -> list[
     k = group(needs, sizes)
     numbers = range(step * needs.groups, (step + 1) * needs.groups)  # of the groups
     if needs.tasks == "different" or needs.batches == "one_per_task":
-        return [name for g in numbers for name in _different(k, g, sizes, seed)]
+        return [name for g in numbers for name in weighted.different(k, g, sizes, seed)]
     if needs.tasks == "same":
         return [name for g in numbers for name in [_at(g, sizes, seed)] * k]
     return [_at(b, sizes, seed) for b in range(numbers.start * k, numbers.stop * k)]
@@ -36,17 +35,10 @@ def _at(number: int, sizes: Mapping[str, int], seed: int) -> str:
 
 @functools.lru_cache(maxsize=2)  # one step may reach into the next epoch
 def _epoch(sizes: tuple[tuple[str, int], ...], seed: int, epoch: int) -> list[str]:
-    places = [(_uniform(seed, "epoch", epoch, name, i), name) for name, size in sizes for i in range(size)]
+    places = [(weighted.uniform(seed, "epoch", epoch, name, i), name) for name, size in sizes for i in range(size)]
     return [name for _, name in sorted(places)]
 
 
-def _different(k: int, number: int, sizes: Mapping[str, int], seed: int) -> list[str]:
-    """The k smallest of exponential times with the sizes as rates: draws without replacement (Efraimidis, 2006)."""
-    times = {name: -math.log1p(-_uniform(seed, "group", number, name)) / size for name, size in sizes.items()}
-    return sorted(times, key=lambda name: (times[name], name))[:k]
-
-
-def _uniform(*key: int | str) -> float:
-    """A number in [0, 1): the first 53 bits of the blake2b digest of the parts joined by '/'."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+def shares(sizes: Mapping[str, float]) -> dict[str, float]:
+    """Of a run's batches, by task."""
+    return {name: size / sum(sizes.values()) for name, size in sizes.items()}

@@ -19,3 +19,8 @@ def tasks(step: int, needs: Needs, sizes: Mapping[str, int], seed: int) -> list[
         return [names[g % len(names)] for g in range(first, first + needs.groups) for _ in range(k)]
     first = step * needs.groups * k
     return [names[b % len(names)] for b in range(first, first + needs.groups * k)]
+
+
+def shares(sizes: Mapping[str, float]) -> dict[str, float]:
+    """Of a run's batches, by task."""
+    return dict.fromkeys(sizes, 1 / len(sizes))

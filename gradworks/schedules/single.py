@@ -16,3 +16,8 @@ def tasks(step: int, needs: Needs, sizes: Mapping[str, int], seed: int) -> list[
 def refusal(needs: Needs, tasks: Sequence[str]) -> str:
     """Several tasks need an order."""
     return f"{len(tasks)} tasks\nexpected one, or another schedule" if len(tasks) > 1 else ""
+
+
+def shares(sizes: Mapping[str, float]) -> dict[str, float]:
+    """All of a run's batches."""
+    return dict.fromkeys(sizes, 1.0)

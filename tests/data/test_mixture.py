@@ -96,7 +96,7 @@ def test_parts_that_share_their_rows_are_not_read_in_step():
 
 @pytest.mark.parametrize("clean", [None, 4])
 @pytest.mark.parametrize("needs", [Needs(1), Needs(2, "different"), Needs(2, "same")])
-@pytest.mark.parametrize("schedule", ["round_robin", "proportional"])
+@pytest.mark.parametrize("schedule", ["round_robin", "proportional", "temperature", {"annealed": {"epochs": 2}}])
 @pytest.mark.parametrize("stop", [1, 13, 29])
 def test_it_goes_on_anywhere_as_if_it_had_been_read(schedule, needs, stop, clean):
     whole, after = run(mixture(SIZES, schedule), needs, 40, clean)
@@ -195,3 +195,20 @@ def test_what_cannot_be_drawn_is_refused_before_training():
         Mixture({"mood": part("mood", 0)}).draws(Needs(1), 4, None, 0)
     with pytest.raises(ValueError, match="state of a mixture: found parts nli; expected nli, mood"):
         mixture(["nli", "mood"]).draws(Needs(1), 4, None, 0).load_state_dict({"read": {"nli": 1}, "clean": {"nli": 0}})
+
+
+def test_parts_with_batches_of_their_own_are_read_one_after_the_other():
+    """64 of one, 3 of the next, 2 of the third, as minBERT's interleaved training has them; and goes on anywhere."""
+    made = Mixture(
+        {task: part(task, SIZES[task]) for task in SIZES}, batches={"nli": 9, "near": 2}, schedule="round_robin"
+    )
+    whole, _ = run(made, Needs(1), 30)
+    assert [(b.task, len(b.ids)) for (b,), _ in whole[:6]] == [("nli", 9), ("mood", 4), ("near", 2)] * 2
+    assert made.sizes(4) == {"nli": 5, "mood": 3, "near": 11}
+    for task, batches in made.sizes(4).items():  # an epoch of each part is all of it, once
+        read = [key for (b,), _ in whole if b.task == task for key in b.ids][: SIZES[task]]
+        assert batches > 10 or (len(set(read)) == SIZES[task])
+    state = run(made, Needs(1), 13)[1].state_dict()
+    assert flat(run(made, Needs(1), 30, state=state, first=13)[0]) == flat(whole[13:])
+    with pytest.raises(ValueError, match=r"^mixture: batches: found 'nil', expected one of nli"):
+        Mixture({"nli": part("nli", 5)}, batches={"nil": 2})

@@ -19,9 +19,16 @@ EVERY = [
 ]  # fmt: skip
 
 
+OPTIONS = {"temperature": {"temperature": 3.0}, "annealed": {"epochs": 3}}  # of those that are not at their defaults
+
+
+def chosen(name):
+    return {name: OPTIONS[name]} if name in OPTIONS else name
+
+
 def refused(name, needs, tasks):
     try:
-        schedules.check(name, needs, list(tasks))
+        schedules.check(chosen(name), needs, list(tasks))
     except InputError:
         return True
     return False
@@ -62,7 +69,31 @@ def proportional(sizes, needs, seed, steps):
             yield from [name] * (k if needs.tasks == "same" else 1)
 
 
-ORACLES = {"single": single, "round_robin": round_robin, "proportional": proportional}
+def races(sizes, needs, seed, weight):
+    """The first of a race between the tasks, or its first k; `weight(size, batch)` are the runners' rates."""
+    k = len(sizes) if needs.batches == "one_per_task" else needs.batches
+    different = needs.tasks == "different" or needs.batches == "one_per_task"
+    for number in itertools.count():
+        batch = number * k if different or needs.tasks == "same" else number
+        race = sorted(
+            (-math.log(1 - uniform(seed, "group", number, n)) / weight(s, batch), n) for n, s in sizes.items()
+        )
+        yield from [n for _, n in race[: k if different else 1]] * (k if needs.tasks == "same" and not different else 1)
+
+
+def temperature(sizes, needs, seed, steps):
+    return races(sizes, needs, seed, lambda size, batch: size ** (1 / 3))
+
+
+def annealed(sizes, needs, seed, steps):
+    """Exponents 1, 0.6 and 0.2 in the three epochs of 10 batches, the last from then on."""
+    return races(sizes, needs, seed, lambda size, batch: size ** (1.0, 0.6, 0.2)[min(batch // 10, 2)])
+
+
+ORACLES = {
+    "single": single, "round_robin": round_robin, "proportional": proportional, "temperature": temperature,
+    "annealed": annealed,
+}  # fmt: skip
 # The first batches one by one, seed 1: whoever changes these changes every run that uses them.
 PINS = {
     ("single", "any"): "nli nli nli nli nli nli nli nli nli nli nli nli",
@@ -73,6 +104,12 @@ PINS = {
     ("proportional", "any"): "nli mood near nli near near mood nli nli nli mood nli",
     ("proportional", "same"): "nli nli mood mood near near nli nli near near near near",
     ("proportional", "different"): "mood nli near mood near mood mood nli nli mood near nli",
+    ("temperature", "any"): "mood near mood mood nli near nli near near near mood mood",
+    ("temperature", "same"): "mood mood near near mood mood mood mood nli nli near near",
+    ("temperature", "different"): "mood near near mood mood near mood nli nli mood near nli",
+    ("annealed", "any"): "mood near near mood nli near nli near near near mood mood",
+    ("annealed", "same"): "mood mood near near near near mood mood nli nli near near",
+    ("annealed", "different"): "mood nli near mood near mood mood nli nli mood near nli",
 }  # fmt: skip
 
 
@@ -95,7 +132,7 @@ def sizes_of(name):
 
 @pytest.mark.parametrize(("name", "tasks"), PINS)
 def test_the_first_batches_are_pinned(name, tasks):
-    made = [schedules.draw(name, step, Needs(2, tasks), sizes_of(name), 1) for step in range(6)]
+    made = [schedules.draw(chosen(name), step, Needs(2, tasks), sizes_of(name), 1) for step in range(6)]
     assert " ".join(itertools.chain(*made)) == PINS[name, tasks]
 
 
@@ -110,12 +147,12 @@ def test_a_run_is_the_oracles_and_every_step_of_it_a_pure_function(name, needs):
     expected = [list(itertools.islice(source, k * needs.groups)) for _ in range(40)]
     for step in (*range(40), 17, 3, 39, 0):  # in no order
         given = dict(sizes)
-        assert schedules.draw(name, step, needs, given, seed) == expected[step]
+        assert schedules.draw(chosen(name), step, needs, given, seed) == expected[step]
         assert given == sizes
 
 
 @pytest.mark.parametrize("needs", EVERY, ids=lambda n: f"{n.batches}-{n.tasks}-{n.groups}")
-@pytest.mark.parametrize("name", ["round_robin", "proportional"])
+@pytest.mark.parametrize("name", sorted(ORACLES.keys() - {"single"}))
 def test_what_an_update_needs_is_kept_or_refused(name, needs):
     k = 3 if needs.batches == "one_per_task" else needs.batches
     impossible = (needs.tasks == "different" and k > 3) or (needs.tasks == "same" and needs.batches == "one_per_task")
@@ -123,7 +160,7 @@ def test_what_an_update_needs_is_kept_or_refused(name, needs):
     if impossible:
         return
     for step in range(30):
-        made = schedules.draw(name, step, needs, SIZES, 0)
+        made = schedules.draw(chosen(name), step, needs, SIZES, 0)
         assert len(made) == k * needs.groups
         for group in (made[i : i + k] for i in range(0, len(made), k)):
             if needs.tasks == "same":
@@ -168,10 +205,15 @@ def test_proportional_depends_on_seed_and_names_not_on_the_order_of_the_parts():
         ("round_robin", Needs(3, "different"), ["a", "b"], "3 batches of different tasks, and there are 2: a, b"),
         ("proportional", Needs("one_per_task", "same"), ["a", "b"], "one batch of each task and all of the same task"),
         ("round_robbin", Needs(1), ["a"], "did you mean round_robin"),
+        ({"round_robin": {"speed": 2}}, Needs(1), ["a"], "round_robin: found {'speed': 2}\nexpected no options"),
+        ({"temperature": {"temperature": 0.5}}, Needs(1), ["a"], "temperature.temperature: found 0.5"),
+        ({"temperature": {"degrees": 2}}, Needs(1), ["a"], "temperature.degrees: unknown key"),
+        ("annealed", Needs(1), ["a"], "annealed.epochs: missing"),
+        ({"single": {}, "annealed": {}}, Needs(1), ["a"], "found 2 schedules\nexpected one"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_in_words(name, needs, tasks, words):
-    with pytest.raises(InputError, match=r"^params\.yaml: mixtures\.both\.schedule: ") as error:
+    with pytest.raises(InputError, match=r"^params\.yaml: mixtures\.both\.schedule[.:]") as error:
         schedules.check(name, needs, tasks, "params.yaml: mixtures.both.schedule")
     assert words in str(error.value) and len(str(error.value).splitlines()) <= 3
 
@@ -187,3 +229,28 @@ def test_a_schedule_that_breaks_its_promise_is_stopped(monkeypatch, needs, made)
     monkeypatch.setattr(schedules.load("round_robin"), "tasks", lambda *_: made)
     with pytest.raises(ValueError, match=r"^schedule round_robin, step 4: found"):
         schedules.draw("round_robin", 4, needs, {"a": 1, "b": 1}, 0)
+
+
+@pytest.mark.parametrize(("temperature", "shares"), [(1, (0.5, 0.2, 0.3)), (1e9, (1 / 3, 1 / 3, 1 / 3))])
+def test_temperature_is_between_proportional_and_even(temperature, shares):
+    given, n = {"temperature": {"temperature": temperature}}, 6000
+    drawn = collections.Counter(schedules.draw(given, step, Needs(1), SIZES, 0)[0] for step in range(n))
+    for name, share in zip(SIZES, shares, strict=True):
+        assert drawn[name] / n == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / n))
+
+
+@pytest.mark.parametrize(
+    ("given", "task", "batches"),
+    [
+        ("round_robin", None, 10), ("round_robin", "near", 9), ("proportional", "near", 10), ("single", None, 10),
+        ({"temperature": {"temperature": 1}}, "mood", 10),
+        ({"temperature": {"temperature": 2}}, "nli", round(5 * (5**0.5 + 2**0.5 + 3**0.5) / 5**0.5)),
+    ],
+)  # fmt: skip
+def test_an_epoch_is_that_of_all_parts_or_of_one(given, task, batches):
+    assert schedules.epoch(given, SIZES, task) == batches
+
+
+def test_an_epoch_of_a_part_whose_share_changes_is_refused():
+    with pytest.raises(InputError, match=r"^s: found annealed, whose shares of the tasks change, and epoch: nli\n"):
+        schedules.epoch(chosen("annealed"), SIZES, "nli", "s")

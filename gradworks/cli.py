@@ -20,6 +20,7 @@ examples:
   gradworks run pipelines/reweighting/params.yaml
   gradworks storage up                  an S3 server on this machine, for dvc push and dvc pull
   gradworks artifacts ls                what the stages made, by name, in the DVC remote
+  gradworks glue predict RTE --test RTE/test.tsv --model runs/models/CELL --out submission
   gradworks submit --runner docker      the benchmark, each stage in a container of its own
   gradworks submit --cluster mine.yaml --wait && gradworks runs
 """
@@ -78,9 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
     storage = verbs.add_parser("storage", help=said, description=said)
     storage.add_argument("act", choices=("up", "down", "status", "env"))
+    from gradworks import submission
     from gradworks.cluster import artifacts
     from gradworks.cluster import verbs as cluster
 
+    submission.add(verbs)
     artifacts.add(verbs)
     cluster.add(verbs)
     return parser
@@ -121,6 +124,10 @@ def _run(args: argparse.Namespace) -> None:
         readme.write(Path())
     elif args.verb == "storage":
         _storage(args.act)
+    elif args.verb == "glue":
+        from gradworks import submission
+
+        submission.run(args)
     elif args.verb == "artifacts":
         from gradworks.cluster import artifacts
 

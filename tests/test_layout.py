@@ -34,7 +34,7 @@ LAYERS = [
     ["benchmarks"],
     ["tests"],  # the toy pipeline, the engine
     ["gradworks/cli", "gradworks/run"],
-    ["gradworks/new", "gradworks/engine", "gradworks/jobs"],
+    ["gradworks/new", "gradworks/engine", "gradworks/jobs", "gradworks/submission"],
     ["components"],
     ["gradworks/parameters", "gradworks/done"],
     ["gradworks/named_files"],
@@ -51,7 +51,7 @@ LAYERS = [
     ["gradworks/tasks"],  # a kind scores and reads labels
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
      "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
-     "gradworks/learning_rate"],
+     "gradworks/learning_rate", "gradworks/glue"],
     ["gradworks/spec"],
     ["gradworks/base"],
 ]  # fmt: skip

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def _tables(
-    asked: splits.Splits, data: Path, task: Kind, where: str
+    asked: splits.Splits, fetched: Path, labels: Path | None, task: Kind, where: str
 ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]]]:
     """The source splits that are asked for, checked against their manifests; and what their labels were read from."""
     found: dict[str, pa.Table] = {}
@@ -43,6 +43,12 @@ def _tables(
     for name in splits.NAMES:
         path = getattr(asked, name).from_
         source, split = path.split("/")
+        data = labels if labels and (labels / source).is_dir() else fetched
+        if data == labels and name != "train":
+            raise InputError(
+                f"{where}.{name}.from: found {path!r}, labels of labelling functions\nexpected labels that are known: "
+                "weak ones are to train on"
+            )
         if path in found:
             continue
         file = data / source / f"{split}.parquet"
@@ -105,7 +111,7 @@ def _drawn(
     if asked.selection.from_ == asked.test.from_ != asked.train.from_:
         print(f"{where}: selection and test are parts of {asked.test.from_}; where that is an official dev set, select "
               "on a part of the training set", file=sys.stderr)  # fmt: skip
-    tables, values = _tables(asked, args.data, task, where)
+    tables, values = _tables(asked, args.data, args.labels, task, where)
     given = [one for one in (condition.split_seed, asked.split_seed) if one is not None]
     made, dropped = splits.draw(asked, tables, [*given, args.seed][0], where, task.spec.texts, task.together)
     _check_labels(asked, made, args.data, task)
@@ -158,6 +164,7 @@ def main() -> None:
     parser.add_argument("--condition", required=True, help="a key of `corrupt.conditions`")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True, help="what `fetch` wrote: a folder of sources")
+    parser.add_argument("--labels", type=Path, help="what `label` wrote: a folder of sources")
     parser.add_argument("--out", type=Path, required=True, help="folder of the four splits")
     args = parser.parse_args()
     if args.seed < 0:
@@ -167,6 +174,11 @@ def main() -> None:
     condition = base.section(args.params, key, corruptions.Condition)
     main, *others = _parts(args, tasks.of(args.params), condition).values()
     task = main.task
+    if condition.noise and "distribution" in main.made["train"].column_names:
+        raise InputError(
+            f"{args.params}: {key}.noise: the training labels are probabilities, of {main.asked.train.from_}\n"
+            "expected noise on labels that are known: labelling functions make errors of their own"
+        )
     main.made, changes = corruptions.corrupt(main.made, task, condition, args.seed, f"{args.params}: {key}")
     for one in (main, *others):
         leaked = {i for i, kind, *_ in changes if kind == "leak"} if one is main else set()

@@ -66,6 +66,7 @@ class Source(base.Section):
             index the task's classes in their order, which is logged.
         header: the names of the columns, of files whose first line is a row.
         config: of a hub repository that has several.
+        unlabelled: its rows have no labels, or none that are read; for labelling functions.
         sha256: of what lies behind a URL or in S3.
         bad_rows: the share of malformed rows above which the stage stops.
     """
@@ -80,6 +81,7 @@ class Source(base.Section):
     labels: dict[str, str | float] | None = None
     header: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
     config: str | None = None
+    unlabelled: bool | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     bad_rows: float = Field(default=0.001, ge=0, le=1)
 
@@ -104,6 +106,8 @@ class Source(base.Section):
         for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256"):
             if getattr(self, key) is not None and key not in _KEYS[self.kind]:
                 raise ValueError(f"{key}: not for a source from {self.kind}:")
+        if self.unlabelled and (self.kind == "synthetic" or self.labels):
+            raise ValueError("unlabelled: expected a source of files, and no `labels` that say what theirs mean")
         for key in {"rows", "sha256"} & _KEYS[self.kind]:
             if getattr(self, key) is None:
                 raise ValueError(f"{key}: missing; a source from {self.kind}: needs it")
@@ -123,7 +127,7 @@ def asked_of(source: Source, task: Kind, where: str) -> records.Asked:
     for key, label in (source.labels or {}).items():
         if not task.accepts(label):
             raise InputError(f"{where}.labels.{key}: found {label!r}\nexpected {task.expected()}")
-    return records.Asked(source.columns or {}, source.labels or {}, source.header)
+    return records.Asked(source.columns or {}, source.labels or {}, source.header, bool(source.unlabelled))
 
 
 def _splits(source: Source, task: Kind, name: str, where: str) -> tuple[dict[str, records.Split], dict[str, str]]:
@@ -217,7 +221,7 @@ def _counts(read: records.Split, task: Kind, where: str) -> dict[str, Any]:
         InputError: they are not; a fault of the reader.
     """
     made: dict[str, Any] = {"rows": len(read.records), "bad": len(read.bad), "unlabelled": len(read.unlabelled)}
-    made["labels"] = task.count([record["label"] for record in read.records])
+    made["labels"] = task.count([record["label"] for record in read.records if record["label"] is not None])
     if read.values:
         made["label_values"] = read.values
     if read.account:

@@ -33,7 +33,9 @@ def further_tasks(params: Path) -> dict[str, Kind]:
     return {name: tasks.of(params, name) for name in names}
 
 
-def training_texts(params: Path, data: Path, task: Kind, key: str = "corrupt.splits") -> list[tuple[str, ...]]:
+def training_texts(
+    params: Path, data: Path, task: Kind, key: str = "corrupt.splits", labels: Path | None = None
+) -> list[tuple[str, ...]]:
     """What a model of the task reads or writes of every example of its training split, as `corrupt` draws it for seed
     0. `key`: its splits.
     """
@@ -42,8 +44,9 @@ def training_texts(params: Path, data: Path, task: Kind, key: str = "corrupt.spl
     for name in splits.NAMES:
         take = getattr(asked, name)
         source, split = take.from_.split("/")
+        folder = labels if labels and (labels / source).is_dir() else data
         tables[take.from_] = artifacts.read_parquet(
-            data / source / f"{split}.parquet", ["id", *task.words, *take.where]
+            folder / source / f"{split}.parquet", ["id", *task.words, *take.where]
         )
     table = splits.draw(asked, tables, 0, f"{params}: {key}", task.spec.texts, task.together)[0]["train"]
     return list(zip(*(table[column].to_pylist() for column in task.words), strict=True))
@@ -142,6 +145,7 @@ def main() -> None:
     parser = base.parser(__doc__)
     parser.add_argument("--encoder", required=True, help="a key of the section `pretrain`")
     parser.add_argument("--data", type=Path, required=True, help="folder of sources that `fetch` wrote")
+    parser.add_argument("--labels", type=Path, help="what `label` wrote: a folder of sources")
     parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     args = parser.parse_args()
     task = tasks.of(args.params)
@@ -159,7 +163,8 @@ def main() -> None:
     further = further_tasks(args.params)
     keys = ["threads", "device", "corrupt.splits", *(["corrupt.parts"] if further else [])]
     surroundings = [base.value(args.params, name) for name in keys]
-    saved = checkpoint.Checkpoint(checkpoint.key("pretrain", [args.data], [parameters, given, surroundings]))
+    folders = [args.data, *([args.labels] if args.labels else [])]
+    saved = checkpoint.Checkpoint(checkpoint.key("pretrain", folders, [parameters, given, surroundings]))
     texts: list[tuple[str, ...]] = []
     if models.reads(kind.__name__.rpartition(".")[2]) == "pictures":
         write_untrained(kind, options, args, parameters)
@@ -167,9 +172,9 @@ def main() -> None:
     if settings and settings.corpus:
         texts = corpus_texts(settings)
     elif settings or not (source or options.vocabulary_file or getattr(options, "vectors", None)):
-        texts = training_texts(args.params, args.data, task)
+        texts = training_texts(args.params, args.data, task, labels=args.labels)
         for name, other in further.items():
-            texts += training_texts(args.params, args.data, other, f"corrupt.parts.{name}")
+            texts += training_texts(args.params, args.data, other, f"corrupt.parts.{name}", args.labels)
     columns = max(min(2, len(one.spec.texts)) for one in (task, *further.values()))
     with artifacts.atomic_folder(args.out) as folder:
         if source:

@@ -185,7 +185,12 @@ class Run:
         kind = self.kinds[task or self.task.name]
         columns = list(dict.fromkeys(["id", *kind.spec.texts, "label", *kind.also]))
         files = [self._folder(kind.name) / f"{name}.parquet" for name in names]
-        table = pa.concat_tables([artifacts.read_parquet(file, columns).select(columns) for file in files])
+        tables = [artifacts.read_parquet(file, columns) for file in files]
+        soft = [
+            n for n in ("distribution",) if getattr(kind, "soft", False) and any(n in t.column_names for t in tables)
+        ]
+        tables = [table.select([*columns, *(n for n in soft if n in table.column_names)]) for table in tables]
+        table = pa.concat_tables(tables, promote_options="default")
         if not len(table):
             raise InputError(f"{files[0]}: no rows")
         return to_examples(table, kind, model, self.settings.max_length, str(files[0]))

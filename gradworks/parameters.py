@@ -16,18 +16,18 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gradworks import cell, schedules, tasks
-from gradworks.base import Section, cells, fresh_yaml, grid, points, validate, words
+from gradworks.base import Section, cells, fresh_yaml, grid, points, slicing, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
 from gradworks.base.place import place
-from gradworks.data import corruptions, predictions, sizes, slices, splits
+from gradworks.data import corruptions, labelling, predictions, sizes, slices, splits
 from gradworks.named_files import not_there
 from gradworks.report.settings import Report, Target
 from gradworks.tasks.kinds import Kind
 from gradworks.tasks.kinds._shared import sliced
 
 _SECTIONS = (
-    "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "corrupt", "pretrain",
+    "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "label", "corrupt", "pretrain",
     "methods", "train", "slice", "measure", "evaluate", "report", "cells", "ensemble",
 )  # fmt: skip
 _LEFT_OUT = ("root", "here", *cells.OPTIONAL)
@@ -76,6 +76,10 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
         for name, found in section.items() if isinstance(section, dict) else ():
             _no_blanks(found, f"{params}: {key}.{name}")
     sources = _sources(params, values, task)
+    if "label" in values:
+        sources |= labelling.sources(
+            list(slicing.labels(params, values)), values["label"], task, top, f"{params}: label", sources
+        )
     drawn = _splits(params, values, task, sources)
     kinds = _encoders(params, values, task)
     _methods(params, values, task)

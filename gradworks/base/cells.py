@@ -18,7 +18,7 @@ from gradworks.base.errors import InputError
 from gradworks.base.grid import ALWAYS_PRESENT, expand, own_tasks
 from gradworks.base.place import place
 
-OPTIONAL = ("tasks", "mixtures", "slice", "measure", "evaluate", "report", "ensemble")  # optional sections
+OPTIONAL = ("tasks", "mixtures", "label", "slice", "measure", "evaluate", "report", "ensemble")  # optional sections
 _TEMPLATE = Path(__file__).parent.parent / "dvc.yaml.j2"  # not in base/, on which every stage depends
 _HEAD = "# Written from params.yaml by `gradworks cells`; a change here is lost.\n"
 
@@ -79,13 +79,15 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
     count = (values.get("gpu") or {}).get("count", 0)
     together = isinstance(count, int) and count > 1  # which changes the bits of a cell
     return {
-        "has": [stage for stage in ("measure", "ensemble") if each[stage]] + [s for s in ("slice",) if s in values],
+        "has": [stage for stage in ("measure", "ensemble") if each[stage]]
+        + [s for s in ("label", "slice") if s in values],
         "optional": optional,
         "given": given,
         "own": given("tasks"),
         "parts": "".join(f", corrupt.{one}" for one in ("parts", "between_tasks") if one in values["corrupt"]),
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
         "schedules": "${item.times}" if any(cell["times"] for cell in cells) else "",
+        "labels": " --labels ${at}runs/label" if "label" in values else "",
         "sliced": "${item.sliced}" if any(cell.get("sliced") for cell in cells) else "",
         "of_slices": " --slices ${at}runs/slice/${item.condition}/${item.seed}" if "slice" in values else "",
         "slice_file": (values.get("slice") or {}).get("file"),

@@ -298,6 +298,7 @@ def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict
         "fetch": {
             name: {"dep": _fetch_dependency(str(source.get("from", "")))} for name, source in values["fetch"].items()
         },
+        **({"label": slicing.labels(params, values)} if "label" in values else {}),
         "corrupt": {f"{c}-{seed}": {"condition": c, "seed": seed, "path": f"{c}/{seed}"} for c, seed in draws},
         "pretrain": encoders,
         "train": cells,

@@ -44,11 +44,13 @@ class Asked:
         columns: our column (a text, `label` or `id`) and the file's name for it.
         labels: `labels.form` of a value, and the label that it means.
         header: names of the columns of files that have no header.
+        unlabelled: no label is read, and columns that may hold one are left out.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str | float] = field(default_factory=dict)
     header: tuple[str, ...] | None = None
+    unlabelled: bool = False
 
 
 @dataclass
@@ -96,6 +98,8 @@ def columns_of(row: Kind, header: Iterable[str], file: str, asked: Asked) -> tup
             f"{file}: columns: found {min(strange)!r}\nexpected one of: {', '.join((*row.spec.texts, 'label', 'id'))}"
         )
     texts = {t: _column((columns[t],) if t in columns else TEXTS.get(t, (t,)), header, file, t) for t in row.spec.texts}
+    if asked.unlabelled:
+        return texts, []
     if "label" in columns:
         found = [_column((columns["label"],), header, file, "label")]
     else:
@@ -117,7 +121,7 @@ def is_whole(row: Kind, fields: Mapping[str, Any], asked: Asked) -> bool:
     try:
         texts, found = columns_of(row, fields, "", asked)
         _taken(row, fields, texts)
-        return labels.of(row, fields[found[0]], asked.labels)[0] is not None
+        return not found or labels.of(row, fields[found[0]], asked.labels)[0] is not None
     except ValueError:
         return False
 
@@ -222,6 +226,7 @@ def read(
     if "id" in asked.columns:
         own = _column((asked.columns["id"],), header, file, "id")
     left_out = {*texts.values(), *row.spec.texts, own, "id", *_LEFT_OUT}
+    left_out |= {*row.label_columns, *LABELS, asked.columns.get("label")} if asked.unlabelled else set()
     more = [n for n in header if n not in left_out and not n.startswith("label")]
     found: list[_Candidate] = []
     for line, given in fields:
@@ -240,6 +245,10 @@ def read(
         found.append(_Candidate(line, given.get(own), kept, tuple(given.get(n) for n in places), others))
     if not found and not split.bad:
         raise InputError(f"{file}: no rows\nexpected labelled examples; `files` of the source chooses what is read")
+    if asked.unlabelled:
+        split.records = [{"id": c.id, **c.texts, "label": None, **c.others, "": c.line} for c in found]
+        _number(split, prefix)
+        return split
     broken = split.bad
     # the first column with a label counts; where none has one, the first with something in it, which is then at fault
     made = [_labelled(row, found, places, 0, file, asked)]

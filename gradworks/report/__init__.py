@@ -28,7 +28,19 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
 
     Raises what `collect` raises.
     """
-    from gradworks.report import calibration, details, page, pipeline, read, recorded, summary, traces, views
+    from gradworks.report import (
+        calibration,
+        details,
+        labels,
+        page,
+        pipeline,
+        read,
+        recorded,
+        slices,
+        summary,
+        traces,
+        views,
+    )
 
     inputs = read.read(params, cells, runs, outdated)
     results = recorded.marked(summary.results(inputs), inputs) | {
@@ -42,6 +54,9 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
     }
     if parts := details.parts(inputs):  # no key if there is only one task
         results["parts"] = parts
+    for key, found in (("slices", slices.compared(inputs)), ("labels", labels.sources(inputs))):
+        if found:  # no key where there is none
+            results[key] = found
     artifacts.write_json(out / "results.json", results)
     views.write(out, results, inputs)
     for name, text in page.render(results, inputs).items():

@@ -59,6 +59,18 @@ def gap(one: dict[str, Any] | None) -> str:
     return f"{signed(one['mean'])} ({', '.join(map(signed, one['values']))})"
 
 
+def share(value: float | None) -> str:
+    """`12.5 %`; a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def measured(one: dict[str, Any] | None) -> str:
+    """`0.812 [0.700, 0.890], 48 votes`; a dash for None."""
+    if one is None:
+        return "–"
+    return f"{number(one['accuracy'])} [{number(one['low'])}, {number(one['high'])}], {count(one['votes'])} votes"
+
+
 def states(found: dict[str, int], inactive: bool = False) -> str:
     """`2 of 3, 1 OOM†`: how many cells have a score, and the states of the others; `3, inactive°`."""
     total = sum(found.values())

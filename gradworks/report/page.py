@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import form, pictures, recorded, words
+from gradworks.report import form, pictures, recorded, slices, words
 from gradworks.report.pictures import method_names
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
     about = {
         "results": results,
         "conditions": conditions(results),
-        "breakdown": _breakdown(results),
+        "breakdown": _breakdown(results, slices.names(inputs)),
         "parts": results.get("parts", []),
+        "slices": results.get("slices", []),
+        "labels": results.get("labels", {}),
         "shown_confusions": [one for one in results["confusions"] if pictures.highlighted(results, one)],
         "stale": len(inputs.stale),
         "training": inputs.values.get("train") or {},
@@ -93,11 +96,11 @@ def _templates() -> Environment:
     return made
 
 
-def _breakdown(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One table for each family and column: a row for each value of the column, a column for each method."""
+def _breakdown(results: dict[str, Any], left_out: Collection[str] = ()) -> list[dict[str, Any]]:
+    """One table for each family and column but `left_out`: a row for each of its values, a column for each method."""
     made = []
     for (condition, encoder), family in words.families(results).items():
-        for column in dict.fromkeys(column for row in family for column in row["by"]):
+        for column in dict.fromkeys(c for row in family for c in row["by"] if c not in left_out):
             there = [row for row in family if column in row["by"]]
             rows = []
             for value in dict.fromkeys(value for row in there for value in row["by"][column]):

@@ -164,3 +164,30 @@ def test_errors_leave_nothing_behind(project, tmp_path):
         run("train", "--method", "erm", "--seed", 0, "--mixture", "sliced", "--data", "runs/corrupt/plain/1",
             "--slices", "runs/slice/plain/0", "--start", "runs/pretrain/gru", "--out", tmp_path / "run",
             "--model", tmp_path / "model")  # fmt: skip
+
+
+def test_the_report_compares_heads_with_none(project):
+    folder, _ = project
+    found = json.loads((folder / "report/results.json").read_text())["slices"]
+    assert [(one["method"], one["mixture"], one["base"]) for one in found] == [
+        ("erm", "sliced", "base"), ("reweight", "sliced", None)]  # fmt: skip
+    rows = {row["slice"]: row for row in found[0]["rows"]}
+    assert list(rows) == [None, "dash_or_semicolon", "negated"]
+
+    def right(mixture, seed):
+        table = artifacts.read_parquet(folder / f"runs/evaluate/plain/erm/{mixture}/gru/{seed}/predictions.parquet")
+        return {row["id"]: row["label"] == row["prediction"] for row in table.to_pylist() if row["negated"] == "yes"}
+
+    gaps = []
+    for seed in (0, 1):
+        ours, theirs = right("sliced", seed), right("base", seed)
+        gaps.append(np.mean([ours[i] - theirs[i] for i in ours]))
+    gain = rows["negated"]["gain"]
+    assert rows["negated"]["n"] == len(ours) and gain["mean"] == pytest.approx(np.mean(gaps))
+    assert gain["values"] == pytest.approx(gaps) and gain["examples"] == len(ours)
+    assert gain["low"] < gain["mean"] < gain["high"] and gain["corrected_p"] >= gain["p"]
+    assert all(row["gain"] is None for row in found[1]["rows"])
+    assert rows["negated"]["combined"]["defer"] == pytest.approx(rows["negated"]["sliced"])
+    page = (folder / "report/report.html").read_text()
+    assert "Heads for slices" in page and "by negated" not in page
+    assert "## Heads for slices" in (folder / "report/report.md").read_text()

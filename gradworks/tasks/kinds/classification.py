@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradworks.tasks import TaskSpec
 
 
+DISTRIBUTION = "distribution"  # column of a training split whose labels are probabilities
 _FEW = 10  # rows with -1: fewer mark missing labels in a file whose third class happens to be missing
 
 
@@ -30,16 +31,19 @@ class Options(Section):
 
 
 class Kind(Texts):
-    """Cross entropy over C logits; labels (n,) int64 class indices.
+    """Cross entropy over C logits; labels (n,) int64 class indices, or (n, C) probabilities, of which the loss is the
+    expected one.
 
     One logit z is the same model as the two logits (0, z), and is read as these.
 
     Attributes:
         classes: in the order of their indices.
+        soft: labels may be distributions over the classes.
     """
 
     METRICS = classification.METRICS
     calibrated = True
+    soft = True
     label_type = "string"
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -69,7 +73,7 @@ class Kind(Texts):
         return z if self.size > 1 else torch.cat([torch.zeros_like(z), z], 1)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(n,) -log p of the true class, in nats."""
+        """(n,) -log p of the true class, in nats; its mean over the classes of a distribution."""
         return self.smoothed(outputs, batch, 0.0)
 
     def smoothed(self, outputs: Outputs, batch: Batch, share: float) -> Tensor:
@@ -88,7 +92,9 @@ class Kind(Texts):
         return model.encode(self.texts(table), max_length), self.targets(table, where)
 
     def targets(self, table: pa.Table, where: str) -> Tensor:
-        """(n,) int64 class indices. InputError that names the row whose label is no class."""
+        """(n,) int64 class indices; (n, C) float32 probabilities where the table has a column `distribution`, of a row
+        without one all on its label. InputError that names the row whose label is no class.
+        """
         import torch
 
         labels, index = table["label"].to_pylist(), {name: i for i, name in enumerate(self.classes)}
@@ -97,10 +103,17 @@ class Kind(Texts):
                 raise InputError(
                     f"{where}: row {key}: found label {label!r}\nexpected one of: {', '.join(self.classes)}"
                 )
-        return torch.tensor([index[label] for label in labels], dtype=torch.int64)
+        made = torch.tensor([index[label] for label in labels], dtype=torch.int64)
+        if DISTRIBUTION not in table.column_names:
+            return made
+        rows = torch.eye(len(self.classes))[made]
+        for i, one in enumerate(table[DISTRIBUTION].to_pylist()):
+            if one is not None:
+                rows[i] = torch.tensor(one)
+        return rows
 
     def strata(self, labels: Tensor) -> Tensor:
-        return labels
+        return labels if labels.dim() == 1 else labels.argmax(1)
 
     def signs(self, values: Sequence[str], marked: int) -> tuple[str, ...] | None:
         """A few -1 among three classes mark missing labels."""

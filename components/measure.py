@@ -285,9 +285,10 @@ def measured(args: argparse.Namespace, settings: Measure) -> dict[str, Any]:
     """What the file says beside method and encoder; `state` and `reason` where there is nothing to say."""
     from gradworks import models
 
-    point = Run(args).point
-    if point.from_ and not (args.start / models.CONFIG).exists():
-        return {"state": "not run", "reason": f"{point.from_}, which it starts from, ended without a model"}
+    run = Run(args)
+    point, first = run.point, run.point.from_ or run.mixed.from_
+    if first and not (args.start / models.CONFIG).exists():
+        return {"state": "not run", "reason": f"{first}, which it starts from, ended without a model"}
     try:
         bench = _bench(args)
         found = {"batches": bench.consumed, **_memory(bench), **_time(bench, settings)}
@@ -296,7 +297,7 @@ def measured(args: argparse.Namespace, settings: Measure) -> dict[str, Any]:
     except (RuntimeError, MemoryError, ValueError, NotImplementedError) as error:
         state = "OOM" if out_of_memory(error) else "not run"
         return {"state": state, "reason": str(error).splitlines()[0]}
-    note = f"the second phase alone, from the model of {point.from_}" if point.from_ else ""
+    note = f"the second phase alone, from the model of {first}" if first else ""
     if point.trainable == "head":
         note += ("; " if note else "") + "both sides train the last layer of a frozen encoder"
     return {"state": "ok", "reason": "", **({"note": note} if note else {}), **found}

@@ -87,7 +87,7 @@ def main() -> None:
 def train(run: Run) -> None:
     """Train the cell, as one of several processes or alone, and write its outputs."""
     args = run.args
-    encoder = args.start.name if run.point.from_ is None else args.start.parent.name  # of models/…/ENCODER/SEED
+    encoder = args.start.parent.name if run.later else args.start.name  # of models/…/ENCODER/SEED
 
     from gradworks import models
     from gradworks.base import checkpoint
@@ -107,10 +107,13 @@ def train(run: Run) -> None:
         try:
             if run.longer is None:
                 ended = ("not run", f"the time of {run.point.as_long_as}, which it would take, was not measured")
-            elif run.point.from_ is None or (args.start / models.CONFIG).exists():
+            elif not run.later or (args.start / models.CONFIG).exists():
                 model, trace, rows, constant = run.fit(saved, stop, watch, world)
             else:
-                ended = ("not run", f"{run.point.from_}, which it starts from, ended without a model")
+                ended = (
+                    "not run",
+                    f"{run.point.from_ or run.mixed.from_}, which it starts from, ended without a model",
+                )
         except Stopped as reason:
             if world.first:
                 print(reason, flush=True)

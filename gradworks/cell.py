@@ -123,10 +123,10 @@ class Run:
         parameters = {"train": self.settings, "method": self.point}
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
-        if len(self.kinds) > 1:
-            chosen: dict[str, Any] = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
-            chosen |= {key: one for key in ("batch", "epoch") if (one := getattr(self.mixed, key))}
-            self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen}
+        more = {key: one for key in ("batch", "epoch", "epochs", "from_") if (one := getattr(self.mixed, key))}
+        if len(self.kinds) > 1 or more:
+            chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
+            self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen, **more}
         if self.slices:
             self.parameters["slices"] = self.slices
         self.longer: float | None = 1.0  # so many times the batches; None: it should be measured and is not
@@ -215,8 +215,8 @@ class Run:
         where = f"{self.params}: mixtures.{getattr(self.args, 'mixture', None)}"
         epoch = schedules.epoch(self.mixed.chosen, each, self.mixed.epoch, f"{where}.schedule")
         return loop.Settings(
-            batches=round(s.epochs * epoch * (self.longer or 1)), batch=s.batch, micro=s.micro_batch,
-            clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
+            batches=round((self.mixed.epochs or s.epochs) * epoch * (self.longer or 1)), batch=s.batch,
+            micro=s.micro_batch, clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
             weight_decay=s.weight_decay, warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
@@ -270,8 +270,12 @@ class Run:
         outputs = sizes if len(self.kinds) > 1 and sizes else self._own(self.task).size
         copies = len(self.slices["names"]) if self.slices else 0
         fresh = self.point.from_ is None or self.point.reinitialise
-        if self.point.from_ is None:
+        if not self.later:
             model = models.create(self.args.start, outputs, self.args.seed)
+        elif self.point.from_ is None:
+            model = models.load(self.args.start)
+            only = next(iter(sizes), self.task.name)
+            models.replace_heads(model, outputs, only, self._headed_before(), self.args.seed)
         else:
             model = models.load(self.args.start)
             if copies and fresh:
@@ -283,6 +287,20 @@ class Run:
         if self.point.trainable == "head":
             models.train_head_only(model)
         return model
+
+    @property
+    def later(self) -> bool:
+        """Whether it starts from the model of another cell."""
+        return self.point.from_ is not None or self.mixed.from_ is not None
+
+    def _headed_before(self) -> str | None:
+        """The task whose head the model has that this cell starts from; None where it has several."""
+        from gradworks import tasks
+
+        ran = artifacts.read_json(self.args.start / artifacts.MANIFEST)["parameters"]
+        parts = ran.get("mixture", {}).get("parts") or [ran["task"]]
+        headed = [name for name in parts if tasks.of(self.args.params, name).size]
+        return headed[0] if len(headed) == 1 else None
 
     @staticmethod
     def _own(kind: Any) -> Any:

@@ -99,7 +99,7 @@ MISTAKES = [
     (put("corrupt.splits.clean.size", None), "splits.clean.size: found nothing", "leave the key out"),
     (put("fetch.synthetic.seed", -1), "fetch.synthetic.seed: found -1", "expected a number of at least 0"),
     # encoders
-    (put("pretrain.gru.model", "gur"), "pretrain.gru.model: found 'gur'; did you mean gru?", "expected one of: bilstm, bow"),
+    (put("pretrain.gru.model", "gur"), "pretrain.gru.model: found 'gur'; did you mean gru?", "one of: bilstm, bow"),
     (put("pretrain.gru.hiden", 16), "pretrain.gru.hiden: unknown key; did you mean hidden?", "expected one of"),
     (put("pretrain.gru.dropout", 1.5), "pretrain.gru.dropout: found 1.5", "expected a number less than 1"),
     (drop("pretrain.gru.vocabulary"), "pretrain.gru: no vocabulary", "expected: vocabulary"),

@@ -41,6 +41,9 @@ class Mixture(Section):
         schedule: a file of gradworks/schedules/, or {its name: options}; `single` for one part, else `round_robin`.
         batch: examples of a batch of some parts, in the place of train.batch.
         epoch: the part that is read once in an epoch; without it an epoch has as many batches as all parts have.
+        epochs: in the place of train.epochs.
+        from_: another mixture, from whose trained model this one starts (of the same condition, method, encoder and
+            seed). Tasks of both keep their heads, the others get fresh ones.
         select: the task whose score selects the checkpoint, or `mean` over all.
         slices: names of slices of the project's task, each of which gets a head of its own.
         combine: how the predictions of its heads become one; `task` is those of the task's head alone.
@@ -51,6 +54,8 @@ class Mixture(Section):
     schedule: Slot | None = None
     batch: dict[str, Annotated[int, Field(gt=0)]] | None = None
     epoch: str | None = None
+    epochs: float | None = Field(None, gt=0)
+    from_: str | None = Field(None, alias="from")
     select: str | None = None
     slices: list[str] | None = Field(None, min_length=1)
     combine: Literal["mean", "defer", "residual", "task"] | None = None
@@ -98,6 +103,14 @@ def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
                 if part not in made[name].parts:
                     raise InputError(words.unknown(f"{where}.{name}.{key}", part, made[name].parts))
         slicing.check(made[name].slices, made[name].parts, values, f"{where}.{name}")
+    for name in made:
+        seen = [name]
+        while (before := made[seen[-1]].from_) is not None:
+            if before not in made:
+                raise InputError(words.unknown(f"{where}.{seen[-1]}.from", before, made))
+            if before in seen:
+                raise InputError(f"{where}.{name}.from: {' from '.join([*seen, before])}\nexpected no circle")
+            seen.append(before)
     return made
 
 
@@ -179,7 +192,7 @@ def _train(
         cells[key] = {
             **cell,
             "path": path,
-            "start": _start(params, points, named),
+            "start": _start(params, points, mixed, named),
             "model": values["pretrain"][encoder].get("model"),
             "schedule": (schedule := _schedule(params, points, method, f"{here}runs/schedule/{folder}")),
             "times": "" if schedule == ALWAYS_PRESENT else f" --schedule {shlex.quote(schedule)}",
@@ -190,8 +203,9 @@ def _train(
     for key, cell in cells.items():
         before = cell["start"].removeprefix("models/")
         if before != cell["start"] and before.replace("/", "-") not in cells:
+            of = f"methods.{cell['method']}" if points[cell["method"]].from_ else f"mixtures.{cell['mixture']}"
             raise InputError(
-                f"{params}: methods.{cell['method']}.from: the cell {key} starts from {before.replace('/', '-')}\n"
+                f"{params}: {of}.from: the cell {key} starts from {before.replace('/', '-')}\n"
                 "expected that cell in the grid too"
             )
         other = points[cell["method"]].as_long_as
@@ -243,16 +257,19 @@ def _measure(
     return made
 
 
-def _start(params: Path, points: dict[str, MethodPoint], cell: dict[str, Any]) -> str:
-    """The folder in runs/ that a cell starts from: its encoder, or another method's model."""
+def _start(params: Path, points: dict[str, MethodPoint], mixed: Mapping[str, Mixture], cell: dict[str, Any]) -> str:
+    """The folder in runs/ that a cell starts from: its encoder, another method's model, or that of another mixture."""
     method = cell["method"]
     before = points[method].from_
-    if before is None:
-        return f"pretrain/{cell['encoder']}"
-    if before not in points or points[before].from_ is not None:
-        there = (name for name, point in points.items() if point.from_ is None)
-        raise InputError(words.unknown(f"{params}: methods.{method}.from", before, there))
-    return "/".join(["models", *map(str, {**cell, "method": before}.values())])
+    if before is not None:
+        if before not in points or points[before].from_ is not None:
+            there = (name for name, point in points.items() if point.from_ is None)
+            raise InputError(words.unknown(f"{params}: methods.{method}.from", before, there))
+        return "/".join(["models", *map(str, {**cell, "method": before}.values())])
+    phase = mixed[cell["mixture"]].from_ if "mixture" in cell else None
+    if phase is not None:
+        return "/".join(["models", *map(str, {**cell, "mixture": phase}.values())])
+    return f"pretrain/{cell['encoder']}"
 
 
 def check_names(params: Path, values: Mapping[str, Any]) -> None:

@@ -81,6 +81,19 @@ def slice_heads(model: nn.Module, task: str, size: int, slices: int) -> None:
     heads.resize(model, task, size, slices)
 
 
+def replace_heads(model: nn.Module, outputs: heads.Sizes, task: str, before: str | None, seed: int) -> None:
+    """Heads for other tasks than those the model was trained on; see `heads.replace`. Language models have none.
+
+    Args:
+        model: trained.
+        outputs: as of `create`.
+        task: of the one head, where it is one. before: of the one that the model has, where that is one.
+        seed: of the heads of tasks that it has not seen.
+    """
+    if isinstance(model, heads.Headed):
+        heads.replace(model, _sizes(outputs), task, before, seed)
+
+
 def train_head_only(model: nn.Module) -> None:
     """Freeze all but the last layer, or layers."""
     model.requires_grad_(False)

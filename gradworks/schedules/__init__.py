@@ -3,7 +3,7 @@
 Every file has `tasks(step, needs, sizes, seed, **options) -> list[str]`, a pure function of its arguments, so that a
 run resumes anywhere: the task of each batch of an optimizer step (counted from 0), group after group. `sizes` are
 the batches of one epoch by task, in the order of the mixture. A file may have
-    Options                                    a Section: the keys of `schedule: {NAME: {...}}`; without it there are none
+    Options                                    a Section: keys of `schedule: {NAME: {...}}`; else there are none
     refusal(needs, tasks) -> str               what it cannot do in words, or ""
     shares(sizes, **options) -> {task: share}  of a long run's batches
 What an update needs (`spec.Needs`) is kept, or refused by `check` before training.
@@ -100,8 +100,8 @@ def check(chosen: Slot, needs: Needs, tasks: Sequence[str], where: str = "schedu
         where: begins the message.
 
     Raises:
-        InputError: there is no such schedule, or not with these options; the update needs more different tasks than there are, or one batch of
-            each task and all of the same one; or the schedule's own reason.
+        InputError: there is no such schedule, or not with these options; the update needs more different tasks than
+            there are, or one batch of each task and all of the same one; or the schedule's own reason.
     """
     options(chosen, where)
     name, k = entry_name(chosen), group(needs, tasks)

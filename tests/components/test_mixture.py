@@ -1,5 +1,6 @@
 """Two tasks trained together through the stages: splits, a model of two heads, predictions and scores of both."""
 
+import argparse
 import copy
 import csv
 import os
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
-from gradworks import loop
+from gradworks import cell, loop, models
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from tests.small import SMALL, run
@@ -59,6 +61,9 @@ def values():
         "turned": {"parts": ["worth", "nli"], "schedule": "proportional", "select": "worth"},
         "alone": {"parts": ["nli"]},
         "worth": {"parts": ["worth"]},
+        "then": {"parts": ["nli", "worth"], "from": "worth", "epochs": 0.5},
+        "last": {"parts": ["nli"], "from": "then", "epochs": 1},
+        "after": {"parts": ["worth"], "from": "last"},
     }
     return made
 
@@ -77,9 +82,9 @@ def project(tmp_path_factory):
     os.chdir(before)
 
 
-def train(method, mixture=None, out="out"):
+def train(method, mixture=None, out="out", start="runs/pretrain/gru"):
     folder = f"{out}/{mixture}-{method}"
-    run("train", "--method", method, "--seed", 0, "--data", "runs/corrupt/noise/0", "--start", "runs/pretrain/gru",
+    run("train", "--method", method, "--seed", 0, "--data", "runs/corrupt/noise/0", "--start", start,
         "--out", f"{folder}/run", "--model", f"{folder}/model",
         *(["--mixture", mixture] if mixture else []))  # fmt: skip
     return Path(folder)
@@ -171,6 +176,53 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(project, method, mixture
     assert 0 < int(found[1]) <= 26 < total
     assert contents(whole / "run") == contents(resumed / "run")
     assert contents(whole / "model") == contents(resumed / "model")
+
+
+def begun(mixture, start):
+    """The model that a phase starts with."""
+    asked = {"params": Path("params.yaml"), "method": "erm", "seed": 0, "data": Path("runs/corrupt/noise/0")}
+    return cell.Run(argparse.Namespace(**asked, mixture=mixture, start=start / "model")).model()
+
+
+def test_a_phase_goes_on_with_the_encoder_and_the_heads_that_it_knows(project):
+    """worth -> nli and worth -> nli -> worth: heads of seen tasks are carried, the others fresh and keyed by name."""
+    first = train("erm", "worth", out="phases")
+    both, ours = begun("then", first), load_file(first / "model/model.safetensors")
+    weights = {name: tensor for name, tensor in both.state_dict().items() if name.startswith("heads.nli.")}
+    for name, tensor in both.state_dict().items():
+        if name not in weights:
+            assert torch.equal(tensor, ours[name.replace("heads.worth.", "head.")]), name
+    unseen = models.create(Path("runs/pretrain/gru"), {"nli": 3, "other": 2}, 0)
+    assert torch.equal(weights["heads.nli.weight"], unseen.heads.nli.weight)  # whatever the other tasks are
+    second = train("erm", "then", out="phases", start=first / "model")
+    status = artifacts.read_json(second / "run/status.json")
+    assert status["examples"] == (480 + 160) // 2
+    seen = load_file(second / "model/model.safetensors")
+    last = begun("last", second).state_dict()
+    assert {name.replace("head.", "heads.nli.") for name in last} == set(seen) - {
+        "heads.worth.weight", "heads.worth.bias"
+    }  # fmt: skip
+    assert all(torch.equal(last[name], seen[name.replace("head.", "heads.nli.")]) for name in last)
+    third = train("erm", "last", out="phases", start=second / "model")
+    assert evaluate(third)["overall"]["accuracy"]["n"] == 160
+    again = begun("after", third)  # its head is gone
+    assert again.head.out_features == 1 and not torch.equal(again.head.weight, ours["head.weight"])
+
+
+def test_a_phase_that_was_killed_ends_with_the_same_bytes(project, monkeypatch):
+    first, step, calls = train("erm", "worth", out="phases"), loop.step, []
+    whole = train("erm", "then", out="whole", start=first / "model")
+
+    def killed(*args, **more):
+        calls.append(1)
+        if len(calls) > 26:
+            raise KeyboardInterrupt
+        return step(*args, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "step", killed)
+        train("erm", "then", out="killed", start=first / "model")
+    assert contents(whole) == contents(train("erm", "then", out="killed", start=first / "model"))
 
 
 def test_what_the_schedule_cannot_give_is_refused_before_training(project):

@@ -112,6 +112,40 @@ def resize(model: nn.Module, task: str, size: int, copies: int) -> None:
         model.config["outputs"] = {**model.config["outputs"], task: new.out_features}
 
 
+def replace(model: Headed, sizes: Sizes, task: str, before: str | None, seed: int) -> None:
+    """The heads of another set of tasks: those of tasks that the model has stay, the others are drawn.
+
+    Args:
+        model: trained.
+        sizes: outputs of the one head, or of each by task.
+        task: whose head it is where there is one.
+        before: the task of the head that the model has, where that is one.
+        seed: of what is drawn; of several heads by task name, so that the other tasks do not matter to it.
+
+    Raises:
+        ValueError: a task's head has fewer outputs than it needs.
+    """
+    old = dict(model.heads.named_children()) if hasattr(model, "heads") else {before: model.head}
+    first = next(iter(old.values()))
+    for name in ("head", "heads"):
+        if hasattr(model, name):
+            delattr(model, name)
+    with torch.random.fork_rng(devices=[]):
+        model.make_head(first.in_features, sizes)
+        redraw(model, seed, first=True)
+    new = dict(model.heads.named_children()) if hasattr(model, "heads") else {task: model.head}
+    for name, head in new.items():
+        head.to(first.weight)
+        if name in old:
+            if old[name].out_features < head.out_features:
+                found, needed = old[name].out_features, head.out_features
+                raise ValueError(f"head of {name}: found {found} outputs, expected {needed}")
+            with torch.no_grad():
+                for key, tensor in head.named_parameters():
+                    tensor.copy_(getattr(old[name], key)[: len(tensor)])  # those of slices are behind the task's own
+    model.config["outputs"] = sizes if isinstance(sizes, int) else dict(sizes)
+
+
 def _key(seed: int, task: str) -> int:
     """63 bits of blake2b of 'seed/head/task'."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/head/{task}".encode(), digest_size=8).digest(), "big") >> 1

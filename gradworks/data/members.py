@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE = "slices.parquet"  # columns id, slice
-MEMBER = "yes"  # in a column of predictions that is called as the slice; null outside it
+MEMBER = "in"  # in a column of predictions that is called as the slice; null outside it
 
 
 def read(folder: Path, data: Path, names: Sequence[str] | None = None) -> dict[str, frozenset[str]]:
@@ -44,7 +44,7 @@ def read(folder: Path, data: Path, names: Sequence[str] | None = None) -> dict[s
 
 
 def columns(table: pa.Table, ids: Mapping[str, frozenset[str]], where: str) -> pa.Table:
-    """The table with a column for each slice: "yes" for members, null for others. InputError where it has one."""
+    """The table with a column for each slice: "in" for members, null for others. InputError where it has one."""
     import pyarrow as pa
 
     keys = table["id"].to_pylist()

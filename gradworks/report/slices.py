@@ -15,7 +15,7 @@ from gradworks.report.summary import USED
 if TYPE_CHECKING:
     from gradworks.report.settings import Inputs
 
-MEMBER = "yes"
+MEMBER = "in"  # as of gradworks.data.members, on which only the stages with slices depend
 
 
 def names(inputs: Inputs) -> list[str]:

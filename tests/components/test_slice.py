@@ -100,8 +100,8 @@ def test_a_cell_has_a_head_a_slice_and_scores_by_slice(project):
     for mixture in ("base", "sliced"):
         found = artifacts.read_json(folder / f"runs/metrics/plain/erm/{mixture}/gru/0.json")
         table = artifacts.read_parquet(folder / f"runs/evaluate/plain/erm/{mixture}/gru/0/predictions.parquet")
-        rows = [row for row in table.to_pylist() if row["negated"] == "yes"]
-        score = found["by"]["negated"]["yes"]["accuracy"]
+        rows = [row for row in table.to_pylist() if row["negated"] == "in"]
+        score = found["by"]["negated"]["in"]["accuracy"]
         assert score["n"] == len(rows) and score["low"] < score["value"] < score["high"]
         assert score["value"] == pytest.approx(np.mean([row["label"] == row["prediction"] for row in rows]))
     combined = found["slices"]["combined"]
@@ -176,7 +176,7 @@ def test_the_report_compares_heads_with_none(project):
 
     def right(mixture, seed):
         table = artifacts.read_parquet(folder / f"runs/evaluate/plain/erm/{mixture}/gru/{seed}/predictions.parquet")
-        return {row["id"]: row["label"] == row["prediction"] for row in table.to_pylist() if row["negated"] == "yes"}
+        return {row["id"]: row["label"] == row["prediction"] for row in table.to_pylist() if row["negated"] == "in"}
 
     gaps = []
     for seed in (0, 1):

@@ -308,6 +308,16 @@ def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kind
         raise InputError(words.unknown(f"{params}: report.baseline", report.baseline, values["methods"]))
     if report.baseline not in trained:
         raise InputError(f"{params}: report.baseline: no cell of {report.baseline} in the grid\nexpected one")
+    for number, step in enumerate(report.waterfall):
+        where = f"{params}: report.waterfall.{number}"
+        if step.ensemble and step.ensemble not in made["ensemble"]:
+            raise InputError(words.unknown(f"{where}.ensemble", step.ensemble, made["ensemble"]))
+        own = [key for key, one in made["train"].items() if not step.ensemble and step.holds(one)]
+        if not step.ensemble and not own:
+            raise InputError(f"{where}: no cell of {step.of} in the grid\nexpected one")
+        if len({made["train"][key]["seed"] for key in own}) < len(own):
+            raise InputError(f"{where}: found {', '.join(own[:4])}\nexpected one cell a seed: name condition, method, "
+                             "encoder and mixture")  # fmt: skip
     for name, control in report.controls.items():
         for one in (name, control):
             if one not in values["methods"]:

@@ -40,6 +40,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         summary,
         traces,
         views,
+        waterfall,
     )
 
     inputs = read.read(params, cells, runs, outdated)
@@ -54,7 +55,11 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
     }
     if parts := details.parts(inputs):  # no key if there is only one task
         results["parts"] = parts
-    for key, found in (("slices", slices.compared(inputs)), ("labels", labels.sources(inputs))):
+    for key, found in (
+        ("slices", slices.compared(inputs)),
+        ("labels", labels.sources(inputs)),
+        ("waterfall", waterfall.waterfall(inputs)),
+    ):
         if found:  # no key where there is none
             results[key] = found
     artifacts.write_json(out / "results.json", results)

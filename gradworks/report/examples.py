@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gradworks.base import artifacts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from gradworks.report.settings import Inputs, Target
@@ -28,7 +30,8 @@ def spread(
     def of(cell: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
         key = cell["method"], cell["seed"]
         if key not in found:
-            found[key] = _shares(inputs, cell, target)
+            file = inputs.runs / "evaluate" / cell["path"] / "predictions.parquet"
+            found[key] = shares(inputs, file, target)
         return found[key]
 
     made = {}
@@ -36,7 +39,7 @@ def spread(
         others = {cell["seed"]: cell for cell in family[theirs]}
         both = [(cell, others[cell["seed"]]) for cell in family[ours] if cell["seed"] in others]
         both = [pair for pair in both if all(c["primary"] is not None and c["state"] in SCORED for c in pair)]
-        one = _error([(of(a), of(b)) for a, b in both])
+        one = error([(of(a), of(b)) for a, b in both])
         if one:
             made[ours, theirs] = one
     return made
@@ -45,11 +48,10 @@ def spread(
 SCORED = ("ok", "not converged")
 
 
-def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.ndarray, np.ndarray] | None:
-    """Sorted ids and each example's share of the cell's score; None without predictions."""
+def shares(inputs: Inputs, file: Path, target: Target) -> tuple[np.ndarray, np.ndarray] | None:
+    """Sorted ids and each example's share of the score of some predictions; None without any."""
     import numpy as np
 
-    file = inputs.runs / "evaluate" / cell["path"] / "predictions.parquet"
     if not file.exists():
         return None
     table = artifacts.read_parquet(file, ["id", "label", *inputs.task.also])
@@ -68,7 +70,7 @@ def _shares(inputs: Inputs, cell: dict[str, Any], target: Target) -> tuple[np.nd
     return None if added is None else (ids[order], added[order])
 
 
-def _error(pairs: list[tuple[Any, Any]]) -> tuple[float, int] | None:
+def error(pairs: list[tuple[Any, Any]]) -> tuple[float, int] | None:
     """Standard error over examples of the difference averaged over seeds, without the noise of seeds.
 
     The variance of the mean of differences d[seed, example] has components of seeds, examples and residual (Brennan

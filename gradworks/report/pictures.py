@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gradworks.report import details, figures, forest, form, plots, read, words
+from gradworks.report import details, figures, forest, form, plots, read, waterfall, words
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -22,6 +22,7 @@ def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     made["gains"] = _gains(results, methods)
     made["dots"] = _dots(results, methods)
     made["costs"] = _costs(results, methods)
+    made["waterfall"] = _waterfall(results)
     made["curves"] = _curves(results, inputs, methods, "selection")
     made["over"] = figures.OVER[inputs.task.paced]
     made["losses"] = _curves(results, inputs, methods, "loss")
@@ -88,6 +89,13 @@ def _dots(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
         alt = f"{condition} · {encoder}: {name} by method. {told}"
         made.append(_figure(condition, encoder, figures.dots(rows, references, limits, methods, name, alt)))
     return made
+
+
+def _waterfall(results: dict[str, Any]) -> Markup | None:
+    rows, primary = results.get("waterfall", []), results["primary"]
+    if not any(row["value"] is not None for row in rows):
+        return None
+    return markup(waterfall.picture(rows, primary["name"], primary["better"]))
 
 
 def _costs(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:

@@ -39,6 +39,42 @@ class Target(Section):
         return ", ".join(filter(None, [self.metric.replace("_", " "), self.subset]))
 
 
+class Step(Section):
+    """A step of the waterfall: the cells that have these names, or an ensemble by its key in cells.yaml.
+
+    Attributes:
+        name: what the step adds.
+        published: its score as published, in the unit of the primary metric.
+    """
+
+    name: str = Field(min_length=1)
+    condition: str | None = None
+    method: str | None = None
+    mixture: str | None = None
+    encoder: str | None = None
+    ensemble: str | None = None
+    published: float | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Step:
+        if self.ensemble and any((self.condition, self.method, self.mixture, self.encoder)):
+            raise ValueError("found ensemble beside names of cells; expected one or the other")
+        if not self.ensemble and not (self.method or self.encoder):
+            raise ValueError("expected `method` or `encoder` of its cells, or an `ensemble`")
+        return self
+
+    @property
+    def of(self) -> str:
+        """`clean · erm · gru`."""
+        return self.ensemble or " · ".join(filter(None, [self.condition, self.method, self.mixture, self.encoder]))
+
+    def holds(self, cell: dict[str, Any]) -> bool:
+        """Whether a cell is one of the step's."""
+        there = cell | {"encoder": cell.get("trained", cell["encoder"])}
+        axes = ("condition", "method", "mixture", "encoder")
+        return all(getattr(self, axis) in (None, there.get(axis)) for axis in axes)
+
+
 class Report(Section):
     """The section `report`.
 
@@ -49,6 +85,7 @@ class Report(Section):
         baseline: the method that all others are compared with.
         controls: method -> the method with the same resources but not its idea (as many batches a step, the clean
             labels).
+        waterfall: steps, each with one signal more than the one before.
         price_per_hour: device, as the report names it -> price of a machine with it per hour.
     """
 
@@ -57,6 +94,7 @@ class Report(Section):
     secondary: Target | None = None
     baseline: str = "erm"
     controls: dict[str, str] = Field(default_factory=dict)
+    waterfall: list[Step] = Field(default_factory=list)
     price_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 

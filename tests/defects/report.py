@@ -2,6 +2,14 @@
 
 # fmt: off
 ROWS = (
+    ('gradworks/report/waterfall.py', '            before = place\n        rows', '        before = place\n        rows',
+     'tests/report/test_waterfall.py::test_gains_are_those_over_the_step_before_with_a_result'),
+    ('gradworks/report/waterfall.py', 'one = _over_examples(found[a], found[b], better, len(pairs))', 'one = _over_examples(found[a], found[b], better, 1)',
+     'tests/report/test_waterfall.py::test_gains_are_those_over_the_step_before_with_a_result'),
+    ('gradworks/glue.py', 'made[base] = sum(halves) / len(halves) if base != task else value', 'made[base] = value',
+     'tests/test_glue.py::test_the_score_is_the_mean_over_tasks_of_the_means_of_their_metrics'),
+    ('gradworks/submission.py', 'task.predictions(task.mean(np.stack(made)))', 'task.predictions(made[0])',
+     'tests/test_submission.py::test_the_file_holds_the_mean_answer_of_the_models'),
     ('gradworks/report/cost.py', '_MILLION / rate["method_examples"]', '_MILLION / rate["plain_examples"]',
      'tests/report/test_cost.py::test_money_where_the_device_has_a_price'),
     ('gradworks/report/cost.py', 'base["state"] != "ok" or base.get("hardware") != found.get("hardware")', 'base["state"] != "ok"',

@@ -28,7 +28,7 @@ def compared(inputs: Inputs) -> list[dict[str, Any]]:
     """A part for each condition, method, encoder and mixture with heads for slices.
 
     Returns:
-        `condition`, `method`, `encoder`, `mixture`, `base` (the mixture of the same tasks without heads, or None),
+        `condition`, `method`, `encoder`, `mixture`, `base` (see `_base`),
         `combine`, and `rows`: for all examples and each slice `n`, `small` (below 30), `base` and `sliced` (means over
         seeds of the primary metric), `combined` (of each way to combine the heads) and `gain`: the difference as
         `differences` gives it, its p corrected over the part's rows (Holm). With one seed the interval is over test
@@ -40,7 +40,7 @@ def compared(inputs: Inputs) -> list[dict[str, Any]]:
             first = next((inputs.metrics[key]["slices"] for key in own.values() if _heads(inputs, key)), None)
             if first is None:
                 continue
-            base = next((name for name in cells if _without(inputs, mixture, name)), None)
+            base = _base(inputs, mixture, list(cells))
             rows = [_row(inputs, slice_, own, cells.get(base) or {}) for slice_ in (None, *first["names"])]
             _correct(rows)
             about = {"condition": condition, "method": method, "encoder": encoder, "mixture": mixture, "base": base}
@@ -62,10 +62,13 @@ def _heads(inputs: Inputs, key: str) -> bool:
     return "heads" in (inputs.metrics[key].get("slices") or {})
 
 
-def _without(inputs: Inputs, mixture: str, other: str) -> bool:
-    """Whether a mixture is another one's without slices."""
-    ours, theirs = (inputs.values["mixtures"][name] for name in (mixture, other))
-    return ours["parts"] == theirs["parts"] and not theirs.get("slices")
+def _base(inputs: Inputs, mixture: str, others: list[str]) -> str | None:
+    """The mixture of the same tasks without slices: one that starts where it does, else the one it starts from."""
+    mixtures = inputs.values["mixtures"]
+    ours = mixtures[mixture]
+    there = [n for n in others if mixtures[n]["parts"] == ours["parts"] and not mixtures[n].get("slices")]
+    ranks = {n: (mixtures[n].get("from") != ours.get("from"), n != ours.get("from")) for n in there}
+    return min(there, key=ranks.__getitem__, default=None)
 
 
 def _row(inputs: Inputs, name: str | None, own: dict[int, str], base: dict[int, str]) -> dict[str, Any]:

@@ -96,6 +96,14 @@ def test_a_broken_file_is_an_error_in_words(tmp_path, text):
     assert len(str(error.value).splitlines()) <= 3
 
 
+def test_a_slice_needs_members_in_train_and_in_test(tmp_path):
+    found, empty = asked(tmp_path, OWN), TABLE.slice(1, 1)
+    for name in ("train", "test"):
+        splits = {"train": TABLE, "selection": empty, "test": TABLE}
+        with pytest.raises(InputError, match=f"none of the 1 examples of {name} is a member"):
+            slices.sliced(found, splits | {name: empty}, TEXTS)
+
+
 def test_a_broken_section_is_an_error_in_words(tmp_path):
     with pytest.raises(InputError, match=r"own\.py: no such file"):
         slices.chosen(slices.Slices(file="own.py"), tmp_path, "params.yaml: slice")

@@ -167,3 +167,20 @@ def test_tasks_of_one_text_and_of_two_share_an_encoder(encoder):
         read = model.read(model.embed(one), one["lengths"].flatten())
         both = torch.cat([read, torch.zeros_like(read), read, torch.zeros_like(read)], 1)
         assert torch.equal(made, model.heads.of("near")(model.mlp(both)))
+
+
+@pytest.mark.parametrize("outputs", [3, SIZES], ids=["one", "several"])
+def test_heads_of_slices_are_copies_of_the_tasks(encoder, outputs, tmp_path):
+    """With the rest of the model as it is without them; saved and loaded they are the same, and they can go again."""
+    plain, model = (models.create(encoder, outputs, seed=1) for _ in range(2))
+    models.slice_heads(model, "nli", 3, 2)
+    name = "head" if outputs == 3 else "heads.nli"
+    for part in ("weight", "bias"):
+        rows = model.state_dict()[f"{name}.{part}"]
+        assert torch.equal(rows, torch.cat([plain.state_dict()[f"{name}.{part}"]] * 3))
+    assert all(torch.equal(t, plain.state_dict()[n]) for n, t in model.state_dict().items() if not n.startswith(name))
+    models.save(model, tmp_path / "model")
+    again = models.load(tmp_path / "model")
+    assert same(again.state_dict(), model.state_dict())
+    models.slice_heads(again, "nli", 3, 0)
+    assert same(again.state_dict(), plain.state_dict()) and again.config == plain.config

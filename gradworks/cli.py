@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "after", type=Path, nargs="?", default=Path("report/results.json"), help="default: %(default)s"
     )
     compare.add_argument("--base", default="base", help="what the base is called in the text")
-    verbs.add_parser("readme", help="write the generated parts of README.md and docs/methods.md")
+    said = "write the generated parts of README.md and docs/methods.md, or of the README of benchmarks"
+    readme = verbs.add_parser("readme", help=said, description=said)
+    readme.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="pipelines/NAME: its README only")
     said = "an S3 server on this machine: start it, stop it, say whether it runs, print what a shell needs to use it"
     storage = verbs.add_parser("storage", help=said, description=said)
     storage.add_argument("act", choices=("up", "down", "status", "env"))
@@ -121,7 +123,10 @@ def _run(args: argparse.Namespace) -> None:
     elif args.verb == "readme":
         from gradworks.report import readme
 
-        readme.write(Path())
+        for folder in args.folders:
+            readme.write_benchmark(folder)
+        if not args.folders:
+            readme.write(Path())
     elif args.verb == "storage":
         _storage(args.act)
     elif args.verb == "glue":

@@ -41,8 +41,12 @@ def render(results: dict[str, Any], inputs: Inputs) -> dict[str, str]:
 
 def tables(results: dict[str, Any]) -> str:
     """The results tables alone, in Markdown: for README.md."""
-    rows = {"results": results, "conditions": conditions(results)}
-    return _templates().get_template("tables.md.j2").render(**rows).strip()
+    return template("tables.md.j2", results=results, conditions=conditions(results))
+
+
+def template(name: str, **about: Any) -> str:
+    """A template of the report, filled in."""
+    return _templates().get_template(name).render(**about).strip()
 
 
 def conditions(results: dict[str, Any]) -> list[dict[str, Any]]:

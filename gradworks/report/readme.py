@@ -1,4 +1,4 @@
-"""The generated parts of README.md and docs/methods.md: results with their md5, and the entries, between markers."""
+"""The generated parts of README.md, docs/methods.md and of the READMEs of benchmarks, between markers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
@@ -31,6 +32,33 @@ def write(root: Path) -> None:
     for path, text in made.items():
         with artifacts.atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def write_benchmark(folder: Path) -> None:
+    """Write the results into README.md of a benchmark, pipelines/NAME, with what was published of it.
+
+    Raises:
+        InputError: the file, its markers or report/results.json is missing, or published.yaml does not fit; then
+            nothing is written.
+    """
+    path = folder / README
+    if not path.is_file():
+        raise InputError(f"{path}: no such file\nexpected: markers results:begin and results:end in it")
+    made = replace(path.read_text(encoding="utf-8"), "results", benchmark(folder), str(path))
+    with artifacts.atomic_file(path) as temporary:
+        temporary.write_text(made, encoding="utf-8")
+
+
+def benchmark(folder: Path) -> str:
+    """What differs from the source, the answer, published and measured, the tables of a benchmark."""
+    from gradworks.report import form, page, published
+
+    file = folder / RESULTS
+    found, known = artifacts.read_json(file), published.read(folder)
+    about: dict[str, Any] = {"results": found, "published": known, "rule": form.RULE}
+    about["ledger"] = published.ledger(found, known, str(folder / published.FILE)) if known else []
+    about |= {"tables": page.tables(found), "file": file.as_posix(), "md5": md5(file)}
+    return page.template("benchmark.md.j2", **about)
 
 
 def results(root: Path) -> str:

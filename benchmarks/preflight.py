@@ -135,7 +135,8 @@ _INTRO = """# What serves which family
 Tiny models with random weights and the switches of published checkpoints, one step each: what `from` of an encoder in
 `params.yaml` would meet. ✓: served; a number: the refusal below, word for word. Encoder-decoders write (`seq2seq`), the
 others classify. `weighting reweight` takes by itself what its row names; `head` is an approximation; `jvp`,
-`per_example` and `second_order` are slow forms for comparison.
+`per_example` and `second_order` are slow forms for comparison. What `ghost` is refused for lies in the layers below the
+head: with `trainable: head` it serves DeBERTa-v2 and MPNet, too, and `auto` takes it.
 """
 
 

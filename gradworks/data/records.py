@@ -91,7 +91,8 @@ def columns_of(row: Kind, header: Iterable[str], file: str, asked: Asked) -> tup
     Raises:
         InputError: there is none, or `columns` names something else; Unlabelled where it is the label's.
     """
-    header, columns, known = list(header), asked.columns, (*row.label_columns, *LABELS)
+    columns, known = asked.columns, (*row.label_columns, *LABELS)
+    header = row.headed(list(header), columns)
     strange = set(columns) - {*row.spec.texts, "label", "id"}
     if strange:
         raise InputError(
@@ -120,6 +121,7 @@ def is_whole(row: Kind, fields: Mapping[str, Any], asked: Asked) -> bool:
     """Whether fields are a good row: texts, and a label of the task or none."""
     try:
         texts, found = columns_of(row, fields, "", asked)
+        fields = row.unfold(fields, asked.columns)
         _taken(row, fields, texts)
         return not found or labels.of(row, fields[found[0]], asked.labels)[0] is not None
     except ValueError:
@@ -233,6 +235,7 @@ def read(
         reason, kept = given if isinstance(given, str) else None, {}
         if reason is None:
             try:
+                given = row.unfold(given, asked.columns)
                 kept = _taken(row, given, texts)
             except InputError:  # not of this row
                 raise

@@ -17,7 +17,6 @@ from gradworks.metrics._shared.scores import Score, known
 
 METRICS = ("cloze_f1", "cloze_em")
 LOWER_IS_BETTER: tuple[str, ...] = ()
-_ALL = np.array([[0.0, 1.0], [1.0, 1.0]])  # what a question adds that is all wrong, and all right
 
 
 def f1(gold: str, made: str) -> float:
@@ -42,15 +41,12 @@ def values(metric: str, gold: Sequence[Sequence[str]], made: Sequence[str]) -> n
 
 
 def score(metric: str, gold: Sequence[Sequence[str]], made: Sequence[str]) -> Score:
-    """One metric with its 95 % interval over questions, see `clusters.score`; arguments as in `values`.
+    """One metric with its 95 % interval over questions, see `clusters.mean`; arguments as in `values`.
 
     Raises:
         InputError: an unknown metric.
     """
-    found = values(metric, gold, made)
-    if not len(found):
-        return Score(None, 0, note="no examples")
-    return clusters.score(metric, np.column_stack([found, np.ones(len(found))]), clusters.ratio, _ALL)
+    return clusters.mean(metric, values(metric, gold, made))
 
 
 def nearest(candidates: Sequence[str]) -> int:

@@ -19,7 +19,6 @@ METRICS = ("answer_f1", "answer_em")
 LOWER_IS_BETTER: tuple[str, ...] = ()
 _PUNCTUATION = set(string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
-_ALL = np.array([[0.0, 1.0], [1.0, 1.0]])  # what a question adds that is all wrong, and all right
 
 
 def normal(answer: str) -> str:
@@ -62,15 +61,12 @@ def values(metric: str, gold: Sequence[Sequence[str]], made: Sequence[str]) -> n
 
 
 def score(metric: str, gold: Sequence[Sequence[str]], made: Sequence[str]) -> Score:
-    """One metric with its 95 % interval over questions, see `clusters.score`; arguments as in `values`.
+    """One metric with its 95 % interval over questions, see `clusters.mean`; arguments as in `values`.
 
     Raises:
         InputError: an unknown metric.
     """
-    found = values(metric, gold, made)
-    if not len(found):
-        return Score(None, 0, note="no examples")
-    return clusters.score(metric, np.column_stack([found, np.ones(len(found))]), clusters.ratio, _ALL)
+    return clusters.mean(metric, values(metric, gold, made))
 
 
 def threshold(gold: Sequence[Sequence[str]], made: Sequence[str], scores: Sequence[float]) -> float:

@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from gradworks.base.errors import InputError
-from gradworks.models._shared import files, generation
+from gradworks.models._shared import chats, files, generation
 from gradworks.models._shared.generation import END, PAD, LanguageModel, describe, write
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = ["Causal", "Options", "adopt", "build", "prepare", "write"]
+
+
+PADDING = -100  # labels that do not count
 
 
 class Options(generation.Options):
@@ -54,10 +57,7 @@ class Causal(LanguageModel):
         Raises:
             InputError: no token is left for prompts, or the model has fewer positions.
         """
-        room = max_length - most
-        if room < 1 or (self.positions and max_length > self.positions):
-            expected = f"more than max_response, {most}" if room < 1 else f"at most {self.positions}, its positions"
-            raise InputError(f"train.max_length: found {max_length}\nexpected {expected}")
+        room = self.room(max_length, most)
         starts = [ids[-room:] or self.config["end"][:1] for ids in self.tokens(prompts, special)]
         written = self.written(responses, most) if end else [one[:most] for one in self.tokens(responses, False)]
         encodings = [
@@ -65,34 +65,77 @@ class Causal(LanguageModel):
         ]  # fmt: skip
         return encodings, written, [len(one) for one in starts]
 
+    def room(self, max_length: int, most: int) -> int:
+        """Tokens of a prompt at most. Raises InputError: none is left, or the model has fewer positions."""
+        room = max_length - most
+        if room < 1 or (self.positions and max_length > self.positions):
+            expected = f"more than max_response, {most}" if room < 1 else f"at most {self.positions}, its positions"
+            raise InputError(f"train.max_length: found {max_length}\nexpected {expected}")
+        return room
+
     def chatted(self, prompts: Sequence[str], responses: Sequence[str], system: str) -> tuple[list[str], list[str]]:
         """Prompts and responses as the checkpoint's chat template writes them, each response with what ends it.
 
         Raises:
             InputError: there is no template, or it does not write the response behind the prompt.
         """
+        before = [{"role": "system", "content": system}] if system else []
+        writer, first, second = self._writer(), [], []
+        for prompt, response in zip(prompts, responses, strict=True):
+            turns = [*before, {"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            ((asked, _), (answer, _)) = chats.parts(writer, turns)
+            first.append(asked)
+            second.append(answer)
+        return first, second
+
+    def conversations(
+        self, turns: Sequence[Sequence[dict[str, str]]], max_length: int, most: int
+    ) -> tuple[list[dict[str, list[int]]], list[list[int]], list[int]]:
+        """Token ids of conversations, of which the turns of the assistant are labels.
+
+        Args:
+            turns: of n conversations, `role` and `content` of each turn; the last is the assistant's.
+            max_length: tokens of a conversation; the start of one that is longer is left out.
+            most: tokens of the last turn; what is longer is cut.
+
+        Returns:
+            As `exchanges`: `prompt` is all before the last turn; the labels begin at the first token that the model
+            writes, and are -100 where others do.
+
+        Raises:
+            InputError: as `exchanges` and `chatted`.
+        """
+        writer = self._writer()
+        found = [chats.parts(writer, one) for one in turns]
+        pieces = iter(self.tokens([text for one in found for text, _ in one], special=False))
+        before, last = [], []
+        for one in found:
+            read = [(next(pieces), written) for _, written in one]
+            before.append([(i, i if written else PADDING) for ids, written in read[:-1] for i in ids])
+            last.append(read[-1][0])
+        room = self.room(max_length, most)
+        encodings, labels, starts = [], [], []
+        for asked, answer in zip(before, last, strict=True):
+            kept, answer = asked[-room:] or [(self.config["end"][0], PADDING)], answer[:most]
+            written = (place for place, (_, label) in enumerate(kept) if place and label != PADDING)
+            start = next(written, len(kept))  # nothing stands before the first token, so it is never a label
+            encodings.append({"input_ids": [*(i for i, _ in kept), *answer[:-1]], "prompt": len(kept)})
+            labels.append([*(label for _, label in kept[start:]), *answer])
+            starts.append(start)
+        return encodings, labels, starts
+
+    def _writer(self) -> Any:
+        """transformers' tokenizer around ours, with the chat template. Raises InputError where there is none."""
         from transformers import PreTrainedTokenizerFast
 
         if not self.chat:
             raise InputError("chat: the model has no chat template\nexpected a checkpoint with one, or chat: false")
         name = self.tokenizer.id_to_token
         bos = getattr(self.sizes, "bos_token_id", None)
-        writer = PreTrainedTokenizerFast(
+        return PreTrainedTokenizerFast(
             tokenizer_object=self.tokenizer, chat_template=self.chat, eos_token=name(self.config["end"][0]),
             bos_token=None if bos is None else name(bos),
         )  # fmt: skip
-        before = [{"role": "system", "content": system}] if system else []
-        first, second = [], []
-        for prompt, response in zip(prompts, responses, strict=True):
-            turns = [*before, {"role": "user", "content": prompt}]
-            asked = writer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            answer = {"role": "assistant", "content": response}
-            whole = writer.apply_chat_template([*turns, answer], tokenize=False)
-            if not whole.startswith(asked):
-                raise InputError("chat: the chat template does not write a response behind its prompt\nexpected chat: false")  # fmt: skip  # noqa: E501
-            first.append(asked)
-            second.append(whole[len(asked) :])
-        return first, second
 
     def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
         """input_ids and attention_mask (n, L), padded on the right; `prompt` (n,), where there is one."""

@@ -152,12 +152,16 @@ def adopt(options: Options, folder: Path, where: str) -> None:
         where: params file and key, for messages.
 
     Raises:
-        InputError: there is no such checkpoint, it has no safetensors or no fast tokenizer, or a tensor of the encoder
-            is missing, extra or of another shape. Heads of other tasks are left out; a pooler may be missing.
+        InputError: there is no such checkpoint, it has no safetensors or no fast tokenizer, it has a decoder too, or a
+            tensor of the encoder is missing, extra or of another shape. Heads of other tasks are left out; a pooler may
+            be missing.
     """
     from transformers import AutoModel
 
     encoder, loaded = from_checkpoint(AutoModel, options, where, output_loading_info=True)
+    if encoder.config.is_encoder_decoder:
+        found = f"{where}.from: {options.from_}: found {encoder.config.model_type}, an encoder with a decoder"
+        raise InputError(f"{found}\nexpected model: seq2seq, which writes text, or an encoder alone")
     parts = {encoder.base_model_prefix, *(name for name, _ in encoder.named_children())}
     mine = [n for n in loaded["unexpected_keys"] if n.split(".")[0] in parts and not n.endswith("position_ids")]
     for names, what in ((loaded["missing_keys"], "no tensor"), (mine, "tensor of no layer:")):

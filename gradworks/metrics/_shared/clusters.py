@@ -13,6 +13,8 @@ RESAMPLES = 1000
 FEWEST = 12  # examples; below them there is no interval
 _AT_ONCE = 2**22  # numbers drawn together
 
+_ALL = np.array([[0.0, 1.0], [1.0, 1.0]])  # what an example adds to a mean that is all wrong, and all right
+
 Statistic = Callable[[np.ndarray], np.ndarray]  # (b, k) sums -> (b,), from 0 to 1
 
 
@@ -44,6 +46,13 @@ def score(metric: str, counts: np.ndarray, statistic: Statistic, right: np.ndarr
             left -= rows
         found.append(float(np.quantile(np.concatenate(drawn), quantile)))
     return Score(value, n, min(found[0], value), max(found[1], value))
+
+
+def mean(metric: str, values: np.ndarray) -> Score:
+    """`score` of a metric that is the mean of a value of each example, (n,) from 0 to 1."""
+    if not len(values):
+        return Score(None, 0, note="no examples")
+    return score(metric, np.column_stack([values, np.ones(len(values))]), ratio, _ALL)
 
 
 def shares(counts: np.ndarray, statistic: Statistic) -> np.ndarray | None:

@@ -11,7 +11,7 @@ ValueError, "KEY: found ..., expected ...", where the row does not fit. `Protoco
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,6 +73,12 @@ class Kind(Protocol):
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
 
     # data
+    def headed(self, header: list[str], names: Mapping[str, str]) -> list[str]:
+        """The columns of a file whose rows go through `unfold`. `names`: our column and the file's name for it."""
+
+    def unfold(self, fields: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+        """A file's row as texts and a label, where one column holds both. ValueError: why it cannot be read."""
+
     def take(self, raw: Any, column: str) -> Any:
         """What a table holds of a value that a model reads. ValueError: the reason why it is not one."""
 

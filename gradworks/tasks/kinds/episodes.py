@@ -41,7 +41,8 @@ class Inner(Section):
     Attributes:
         optimizer: sgd | adam; adam has no first moment (beta_1 = 0), as in supervised-reptile.
         state: of adam; kept = it begins with the second moments that the inner steps of training left, as in
-            supervised-reptile, where the update has such (`inner_optimizer: adam`, `inner_state: kept`); reset = anew.
+            supervised-reptile, where the update has such (`inner_optimizer: adam`, `inner_state: kept`); reset = it
+            begins with zeros.
         learning_rate, steps, batch: of it.
     """
 

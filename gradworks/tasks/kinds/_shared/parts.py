@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradworks.base import forms, words
@@ -58,6 +58,12 @@ class Texts:
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) input embeddings, differentiable in the model's parameters."""
         return model.embed(batch.inputs)
+
+    def headed(self, header: list[str], names: Mapping[str, str]) -> list[str]:
+        return header
+
+    def unfold(self, fields: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+        return fields
 
     def take(self, raw: Any, column: str) -> str:
         raw = self.text(raw)

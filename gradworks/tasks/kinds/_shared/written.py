@@ -126,7 +126,7 @@ class Written(Texts):
             if not self.accepts(text):
                 raise InputError(f"{where}: row {key}: found {text!r}\nexpected {self.expected()}")
         encodings, ids, starts = self.exchanges(self.texts(table), responses, model, max_length)
-        self._read |= dict(zip(responses, ids, strict=True))
+        self._read |= {text: [i for i in one if i != PADDING] for text, one in zip(responses, ids, strict=True)}
         return encodings, Responses(ids, starts)
 
     def exchanges(

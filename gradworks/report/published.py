@@ -26,7 +26,7 @@ class Row(Section):
         method: of the report.
         value: in the unit of the report's metric: an accuracy is a share, not per cent.
         se: its standard error, as published.
-        over: the method whose row its gain is over; by default the file's.
+        over: the method whose row its gain is over; by default the file's. Its own name: nothing is said of a gain.
         metric: primary or secondary, of the section `report`.
         encoder, condition: of the report; needed where it has several.
         note: printed beside the verdict: why the two are not comparable, what the source has wrong.

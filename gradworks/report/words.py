@@ -282,18 +282,31 @@ def _bucket(pair: dict[str, Any]) -> str:
     return f"{pair['first']} and {pair['second']}: {counts} {about}."
 
 
+def _where(rows: list[dict[str, Any]]) -> str:
+    """`; label: 4, 9`: the values that rows have which are used."""
+    said = {
+        f"{column}: {', '.join(map(str, v if isinstance(v, list) else [v]))}"
+        for one in rows
+        for column, v in one.items()
+    }
+    return "".join(f"; {one}" for one in sorted(said))
+
+
 def data(made: dict[str, Any], splits: dict[str, Any]) -> str:
     """The data behind the figures: generated, a sample, or whole sets."""
-    sampled = any((split or {}).get("size") for name, split in splits.items() if name in ("train", "test"))
+    used = [split or {} for name, split in splits.items() if name in ("train", "test")]
+    sampled = any(split.get("size") for split in used)
     said = []
     for name, source in made["sources"].items():
         kind = source.get("from", "").partition(":")[0]
         if kind == "synthetic":
             said.append(f"synthetic data ({source['from']}, generated with seed {source.get('seed', 0)})")
         else:
-            said.append(
-                f"{'a sample' if sampled or source.get('rows') else 'the whole'} of {name} ({source.get('from')})"
-            )
+            rows = [
+                split["where"] for split in used if split.get("where") and split.get("from", "").startswith(f"{name}/")
+            ]
+            part = "a sample" if sampled or source.get("rows") else "a part" if rows else "the whole"
+            said.append(f"{part} of {name} ({source.get('from')}{_where(rows)})")
     rows = [one["splits"] for one in made["conditions"].values()]
     numbers = ""
     if rows and {"train", "test"} <= rows[0].keys():

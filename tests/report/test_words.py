@@ -196,6 +196,14 @@ def test_forms():
         ({"from": "file:data/mnli"}, {}, "On the whole of s (file:data/mnli)"),
         ({"from": "file:data/mnli"}, {"train": {"size": 5}}, "On a sample of s (file:data/mnli)"),
         ({"from": "hub:glue/rte@1", "rows": {"train": 5}}, {}, "On a sample of s (hub:glue/rte@1)"),
+        (
+            {"from": "file:data/mnist"},
+            {
+                "train": {"from": "s/train", "where": {"label": ["4", "9"]}},
+                "test": {"from": "t/test", "where": {"a": "b"}},
+            },
+            "On a part of s (file:data/mnist; label: 4, 9)",
+        ),
     ],
 )
 def test_on_what_data(source, splits, said):

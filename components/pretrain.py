@@ -52,14 +52,15 @@ def training_texts(
     return list(zip(*(table[column].to_pylist() for column in task.words), strict=True))
 
 
-def corpus_texts(options: Any) -> list[tuple[str, ...]]:
-    """Sentences of a corpus file; for next-sentence prediction each with the one after it."""
+def corpus_texts(options: Any) -> tuple[list[tuple[str, ...]], list[int] | None]:
+    """Sentences of a corpus file; for next-sentence prediction each with the one after it, and the document of each."""
     numbered = text.lines(Path(options.corpus), options.lines)
     if options.next_sentence:
         from gradworks.data.masking import pairs_of_lines
 
-        return list(pairs_of_lines(numbered))
-    return [(line,) for _, line in numbered]
+        pairs, documents = pairs_of_lines(numbered)
+        return list(pairs), documents
+    return [(line,) for _, line in numbered], None
 
 
 def given_files(options: Any, where: str) -> dict[str, str]:
@@ -92,7 +93,15 @@ def make_tokenizer(options: Any, texts: list[tuple[str, ...]], where: str) -> tu
 
 
 def train(
-    kind: Any, options: Any, texts: list[tuple[str, ...]], folder: Path, params: Path, name: str, saved: Any, watch: Any
+    kind: Any,
+    options: Any,
+    texts: list[tuple[str, ...]],
+    documents: list[int] | None,
+    folder: Path,
+    params: Path,
+    name: str,
+    saved: Any,
+    watch: Any,
 ) -> list[dict[str, Any]]:
     """Masked-language-model training of the encoder in `folder`; returns the history."""
     from gradworks import loop, pretraining
@@ -104,7 +113,7 @@ def train(
     device = set_up(base.value(params, "threads"), base.value(params, "device"))
     settings, made = options.pretrain, read_tokenizer(folder)
     try:
-        sequences = masking.encode(texts, made, settings.max_length, settings.next_sentence, settings.seed)
+        sequences = masking.encode(texts, made, settings.max_length, settings.next_sentence, settings.seed, documents)
     except ValueError as error:
         raise InputError(f"{where}.pretrain: {error}") from None
     if len(sequences) < 2:
@@ -166,11 +175,12 @@ def main() -> None:
     folders = [args.data, *([args.labels] if args.labels else [])]
     saved = checkpoint.Checkpoint(checkpoint.key("pretrain", folders, [parameters, given, surroundings]))
     texts: list[tuple[str, ...]] = []
+    documents: list[int] | None = None
     if models.reads(kind.__name__.rpartition(".")[2]) == "pictures":
         write_untrained(kind, options, args, parameters)
         return
     if settings and settings.corpus:
-        texts = corpus_texts(settings)
+        texts, documents = corpus_texts(settings)
     elif settings or not (source or options.vocabulary_file or getattr(options, "vectors", None)):
         texts = training_texts(args.params, args.data, task, labels=args.labels)
         for name, other in further.items():
@@ -183,7 +193,8 @@ def main() -> None:
             made, vectors = make_tokenizer(options, texts, where)
             kind.prepare(options, made, folder, texts=columns, vectors=vectors)
         if settings:
-            write_history(folder, train(kind, options, texts, folder, args.params, args.encoder, saved, metrics.step))
+            history = train(kind, options, texts, documents, folder, args.params, args.encoder, saved, metrics.step)
+            write_history(folder, history)
         artifacts.write_manifest(folder, "pretrain", parameters, given=given, texts=len(texts))
     saved.remove()
 

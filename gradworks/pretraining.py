@@ -141,6 +141,7 @@ def train(
     every = max(1, settings.steps // LOOKS)
     batches: tuple[int, list[list[int]]] = (-1, [])
     last = time.monotonic()
+    first, taken = history[-1]["sequences"], 0.0  # of this process; looks and checkpoints not counted
     with Progress(f"pretrain {name}", settings.steps, "step", start=history[-1]["step"]) as bar:
         for step in range(history[-1]["step"], settings.steps):
             began = time.perf_counter()
@@ -154,9 +155,11 @@ def train(
             )  # fmt: skip
             row = {"step": step + 1, "sequences": history[-1]["sequences"] + len(chosen), **made.report.log}
             del row["finite"]
+            seconds = time.perf_counter() - began
+            taken += seconds
             if watch:
                 figures = {"loss": made.loss, "learning_rate": made.rate, "gradient_norm": made.norm}
-                watch(None, examples=len(chosen), seconds=time.perf_counter() - began, **figures)
+                watch(None, examples=len(chosen), seconds=seconds, **figures)
             if not made.finite:
                 raise InputError(
                     f"pretrain.{name}.pretrain: diverged in step {step + 1}: loss {made.loss:.3g}, gradient norm "
@@ -174,5 +177,7 @@ def train(
                 raise loop.Stopped(
                     f"{name}: stopped after step {step + 1} of {settings.steps}; the next run goes on there"
                 )
-    print(f"{name}: held-out loss {history[-1]['held_out_loss']:.3f} after step {settings.steps}", flush=True)
+    done = history[-1]["sequences"] - first
+    rate = f"; {done / taken:,.0f} sequences a second" if taken else ""
+    print(f"{name}: held-out loss {history[-1]['held_out_loss']:.3f} after step {settings.steps}{rate}", flush=True)
     return history

@@ -85,7 +85,12 @@ class Sequences:
 
 
 def encode(
-    texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, max_length: int, exchange: bool, seed: int
+    texts: Sequence[tuple[str, ...]],
+    tokenizer: Tokenizer,
+    max_length: int,
+    exchange: bool,
+    seed: int,
+    documents: Sequence[int] | None = None,
 ) -> Sequences:
     """One sequence per example: its text, or its first text and the others joined by a blank.
 
@@ -95,6 +100,8 @@ def encode(
         max_length: tokens of a sequence; the longer text is cut first.
         exchange: give half of the examples, keyed by seed, the second text of another one.
         seed: of the exchange.
+        documents: of each example, in order; an exchanged text is of another document, as BERT's are. None: of another
+            example.
 
     Raises:
         ValueError: there is nothing to exchange.
@@ -106,12 +113,9 @@ def encode(
             raise ValueError("next-sentence prediction needs at least two examples of two texts")
         generator = torch.Generator().manual_seed(key(seed, "exchange"))
         swapped = torch.rand(len(pairs), generator=generator) < 0.5
-        ahead = torch.randint(1, len(pairs), (len(pairs),), generator=generator)  # never its own
+        other = _partners(documents, len(pairs), generator)
         seconds = [pair[1] for pair in pairs]
-        pairs = [
-            (pair[0], seconds[(i + int(ahead[i])) % len(pairs)] if swapped[i] else pair[1])
-            for i, pair in enumerate(pairs)
-        ]
+        pairs = [(pair[0], seconds[other[i]] if swapped[i] else pair[1]) for i, pair in enumerate(pairs)]
     made = Sequences()
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
@@ -154,7 +158,38 @@ def held_out(count: int, share: float, seed: int, most: int = 512) -> tuple[list
     return sorted(rows[cut:]), sorted(rows[:cut])
 
 
-def pairs_of_lines(numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[str, str]]:
-    """Every line with the one after it, no line twice; an odd last line is left out."""
-    for (_, first), (_, second) in zip(numbered, numbered, strict=False):
-        yield first, second
+def pairs_of_lines(numbered: Iterator[tuple[int, str]]) -> tuple[list[tuple[str, str]], list[int]]:
+    """Every line of a document with the one after it, no line twice; an odd last line of a document is left out.
+
+    Args:
+        numbered: number and text of the lines that are not blank; a blank line ends a document.
+
+    Returns:
+        The pairs, and the document of each, counted from 0.
+    """
+    pairs: list[tuple[str, str]] = []
+    documents: list[int] = []
+    document, before, first = 0, None, None
+    for number, line in numbered:
+        if before is not None and number != before + 1:
+            document, first = document + 1, None
+        if first is None:
+            first = line
+        else:
+            pairs.append((first, line))
+            documents.append(document)
+            first = None
+        before = number
+    return pairs, documents
+
+
+def _partners(documents: Sequence[int] | None, count: int, generator: torch.Generator) -> list[int]:
+    """For each of `count` pairs another one, of another document where there are several; each of these alike."""
+    if documents is None or documents[0] == documents[-1]:
+        ahead = torch.randint(1, count, (count,), generator=generator)
+        return ((torch.arange(count) + ahead) % count).tolist()
+    place = torch.tensor(documents)
+    _, inverse, size = place.unique_consecutive(return_inverse=True, return_counts=True)
+    others, end = count - size[inverse], size.cumsum(0)[inverse]
+    ahead = (torch.rand(count, dtype=torch.float64, generator=generator) * others).long()
+    return ((end + ahead) % count).tolist()

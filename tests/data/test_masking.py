@@ -1,5 +1,7 @@
 """Masking for language-model training: what is chosen, what replaces it, and that keys decide it."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -95,7 +97,31 @@ def test_held_out():
 
 
 def test_lines_become_pairs():
-    assert list(pairs_of_lines(iter([(1, "a"), (2, "b"), (3, "c"), (5, "d"), (6, "e")]))) == [("a", "b"), ("c", "d")]
+    numbered = [(1, "a"), (2, "b"), (3, "c"), (5, "d"), (6, "e"), (8, "f"), (10, "g"), (11, "h"), (12, "i"), (13, "j")]
+    pairs = [("a", "b"), ("d", "e"), ("g", "h"), ("i", "j")]  # a blank line ends a document
+    assert pairs_of_lines(iter(numbered)) == (pairs, [0, 1, 3, 3])
+
+
+def test_an_exchanged_text_is_of_another_document_and_each_of_these_alike(made):
+    words = ("pilot", "doctor", "lawyer", "saw", "number", "met")
+    documents = [0, 0, 0, 1, 2, 2]
+    texts = [("the", word) for word in words]
+    found = {i: Counter() for i in range(6)}
+    for seed in range(300):
+        sequences = encode(texts, made, 16, True, seed, documents)
+        for i in range(6):
+            ids = sequences.batch([i], 0)["input_ids"][0].tolist()
+            if sequences.exchanged[i]:
+                found[i][next(word for word in words if made.token_to_id(word) in ids)] += 1
+    for i, counts in found.items():
+        others = [word for word, document in zip(words, documents, strict=True) if document != documents[i]]
+        assert set(counts) == set(others)
+        expected = 150 / len(others)
+        assert all(abs(n - expected) < 4.5 * expected**0.5 for n in counts.values())
+    one = encode(texts, made, 16, True, 0, [0] * 6)  # of a single document it is another example
+    assert list(one.exchanged) == list(encode(texts, made, 16, True, 0).exchanged)
+    for i in range(6):
+        assert (one.batch([i], 0)["input_ids"] == encode(texts, made, 16, True, 0).batch([i], 0)["input_ids"]).all()
 
 
 def test_a_tokenizer_without_mask_is_refused():

@@ -123,7 +123,7 @@ class Run:
         parameters = {"train": self.settings, "method": self.point}
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
-        more = {key: one for key in ("batch", "epoch", "epochs", "from_") if (one := getattr(self.mixed, key))}
+        more = {key: one for key in ("batch", "epoch", "epochs", "from_", "layer") if (one := getattr(self.mixed, key))}
         if len(self.kinds) > 1 or more:
             chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
             self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen, **more}
@@ -264,48 +264,33 @@ class Run:
 
     def model(self) -> Any:
         """The model to train, frozen as the method asks."""
-        from gradworks import models
+        from gradworks import cell_model
 
-        sizes = {name: self._own(kind).size for name, kind in self.kinds.items() if kind.size}
-        outputs = sizes if len(self.kinds) > 1 and sizes else self._own(self.task).size
-        copies = len(self.slices["names"]) if self.slices else 0
-        fresh = self.point.from_ is None or self.point.reinitialise
-        if not self.later:
-            model = models.create(self.args.start, outputs, self.args.seed)
-        elif self.point.from_ is None:
-            model = models.load(self.args.start)
-            only = next(iter(sizes), self.task.name)
-            models.replace_heads(model, outputs, only, self._headed_before(), self.args.seed)
-        else:
-            model = models.load(self.args.start)
-            if copies and fresh:
-                models.slice_heads(model, self.main, sizes[self.main], 0)
-            if self.point.reinitialise:
-                models.fresh_head(model, self.args.seed)
-        if copies and fresh:
-            models.slice_heads(model, self.main, sizes[self.main], copies)
-        if self.point.trainable == "head":
-            models.train_head_only(model)
-        return model
+        return cell_model.made(self)
 
     @property
     def later(self) -> bool:
         """Whether it starts from the model of another cell."""
         return self.point.from_ is not None or self.mixed.from_ is not None
 
-    def _headed_before(self) -> str | None:
-        """The task whose head the model has that this cell starts from; None where it has several."""
+    def headed(self, names: list[str]) -> list[str]:
+        """The tasks that have a head."""
         from gradworks import tasks
 
-        ran = artifacts.read_json(self.args.start / artifacts.MANIFEST)["parameters"]
-        parts = ran.get("mixture", {}).get("parts") or [ran["task"]]
-        headed = [name for name in parts if tasks.of(self.args.params, name).size]
-        return headed[0] if len(headed) == 1 else None
+        return [name for name in names if tasks.of(self.args.params, name).size]
 
-    @staticmethod
-    def _own(kind: Any) -> Any:
-        """The kind of a task without its slices."""
-        return getattr(kind, "kind", kind)
+    def two_texts(self) -> list[str]:
+        """The tasks whose head reads two texts, one by one. Raises InputError where a task's kind cannot have them so."""
+        from gradworks.tasks.kinds._shared.sliced import reads_one_vector
+
+        two = {name: kind for name, kind in self.kinds.items() if len(kind.spec.texts) > 1 and kind.size}
+        for name, kind in two.items():
+            if not reads_one_vector(getattr(kind, "kind", kind)):  # without its slices
+                raise InputError(
+                    f"{self.args.start}: found an encoder with pair: bi, and {name} of kind {kind.spec.kind}\n"
+                    "expected pair: cross, or tasks of kind classification, regression, similarity"
+                )
+        return list(two)
 
     @property
     def folders(self) -> list[Path]:

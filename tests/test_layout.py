@@ -48,7 +48,7 @@ LAYERS = [
     ["gradworks/dvc_compat"],
     ["gradworks/dvc_text"],
     ["gradworks/cell", "gradworks/pretraining", "gradworks/combining"],
-    ["gradworks/loop"],
+    ["gradworks/loop", "gradworks/cell_model"],
     ["gradworks/distributed", "gradworks/predict", "gradworks/trace", "gradworks/data/mixture",
      "gradworks/data/tables", "gradworks/selection", "gradworks/calibration"],
     ["gradworks/tasks"],  # a kind scores and reads labels

@@ -45,6 +45,7 @@ class Mixture(Section):
         from_: another mixture, from whose trained model this one starts (of the same condition, method, encoder and
             seed). Tasks of both keep their heads, the others get fresh ones.
         select: the task whose score selects the checkpoint, or `mean` over all.
+        layer: tasks whose heads share a layer between them and a bi-encoder, see gradworks/models/_shared/pairs.py.
         slices: names of slices of the project's task, each of which gets a head of its own.
         combine: how the predictions of its heads become one; `task` is those of the task's head alone.
         slice_weight: of the loss of each slice beside the task's.
@@ -57,6 +58,7 @@ class Mixture(Section):
     epochs: float | None = Field(None, gt=0)
     from_: str | None = Field(None, alias="from")
     select: str | None = None
+    layer: dict[Literal["relational"], Annotated[list[str], Field(min_length=1)]] | None = None
     slices: list[str] | None = Field(None, min_length=1)
     combine: Literal["mean", "defer", "residual", "task"] | None = None
     slice_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
@@ -67,6 +69,11 @@ class Mixture(Section):
             if getattr(self, key) is not None and not self.slices:
                 raise ValueError(f"{key}: found without slices\nexpected slices: names of the section slice")
         return self
+
+    @property
+    def shared(self) -> list[str]:
+        """The tasks whose heads read the shared layer."""
+        return [name for names_ in (self.layer or {}).values() for name in names_]
 
     @property
     def chosen(self) -> Slot:
@@ -98,6 +105,7 @@ def mixtures(params: Path, values: Mapping[str, Any]) -> dict[str, Mixture]:
         for key, given_parts in (
             ("batch", made[name].batch or ()),
             ("epoch", [made[name].epoch] if made[name].epoch else ()),
+            ("layer.relational", made[name].shared),
         ):
             for part in given_parts:
                 if part not in made[name].parts:

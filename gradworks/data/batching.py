@@ -179,7 +179,7 @@ def _length(encoding: Encoding) -> int:
 
 def _sequences(encoding: Encoding) -> int:
     """That a batch pads to one length."""
-    return max(1, sum(isinstance(one, list) for name, one in encoding.items() if name != "token_type_ids"))
+    return max(1, sum(isinstance(one, list) for name, one in encoding.items() if not name.endswith("token_type_ids")))
 
 
 def stream(

@@ -18,7 +18,7 @@ Every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +48,9 @@ def reads(name: str) -> str:
     return getattr(find(name), "READS", "texts")
 
 
-def create(encoder_folder: Path, outputs: heads.Sizes, seed: int) -> nn.Module:
+def create(
+    encoder_folder: Path, outputs: heads.Sizes, seed: int, pairs: Collection[str] = (), layer: Collection[str] = ()
+) -> nn.Module:
     """A model with a fresh head on what the stage `pretrain` wrote.
 
     Args:
@@ -56,18 +58,35 @@ def create(encoder_folder: Path, outputs: heads.Sizes, seed: int) -> nn.Module:
         outputs: of the head; or of each head by task. Of one task the model is the same either way.
         seed: of the head and of all weights that are not in the folder; the global random state is left alone. Each of
             several heads is drawn by seed and task name, so that neither the other tasks nor their order matter to it.
+        pairs: tasks of two texts, which a bi-encoder reads one by one.
+        layer: tasks whose heads read the shared layer of a bi-encoder, `_shared/pairs.py`.
 
     Raises:
-        InputError: a file is missing or damaged, a weight is missing, extra or of another shape.
+        InputError: a file is missing or damaged, a weight is missing, extra or of another shape; a layer is asked for
+            of a model that is no bi-encoder.
     """
     config = files.read_config(encoder_folder)
     kind = find(config["model"], f"{encoder_folder}: model")
+    config |= _of_pairs(config, encoder_folder, pairs, layer)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the accelerators' generators too
         model = kind.build(encoder_folder, config, _sizes(outputs), trained=False)
         if hasattr(model, "heads"):
             heads.redraw(model, seed, first=True)
+        if layer:
+            heads.draw_layer(model.relational, seed)
         return model
+
+
+def _of_pairs(
+    config: Mapping[str, Any], folder: Path, pairs: Collection[str], layer: Collection[str]
+) -> dict[str, Any]:
+    """What a bi-encoder's configuration says of its tasks."""
+    if config.get("pair") == "bi":
+        return {"pairs": sorted(pairs), "layer": sorted(layer)}
+    if layer:
+        raise InputError(f"{folder}: found a layer of {', '.join(layer)}\nexpected an encoder with pair: bi")
+    return {}
 
 
 def fresh_head(model: nn.Module, seed: int) -> None:
@@ -81,7 +100,10 @@ def slice_heads(model: nn.Module, task: str, size: int, slices: int) -> None:
     heads.resize(model, task, size, slices)
 
 
-def replace_heads(model: nn.Module, outputs: heads.Sizes, task: str, before: str | None, seed: int) -> None:
+def replace_heads(
+    model: nn.Module, outputs: heads.Sizes, task: str, before: str | None, seed: int,
+    pairs: Collection[str] = (), layer: Collection[str] = (),
+) -> None:  # fmt: skip
     """Heads for other tasks than those the model was trained on; see `heads.replace`. Language models have none.
 
     Args:
@@ -89,9 +111,13 @@ def replace_heads(model: nn.Module, outputs: heads.Sizes, task: str, before: str
         outputs: as of `create`.
         task: of the one head, where it is one. before: of the one that the model has, where that is one.
         seed: of the heads of tasks that it has not seen.
+        pairs, layer: as of `create`. A shared layer that the model has stays.
     """
     if isinstance(model, heads.Headed):
-        heads.replace(model, _sizes(outputs), task, before, seed)
+        sizes = _sizes(outputs)
+        model.config |= _of_pairs(model.config, Path("the model"), pairs, layer)
+        width = model.arrange(sizes, seed) if hasattr(model, "arrange") else model.width
+        heads.replace(model, sizes, task, before, seed, width)
 
 
 def train_head_only(model: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """Any encoder that transformers' AutoModel knows, with a linear classifier on one vector of the sequence.
 
-A pair is read as [CLS] a [SEP] b [SEP] with token types 0 and 1 (BERT, Devlin et al. 2019, figure 4). transformers
-takes three to four seconds to import, so it is imported where a model is made and nowhere else.
+A pair is read as [CLS] a [SEP] b [SEP] with token types 0 and 1 (BERT, Devlin et al. 2019, figure 4), or with
+`pair: bi` each text on its own. transformers takes three to four seconds to import, so it is imported where a model is
+made and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.models._shared import files, windows
+from gradworks.models._shared import files, pairs, windows
 from gradworks.models._shared.checkpoints import from_checkpoint, tokenizer_of
-from gradworks.models._shared.heads import Headed, Sizes
+from gradworks.models._shared.heads import Headed, Sizes, draw_layer
 from gradworks.models._shared.options import AutoModelOptions as Options
+from gradworks.models._shared.pairs import Relational
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_SECOND = "second "
 _POOLER = "pooler."  # tensors that may be missing: masked-language-model training alone does not make them
 
 
@@ -34,6 +37,7 @@ class Transformer(Headed):
         config: what gradworks.json holds.
         encoder: transformers' model.
         head, or heads: linear.
+        relational: the layer that the heads of `config["layer"]` read, if there is one.
     """
 
     def __init__(self, config: dict[str, Any], encoder: nn.Module, tokenizer: Tokenizer, outputs: Sizes) -> None:
@@ -43,10 +47,28 @@ class Transformer(Headed):
         self.encoder = encoder
         if config["pooling"] != "pooler" and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # it would have parameters without gradient
-        size = encoder.config.hidden_size
         self.dropout = nn.Dropout(config["dropout"])
-        self.make_head(size, outputs)
+        if config.get("layer"):
+            self.relational = Relational(encoder.config.hidden_size, config["dropout"])
+        self.make_head(self._width(outputs), outputs)
         self._names = [name for name in input_names(encoder) if name != "attention_mask"]
+
+    def _width(self, outputs: Sizes) -> Sizes:
+        """Of what the head, or each head, reads."""
+        size, layer = self.encoder.config.hidden_size, self.config.get("layer", [])
+        read = {task: size if task in layer else 3 * size for task in self.config.get("pairs", [])}
+        if isinstance(outputs, int):
+            return next(iter(read.values()), size)
+        return {task: read.get(task, size) for task in outputs} if read else size
+
+    def arrange(self, outputs: Sizes, seed: int) -> Sizes:
+        """Have the shared layer where `config` has tasks for it; what heads of these outputs read of each text."""
+        if not self.config.get("layer"):
+            self._modules.pop("relational", None)
+        elif not hasattr(self, "relational"):
+            self.relational = Relational(self.encoder.config.hidden_size, self.config["dropout"])
+            draw_layer(self.relational, seed)
+        return self._width(outputs)
 
     def draw(self, head: nn.Linear) -> None:
         """As BERT's own layers."""
@@ -56,12 +78,17 @@ class Transformer(Headed):
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[dict[str, list[int]]]:
         """Token ids and types of one sequence per example, its longest text cut first where it exceeds `max_length`.
 
-        Texts after the second are joined to the second by a blank.
+        Texts after the second are joined to the second by a blank. Of a bi-encoder there are two sequences per example
+        of two texts, each of `max_length` tokens at most; the names of the second's begin with `second `.
         """
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length)
-        pairs = [(one[0], " ".join(one[1:])) if len(one) > 1 else one[0] for one in texts]
-        return [self._read(one) for one in self.tokenizer.encode_batch(pairs)]
+        if self.config.get("pairs") and len(texts) and len(texts[0]) > 1:
+            sides = [[one[0] for one in texts], [" ".join(one[1:]) for one in texts]]
+            made = [[self._read(one) for one in self.tokenizer.encode_batch(side)] for side in sides]
+            return [u | {f"{_SECOND}{name}": ids for name, ids in v.items()} for u, v in zip(*made, strict=True)]
+        read = [(one[0], " ".join(one[1:])) if len(one) > 1 else one[0] for one in texts]
+        return [self._read(one) for one in self.tokenizer.encode_batch(read)]
 
     def _read(self, one: Any) -> dict[str, list[int]]:
         parts = {"input_ids": "ids", "token_type_ids": "type_ids"}
@@ -75,7 +102,12 @@ class Transformer(Headed):
         return [[(self._read(one), places) for one, places in example] for example in found]
 
     def collate(self, encodings: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-        """input_ids, token_type_ids where the model has them, and attention_mask, each (n, L)."""
+        """input_ids, token_type_ids where the model has them, and attention_mask, each (n, L); beside them those of a
+        second text that is read on its own, of another length.
+        """
+        if encodings and f"{_SECOND}input_ids" in encodings[0]:
+            first, second = zip(*map(_sides, encodings), strict=True)
+            return self.collate(first) | {f"{_SECOND}{name}": one for name, one in self.collate(second).items()}
         longest = max(len(one["input_ids"]) for one in encodings)
         padding = self.encoder.config.pad_token_id or 0
         inputs = {
@@ -88,12 +120,22 @@ class Transformer(Headed):
         return {**inputs, "attention_mask": (torch.arange(longest) < lengths[:, None]).long()}
 
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        """(n, L, D) word embeddings, to which the encoder adds positions and token types."""
-        return self.encoder.get_input_embeddings()(inputs["input_ids"])
+        """(n, L, D) word embeddings, to which the encoder adds positions and token types; of two texts one by one."""
+        made = self.encoder.get_input_embeddings()
+        sides = [inputs[name] for name in ("input_ids", f"{_SECOND}input_ids") if name in inputs]
+        return torch.cat([made(ids) for ids in sides], 1) if len(sides) > 1 else made(sides[0])
 
     def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
         """(n, outputs); `task`: whose head, where there are several."""
-        return self.answer(self.dropout(self.vectors(inputs, embedded)), task)
+        layer, first, second = self.config.get("layer"), *_sides(inputs)
+        length = first["input_ids"].shape[1]
+        u = self.vectors(first, None if embedded is None else embedded[:, :length])
+        if not second and not layer:
+            return self.answer(self.dropout(u), task)
+        v = self.vectors(second, None if embedded is None else embedded[:, length:]) if second else None
+        if layer and (task in layer or not hasattr(self, "heads")):
+            return self.answer(self.relational(u, torch.zeros_like(u) if v is None else v), task)
+        return self.answer(self.dropout(u if v is None else pairs.features(u, v)), task)
 
     def tokens(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
         """(n, L, H) one vector of each token, with the head's dropout: what the head reads of it."""
@@ -113,6 +155,12 @@ class Transformer(Headed):
         if embedded is not None:
             inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
         return self.encoder(**inputs)
+
+
+def _sides(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was made of the first text, or of all, and of a second that is read on its own."""
+    second = {name.removeprefix(_SECOND): one for name, one in found.items() if name.startswith(_SECOND)}
+    return {name: one for name, one in found.items() if not name.startswith(_SECOND)}, second
 
 
 def input_names(encoder: nn.Module) -> list[str]:
@@ -203,6 +251,8 @@ def write_encoder(encoder: nn.Module, folder: Path) -> None:
 def _describe(options: Options, folder: Path) -> None:
     """Write our configuration beside transformers' own."""
     ours = options.model_dump(include={"model", "pooling", "attention", "dropout"})
+    if options.pair != "cross":
+        ours["pair"] = options.pair
     artifacts.write_json(folder / files.CONFIG, ours)
 
 

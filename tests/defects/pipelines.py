@@ -5,7 +5,7 @@ ROWS = (
         "gradworks/base/grid.py",
         'if kind != "mixture" or len(mixed) > 1}',
         "}",
-        "tests/base/test_cells.py::test_one_mixture_changes_no_name_and_several_are_an_axis",
+        "tests/base/test_cells_mixtures.py::test_one_mixture_changes_no_name_and_several_are_an_axis",
     ),
     (
         "gradworks/base/grid.py",

@@ -16,14 +16,15 @@ class Heads(nn.Module):
     """A linear layer for each of several tasks; their names may be any, also those of attributes of a module.
 
     Args:
-        width: of the vector that they read.
+        width: of the vector that they read, or of that of each by task.
         sizes: outputs of each by task. `redraw` draws the weights, in any order of the tasks the same.
     """
 
-    def __init__(self, width: int, sizes: Mapping[str, int]) -> None:
+    def __init__(self, width: Sizes, sizes: Mapping[str, int]) -> None:
         super().__init__()
         for task, outputs in sorted(sizes.items()):  # sums over parameters do not depend on the order of the mixture
-            self._modules[task] = nn.utils.skip_init(nn.Linear, width, outputs)
+            reads = width if isinstance(width, int) else width[task]
+            self._modules[task] = nn.utils.skip_init(nn.Linear, reads, outputs)
 
     def of(self, task: str | None) -> nn.Module:
         """The layer of a task. Raises ValueError that lists the tasks there are."""
@@ -43,8 +44,9 @@ class Headed(nn.Module):
     head: nn.Linear
     heads: Heads
 
-    def make_head(self, width: int, sizes: Sizes) -> None:
+    def make_head(self, width: Sizes, sizes: Sizes) -> None:
         """Of one task the layer is drawn here, from torch's generator; of several by `redraw`."""
+        self.width = width
         if isinstance(sizes, int):
             with warnings.catch_warnings():  # of a kind that compares encodings: a head of no outputs
                 warnings.filterwarnings("ignore", "Initializing zero-element tensors")
@@ -82,6 +84,14 @@ def redraw(model: nn.Module, seed: int, first: bool = False) -> None:
             model.draw(head)
 
 
+def draw_layer(layer: nn.Module, seed: int) -> None:
+    """First weights of a layer that tasks share, by the seed alone. Moves torch's generator."""
+    torch.default_generator.manual_seed(_key(seed, ""))
+    for module in layer.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
 def resize(model: nn.Module, task: str, size: int, copies: int) -> None:
     """Make the head of a task its first `size` outputs and `copies` copies of these, for the heads of slices.
 
@@ -112,7 +122,7 @@ def resize(model: nn.Module, task: str, size: int, copies: int) -> None:
         model.config["outputs"] = {**model.config["outputs"], task: new.out_features}
 
 
-def replace(model: Headed, sizes: Sizes, task: str, before: str | None, seed: int) -> None:
+def replace(model: Headed, sizes: Sizes, task: str, before: str | None, seed: int, width: Sizes) -> None:
     """The heads of another set of tasks: those of tasks that the model has stay, the others are drawn.
 
     Args:
@@ -121,6 +131,7 @@ def replace(model: Headed, sizes: Sizes, task: str, before: str | None, seed: in
         task: whose head it is where there is one.
         before: the task of the head that the model has, where that is one.
         seed: of what is drawn; of several heads by task name, so that the other tasks do not matter to it.
+        width: of the vector that they read, or of that of each by task.
 
     Raises:
         ValueError: a task's head has fewer outputs than it needs.
@@ -131,7 +142,7 @@ def replace(model: Headed, sizes: Sizes, task: str, before: str | None, seed: in
         if hasattr(model, name):
             delattr(model, name)
     with torch.random.fork_rng(devices=[]):
-        model.make_head(first.in_features, sizes)
+        model.make_head(width, sizes)
         redraw(model, seed, first=True)
     new = dict(model.heads.named_children()) if hasattr(model, "heads") else {task: model.head}
     for name, head in new.items():
@@ -140,6 +151,8 @@ def replace(model: Headed, sizes: Sizes, task: str, before: str | None, seed: in
             if old[name].out_features < head.out_features:
                 found, needed = old[name].out_features, head.out_features
                 raise ValueError(f"head of {name}: found {found} outputs, expected {needed}")
+            if old[name].in_features != head.in_features:
+                continue  # of a layer that was not there before
             with torch.no_grad():
                 for key, tensor in head.named_parameters():
                     tensor.copy_(getattr(old[name], key)[: len(tensor)])  # those of slices are behind the task's own

@@ -89,6 +89,7 @@ class AutoModelOptions(Encoder):
         from_: a folder relative to the project, or a name on the Hugging Face hub with its `revision`.
         pooling: the vector that is classified: cls (the state of the first token), pooler (that, through a trained
             layer with tanh), mean (over all tokens).
+        pair: how two texts are read: cross, in one sequence; bi, each in one of its own, see `pairs.py`.
         attention: sdpa | eager; eager can be differentiated twice. None: what transformers takes.
     """
 
@@ -101,6 +102,7 @@ class AutoModelOptions(Encoder):
     positions: int = Field(default=512, ge=8)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     pooling: Literal["cls", "pooler", "mean"] = "cls"
+    pair: Literal["cross", "bi"] = "cross"
     attention: Literal["sdpa", "eager"] | None = None
     pretrain: Pretrain | None = None
 

@@ -37,11 +37,16 @@ COMBINE = ("mean", "defer", "residual", "task")
 _KEY = "slices"  # of encodings: (K,) 0 or 1; of a batch's inputs: see `factors`
 
 
-def check(kind: Kind, where: str) -> None:
-    """Raises InputError where a task cannot have heads for slices: they read one vector of each example."""
+def reads_one_vector(kind: Kind) -> bool:
+    """Whether a task's head reads one vector of each example."""
     made = type(kind)
     plain = all(getattr(made, part, None) is getattr(Texts, part) for part in ("outputs", "respond", "tuned"))
-    if not plain or made.loss not in (classification.Kind.loss, regression.Kind.loss) or not kind.size:
+    return plain and made.loss in (classification.Kind.loss, regression.Kind.loss) and bool(kind.size)
+
+
+def check(kind: Kind, where: str) -> None:
+    """Raises InputError where a task cannot have heads for slices: they read one vector of each example."""
+    if not reads_one_vector(kind):
         raise InputError(
             f"{where}: found slices of {kind.name}, a task of kind {kind.spec.kind}\n"
             "expected a task whose head reads one vector of each example: classification, regression"

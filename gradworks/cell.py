@@ -204,6 +204,7 @@ class Run:
         from gradworks import loop, schedules
 
         s, rate = self.settings, self.point.learning_rate
+        clip = s.clip if self.point.clip is None else self.point.clip or None
         each: dict[str, float] = {}
         sizes = mixture.sizes(s.batch) if isinstance(s.batch, Budget) else {}
         for task in self.kinds:
@@ -217,7 +218,7 @@ class Run:
         return loop.Settings(
             batches=round((self.mixed.epochs or s.epochs) * epoch * (self.longer or 1)), batch=s.batch,
             micro=s.micro_batch, clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
-            weight_decay=s.weight_decay, warmup=s.warmup, clip=s.clip, better=self.looks.better, every=s.select.every,
+            weight_decay=s.weight_decay, warmup=s.warmup, clip=clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
         )  # fmt: skip
 
@@ -280,7 +281,7 @@ class Run:
         return [name for name in names if tasks.of(self.args.params, name).size]
 
     def two_texts(self) -> list[str]:
-        """The tasks whose head reads two texts, one by one. Raises InputError where a task's kind cannot have them so."""
+        """The tasks whose head reads two texts one by one. Raises InputError where a task's kind has no such head."""
         from gradworks.tasks.kinds._shared.sliced import reads_one_vector
 
         two = {name: kind for name, kind in self.kinds.items() if len(kind.spec.texts) > 1 and kind.size}

@@ -65,6 +65,14 @@ def test_a_method_may_have_a_learning_rate_of_its_own(params, method, rate):
     assert made.plan("gru").learning_rate == rate
 
 
+@pytest.mark.parametrize(("asked", "clip"), [(None, 1.0), (0, None), (2.5, 2.5)])
+def test_a_method_may_clip_otherwise_or_not_at_all(params, asked, clip):
+    more = "" if asked is None else f"clip: {asked}"
+    params.write_text(params.read_text().replace("erm: {}", f"erm: {{{more}}}"))
+    rows(params.parent / "data", 20)
+    assert run(params, "erm").plan("gru").clip == clip
+
+
 def test_the_section_has_defaults():
     train = validate({"epochs": 1, "batch": 2, "learning_rate": 0.1}, Train, "here")
     assert train.select.metric == "accuracy" and train.clip == 1.0 and train.micro_batch is None

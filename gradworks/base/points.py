@@ -20,6 +20,7 @@ class MethodPoint(Section):
     trainable: `head` freezes all but the last, linear layer. reinitialise: draw that layer again.
     as_long_as: train for the same wall-clock time as this method, by its measured cost per step.
     learning_rate: in the place of train.learning_rate; of what the scale law takes out of a published gradient.
+    clip: in the place of train.clip; 0 = no clipping.
     """
 
     objective: Slot = "supervised"
@@ -31,6 +32,7 @@ class MethodPoint(Section):
     reinitialise: bool = False
     as_long_as: str | None = None
     learning_rate: float | None = Field(None, gt=0)
+    clip: float | None = Field(None, ge=0)
 
 
 def entry_name(slot: Slot) -> str:

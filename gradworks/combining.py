@@ -65,7 +65,7 @@ class Ensemble:
     def _add(self, rule: str, test: Sequence[Member], held: Sequence[Member]) -> None:
         self.outputs[rule] = ensembles.mean(test, self.task), ensembles.mean(held, self.task) if held else None
 
-    def _value(self, labels: Any, answers: Any) -> tuple[float, ...]:
+    def value(self, labels: Any, answers: Any) -> tuple[float, ...]:
         """Higher is better; of classes the log loss decides between equals."""
         names = (self.metric, "log_loss") if self.task.calibrated else (self.metric,)
         scores = [(better(name), self.task.score(name, labels, answers).value) for name in names]
@@ -103,7 +103,7 @@ class Ensemble:
             self.rules |= {"weighted": {"note": note}, "greedy": {"note": note}}
             return
         fitted = {"fitted": n}
-        counts = ensembles.greedy(self.held, self.task, lambda answers: self._value(self.held[0].labels, answers))
+        counts = ensembles.greedy(self.held, self.task, lambda answers: self.value(self.held[0].labels, answers))
         test, held = (
             [m for m, count in zip(some, counts, strict=True) for _ in range(count)]
             for some in (self.members, self.held)
@@ -141,7 +141,7 @@ class Ensemble:
             made["adds"] = {one.name: self._less(mean, ensembles.mean(others, self.task), len(rest))
                             for one, others in zip(self.members, rest, strict=True)}  # fmt: skip
             if len(self.own) == len(self.members):
-                values = [self._value(own.labels, own.outputs) for own in self.own]
+                values = [self.value(own.labels, own.outputs) for own in self.own]
                 best = self.members[values.index(max(values))]
                 made["against"] = {"member": best.name, **self._less(mean, best.outputs)}
         made["pairs"] = [about for about, _ in self.pairs()]

@@ -22,13 +22,14 @@ from gradworks.base.held import at
 from gradworks.base.place import place
 from gradworks.data import corruptions, labelling, predictions, sizes, slices, splits
 from gradworks.named_files import not_there
-from gradworks.report.settings import Report, Target
+from gradworks.report.settings import Report, Target, check_steps
 from gradworks.tasks.kinds import Kind
 from gradworks.tasks.kinds._shared import sliced
 
 _SECTIONS = (
     "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "label", "corrupt", "pretrain",
     "methods", "train", "slice", "measure", "evaluate", "report", "cells", "ensemble",
+    "soup",
 )  # fmt: skip
 _LEFT_OUT = ("root", "here", *cells.OPTIONAL)
 
@@ -308,16 +309,7 @@ def _grid(params: Path, values: Mapping[str, Any], made: Mapping[str, Any], kind
         raise InputError(words.unknown(f"{params}: report.baseline", report.baseline, values["methods"]))
     if report.baseline not in trained:
         raise InputError(f"{params}: report.baseline: no cell of {report.baseline} in the grid\nexpected one")
-    for number, step in enumerate(report.waterfall):
-        where = f"{params}: report.waterfall.{number}"
-        if step.ensemble and step.ensemble not in made["ensemble"]:
-            raise InputError(words.unknown(f"{where}.ensemble", step.ensemble, made["ensemble"]))
-        own = [key for key, one in made["train"].items() if not step.ensemble and step.holds(one)]
-        if not step.ensemble and not own:
-            raise InputError(f"{where}: no cell of {step.of} in the grid\nexpected one")
-        if len({made["train"][key]["seed"] for key in own}) < len(own):
-            raise InputError(f"{where}: found {', '.join(own[:4])}\nexpected one cell a seed: name condition, method, "
-                             "encoder and mixture")  # fmt: skip
+    check_steps(report.waterfall, made, f"{params}: report.waterfall")
     for name, control in report.controls.items():
         for one in (name, control):
             if one not in values["methods"]:

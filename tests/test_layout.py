@@ -17,12 +17,20 @@ STAGES = [p.stem for p in sorted((ROOT / "components").glob("*.py")) if p.stem !
 OPTIONAL = {
     "label",
     "slice",
+    "soup",
 }  # stages that the top-level dvc.yaml lacks: only a params.yaml with their section has them
 # imported where a mixture has slices, and a dependency then: see OPTIONS below
 WITH_SLICES = {"gradworks/data/members.py"}
 SLOTS = ("objectives", "weightings", "updates")
 KINDS = [f"gradworks/tasks/kinds/{p.name}" for p in sorted((ROOT / "gradworks/tasks/kinds").glob("[!_]*.py"))]
-SCORE = ("train", "measure", "evaluate", "ensemble", "report")  # the others read labels by a kind, and score nothing
+SCORE = (
+    "train",
+    "measure",
+    "evaluate",
+    "ensemble",
+    "soup",
+    "report",
+)  # the others read labels by a kind, and score nothing
 # Files that DVC need not watch: they pass names on, or hold nothing.
 NO_RESULT = {
     f"{name}/__init__.py" for name in ("gradworks", "gradworks/telemetry", "gradworks/cost", "components", "benchmarks")
@@ -54,7 +62,7 @@ LAYERS = [
     ["gradworks/tasks"],  # a kind scores and reads labels
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
      "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
-     "gradworks/learning_rate", "gradworks/glue"],
+     "gradworks/learning_rate", "gradworks/glue", "gradworks/soups"],
     ["gradworks/spec"],
     ["gradworks/base"],
 ]  # fmt: skip
@@ -254,6 +262,7 @@ OPTIONS = {
     "label": {"weak": {"file": "labelling.py", "from": "synthetic/train"}},
     "slice": {"use": ["who"], "file": "slices.py"},
     "mixtures": {"all": {"parts": ["nli"], "slices": ["who"]}},
+    "soup": [{"condition": "clean", "method": "erm", "encoders": ["uncased"]}],
 }
 
 

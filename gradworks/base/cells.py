@@ -18,7 +18,17 @@ from gradworks.base.errors import InputError
 from gradworks.base.grid import ALWAYS_PRESENT, expand, own_tasks
 from gradworks.base.place import place
 
-OPTIONAL = ("tasks", "mixtures", "label", "slice", "measure", "evaluate", "report", "ensemble")  # optional sections
+OPTIONAL = (
+    "tasks",
+    "mixtures",
+    "label",
+    "slice",
+    "measure",
+    "evaluate",
+    "report",
+    "ensemble",
+    "soup",
+)  # optional sections
 _TEMPLATE = Path(__file__).parent.parent / "dvc.yaml.j2"  # not in base/, on which every stage depends
 _HEAD = "# Written from params.yaml by `gradworks cells`; a change here is lost.\n"
 
@@ -80,7 +90,8 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
     together = isinstance(count, int) and count > 1  # which changes the bits of a cell
     return {
         "has": [stage for stage in ("measure", "ensemble") if each[stage]]
-        + [s for s in ("label", "slice") if s in values],
+        + [s for s in ("label", "slice") if s in values]
+        + [s for s in ("soup",) if each.get(s)],
         "optional": optional,
         "given": given,
         "own": given("tasks"),
@@ -99,6 +110,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "processes": " --processes ${gpu.count}" if together else "",  # DVC misses a parameter that is dropped later
         "one_gpu": "1" if together else '"${gpu.count}"',  # of stages that use one
         "measured": f"{several}${{item.encoder}}/${{item.method}}",
+        "trained": "${item.condition}/${item.method}" + ("/${item.mixture}" if several else ""),
         **_members(each["ensemble"], "/${item.mixture}" if several else ""),
     }
 

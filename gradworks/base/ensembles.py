@@ -90,3 +90,39 @@ def expand(
         made[key]["folders"] = " ".join(map(shlex.quote, own_folders))
         made[key] |= {f"folder{i}": folder for i, folder in enumerate(filled)}
     return made
+
+
+class Soup(Section):
+    """A mean of the weights of every seed of some encoders, trained with one method on one condition (and mixture).
+
+    rule: which of them are in it, see components/soup.py.
+    """
+
+    condition: str
+    method: str
+    mixture: str | None = None
+    encoders: list[str] = Field(min_length=1)
+    rule: Literal["uniform", "greedy"] = "uniform"
+
+
+class _Soups(RootModel[list[Soup]]):
+    root: list[Soup] = Field(default_factory=list)
+
+
+def soups(
+    params: Path, values: dict[str, Any], cells: dict[str, dict[str, Any]], mixed: Collection[str], here: str
+) -> dict[str, dict[str, str]]:
+    """The items of the stage `soup`, as those of `expand`; names end in `-uniform-soup` or `-greedy-soup`."""
+    asked = validate(values.get("soup") or [], _Soups, f"{params}: soup").root
+    made: dict[str, dict[str, str]] = {}
+    for number, one in enumerate(asked):
+        alone = {**values, "ensemble": [one.model_dump(exclude={"rule"}, exclude_none=True)]}
+        try:
+            ((key, item),) = expand(params, alone, cells, mixed, here).items()
+        except InputError as error:
+            raise InputError(str(error).replace(f"{params}: ensemble.0", f"{params}: soup.{number}")) from None
+        key = f"{key}-{one.rule}-soup"
+        if key in made:
+            raise InputError(f"{params}: soup.{number}: duplicate {key}\nexpected each once")
+        made[key] = {**item, "rule": one.rule}
+    return made

@@ -329,4 +329,5 @@ def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict
         "train": cells,
         "measure": measured if "measure" in values else {},
         "ensemble": ensembles.expand(params, values, cells, mixed, here),
+        **({"soup": ensembles.soups(params, values, cells, mixed, here)} if "soup" in values else {}),
     }

@@ -157,7 +157,15 @@ def _counts(above: Axes, found: dict[str, list[float]]) -> None:
     axes.set_xlabel("mean confidence of a bin", color=INK, size=8)
 
 
-RULES = {"mean": 2, "scaled": 4, "greedy": 5, "weighted": 6, "oracle": 3}  # places in MARKERS
+RULES = {
+    "mean": 2,
+    "scaled": 4,
+    "greedy": 5,
+    "weighted": 6,
+    "uniform soup": 7,
+    "greedy soup": 7,
+    "oracle": 3,
+}  # places in MARKERS
 
 
 def members(rows: list[dict[str, Any]], label: str, alt: str) -> str:

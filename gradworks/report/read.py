@@ -46,7 +46,7 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
             found[key] = {**NOT_RUN, "reason": "its result is of other parameters or code; not run again yet"}
     ensembles = {
         key: {**item, "metrics": _metrics(folder / "ensemble" / f"{key}.json")}
-        for key, item in (each.get("ensemble") or {}).items()
+        for key, item in {**(each.get("ensemble") or {}), **_soups(each)}.items()
     }
     named_files = {folder / f"{cell['path']}.json" for cell in each["train"].values()}
     named_files |= {folder / "ensemble" / f"{key}.json" for key in ensembles}
@@ -64,6 +64,11 @@ def read(params: Path, cells: Path, runs: Path, outdated: Collection[str] = ()) 
         _costs(runs, each["train"]), artifacts.read_json(versions) if versions.exists() else {},
         tuple(sorted(set(folder.rglob("*.json")) - named_files)),
     )  # fmt: skip
+
+
+def _soups(each: dict[str, Any]) -> dict[str, Any]:
+    """Items of the stage `soup`; their results lie among those of ensembles, under a rule of their own."""
+    return {key: item | {"rule": f"{item['rule']} soup"} for key, item in (each.get("soup") or {}).items()}
 
 
 def by_mixture(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

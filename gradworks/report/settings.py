@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, model_validator
 
 from gradworks import metrics
-from gradworks.base import Section
+from gradworks.base import Section, words
+from gradworks.base.errors import InputError
 
 if TYPE_CHECKING:
     from gradworks.metrics import Score
@@ -73,6 +75,23 @@ class Step(Section):
         there = cell | {"encoder": cell.get("trained", cell["encoder"])}
         axes = ("condition", "method", "mixture", "encoder")
         return all(getattr(self, axis) in (None, there.get(axis)) for axis in axes)
+
+
+def check_steps(steps: Sequence[Step], items: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Raises InputError where a step names no cell or ensemble of cells.yaml, or several cells of one seed."""
+    known = [*items["ensemble"], *items.get("soup", {})]
+    for number, step in enumerate(steps):
+        at = f"{where}.{number}"
+        if step.ensemble:
+            if step.ensemble not in known:
+                raise InputError(words.unknown(f"{at}.ensemble", step.ensemble, known))
+            continue
+        own = [key for key, one in items["train"].items() if step.holds(one)]
+        if not own:
+            raise InputError(f"{at}: no cell of {step.of} in the grid\nexpected one")
+        if len({items["train"][key]["seed"] for key in own}) < len(own):
+            raise InputError(f"{at}: found {', '.join(own[:4])}\nexpected one cell a seed: name condition, method, "
+                             "encoder and mixture")  # fmt: skip
 
 
 class Report(Section):

@@ -15,12 +15,13 @@ _INACCURATE = "_inaccurate_share"  # of the figures in status.json, see gradwork
 _OF = {"train": "a training example", "clean": "a clean example", "selection": "a selection example"}
 
 
-def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+def said(manifests: Mapping[str, Mapping[str, Any]], what: str = "texts") -> str:
     """Sentences for the reader, each after a blank; empty if there are no caveats.
 
     Args:
         manifests: condition -> manifest of `corrupt`: `duplicates`, `duplicates_dropped`, `label_values`,
             `of_other_tasks`, and that of further tasks in `parts`.
+        what: models read, "texts" or "pictures".
     """
     shared: dict[tuple[str, str], int] = {}
     values: dict[str, Mapping[str, Any]] = {}
@@ -37,14 +38,15 @@ def said(manifests: Mapping[str, Mapping[str, Any]]) -> str:
             for other, count in known.items():
                 shared[name, other] = max(count["alike"], shared.get((name, other), 0))
     parts = [
-        f"{form.count(count)} {name} example{'s have' if count > 1 else ' has'} the texts of {_OF[other]}"
+        f"{form.count(count)} {name} example{'s have' if count > 1 else ' has'} the {what} of {_OF[other]}"
         for (name, other), count in shared.items()
         if count
     ]
-    made = f" Case and blanks aside, {', '.join(parts)}." if parts else ""
+    aside = "Case and blanks aside, " if what == "texts" else ""
+    made = f" {aside}{', '.join(parts)}." if parts else ""
     if dropped:
         counts = ", ".join(f"{form.count(count)} of {name}" for name, count in dropped.items())
-        made += f" Left out because another split has their texts: {counts}."
+        made += f" Left out because another split has their {what}: {counts}."
     if others:
         counts = ", ".join(f"{form.count(n)} of {name}{of and f' of {of}'}" for (of, name), n in others.items())
         made += f" Left out because another task is evaluated on them: {counts}."

@@ -168,4 +168,6 @@ def _data(inputs: Inputs) -> dict[str, Any]:
             "sha256": {name: entry["sha256"] for name, entry in manifest["files"].items()},
         }
     splits = (inputs.values.get("corrupt") or {}).get("splits") or {}
-    return made | {"said": words.data(made, splits) + caveats.said(inputs.data) + caveats.terms(inputs)}
+    return made | {
+        "said": words.data(made, splits) + caveats.said(inputs.data, inputs.task.reads) + caveats.terms(inputs)
+    }

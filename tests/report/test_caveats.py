@@ -31,6 +31,11 @@ def test_shared_texts_and_labels_read_from_numbers_are_named():
     )
 
 
+def test_pictures_are_no_texts():
+    said = caveats.said({"plain": {"duplicates": {"selection": {"train": count(1)}}}}, "pictures")
+    assert said == " 1 selection example has the pictures of a training example."
+
+
 def test_a_source_whose_labels_have_other_keys_than_text_has_a_report(tmp_path):
     """YAML gives 0, true and null, which JSON cannot sort."""
     params, cells, runs = runs_tree.write(tmp_path, (0,))

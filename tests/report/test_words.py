@@ -1,6 +1,7 @@
 """The answer: never a gain without its interval; at most six lines; the checks; the terminal's table."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -155,6 +156,17 @@ def test_the_three_controls(tree):
     )
     assert checks["random weights"]["verdict"] == "as expected" and "random" in checks["random weights"]["text"]
     assert "clean 1.000, noise 1.000" in checks["true rule"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "where", "there"),
+    [({}, {}, False), ({"clean": {}}, {"set": "a"}, True), ({"clean": {}, "noise": {"noise": {}}}, {}, True)],
+)
+def test_a_gain_is_no_failed_control_where_all_data_are_as_they_came(tree, conditions, where, there):
+    results = report.collect(*tree)
+    results["secondary"]["where"] = where
+    inputs = SimpleNamespace(values={"corrupt": {"conditions": conditions or {"clean": {}, "noise": {}}}})
+    assert bool(words._nothing_to_gain(results, inputs)) == there
 
 
 def test_a_control_that_gains_is_said(tmp_path):

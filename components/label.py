@@ -59,6 +59,8 @@ def main() -> None:
     chosen = labelling.chosen(asked, top, where)
     table = _table(asked.from_, args.data, task, f"{where}.from")
     cast = labelling.votes(chosen, functions.rows(table, task.spec.texts), classes)
+    if asked.model == "dawid_skene":
+        labelling.check_overlap(list(chosen), cast, where)
     probabilities = MODELS[asked.model](cast, len(classes))
     gold = None
     if asked.gold:
@@ -82,6 +84,9 @@ def main() -> None:
         "splits": {labelling.SPLIT: {"rows": len(made), "labels": task.count(made["label"].to_pylist())}},
         "mean": dict(zip(classes, probabilities[known].mean(0).tolist(), strict=True)),
     }
+    if asked.model == "dawid_skene":
+        for said in labelling.doubted(about["functions"]):
+            print(f"{args.name}: {said}", file=sys.stderr)
     with artifacts.atomic_folder(args.out) as folder:
         artifacts.write_parquet(folder / f"{labelling.SPLIT}.parquet", made)
         artifacts.write_parquet(folder / "votes.parquet", each)

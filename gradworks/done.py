@@ -34,7 +34,10 @@ def outdated(params: Path) -> set[str]:
 def _above(key: str, cell: dict[str, Any], each: dict[str, Any]) -> Iterator[str]:
     """The stages that a cell's result comes from."""
     yield from (f"fetch@{source}" for source in each["fetch"])
+    yield from (f"label@{name}" for name in each.get("label", ()))
     yield f"corrupt@{cell['condition']}-{cell['seed']}"
+    if "slices" in cell:
+        yield f"slice@{cell['condition']}-{cell['seed']}"
     yield f"pretrain@{cell['encoder']}"
     before = cell["start"].removeprefix("models/")
     if before != cell["start"]:

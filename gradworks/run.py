@@ -131,10 +131,16 @@ def _units(each: Mapping[str, Mapping[str, Mapping[str, Any]]], pipeline: str) -
         kind, _, start = item["start"].partition("/")
         before = f"pretrain@{start}" if kind == "pretrain" else f"train@{start.replace('/', '-')}"
         times = item.get("schedule", grid.ALWAYS_PRESENT).partition("runs/schedule/")[2].removesuffix(".json")
-        return [f"corrupt@{item['condition']}-{item['seed']}", before, f"measure@{times.replace('/', '-')}"]
+        draw = f"{item['condition']}-{item['seed']}"
+        sliced = [f"slice@{draw}"] if "slices" in item else []  # a cell without heads is scored by slice, too
+        return [f"corrupt@{draw}", *sliced, before, f"measure@{times.replace('/', '-')}"]
 
     fetched = [f"fetch@{key}" for key in each["fetch"]]
-    shared = [unit(f"{stage}@{key}", f"{stage}@{key}", needs=fetched) for stage in _SHARED for key in each[stage]]
+    labels = {f"label@{key}": unit(f"label@{key}", f"label@{key}", needs=fetched) for key in each.get("label", ())}
+    sources = [*fetched, *labels]
+    shared = [unit(f"{stage}@{key}", f"{stage}@{key}", needs=sources) for stage in _SHARED for key in each[stage]]
+    if any("slices" in item for item in each["train"].values()):
+        shared += [unit(f"slice@{key}", f"slice@{key}", needs=[f"corrupt@{key}"]) for key in each["corrupt"]]
     plain, long = [], []
     for key, item in each["train"].items():
         made = unit(f"train@{key}", *(f"{stage}@{key}" for stage in _CELL), needs=inputs(item))
@@ -143,7 +149,7 @@ def _units(each: Mapping[str, Mapping[str, Mapping[str, Any]]], pipeline: str) -
     begin = [unit("cells", "cells"), *(unit(name, name, needs=["cells"]) for name in fetched)]
     soon = [one for one in shared if plain and one.name in plain[0].needs]
     late = [one for one in shared if one not in soon]
-    return [*begin, *soon, *plain[:1], *late, *plain[1:], *costs, *long]
+    return [*begin, *labels.values(), *soon, *plain[:1], *late, *plain[1:], *costs, *long]
 
 
 def _repro(params: Path, at_once: int, log: IO[str], watch: _Watch) -> None:

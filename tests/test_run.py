@@ -104,13 +104,21 @@ def long(values):
     values["cells"]["grid"][0]["method"] = ["head", "long", "erm", "dotprod"]
 
 
-@pytest.mark.parametrize("given", ["params.yaml", *PIPELINES, long])
+def optional(values):
+    """With the stages that only some benchmarks have."""
+    values["label"] = {"weak": {"file": "labelling.py", "from": "synthetic/train"}}
+    values["slice"] = {"file": "slices.py", "use": ["who"]}
+    values["mixtures"] = {"plain": {"parts": ["nli"]}, "sliced": {"parts": ["nli"], "slices": ["who"]}}
+    values["cells"]["grid"][0]["mixture"] = ["plain", "sliced"]
+
+
+@pytest.mark.parametrize("given", ["params.yaml", *PIPELINES, long, optional])
 def test_every_stage_runs_after_what_it_reads(tmp_path, given):
     """By DVC's own dependencies and outputs."""
-    values = copy.deepcopy(SMALL) if given is long else base.fresh_yaml(ROOT / given)
-    here = "" if given is long else str(Path(given).parent / "_")[:-1]
-    if given is long:
-        long(values)
+    values = copy.deepcopy(SMALL) if callable(given) else base.fresh_yaml(ROOT / given)
+    here = "" if callable(given) else str(Path(given).parent / "_")[:-1]
+    if callable(given):
+        given(values)
     folder = tmp_path / here
     folder.mkdir(parents=True, exist_ok=True)
     (tmp_path / ".dvc").mkdir()

@@ -163,6 +163,29 @@ def votes(chosen: Mapping[str, Function], rows: list[Row], classes: Sequence[str
     return made
 
 
+def check_overlap(names: Sequence[str], cast: np.ndarray, where: str) -> None:
+    """Raises InputError for a function none of whose votes is beside another's: nothing says how often it is right."""
+    for j, name in enumerate(names):
+        if not (np.delete(cast, j, axis=1)[cast[:, j] != NONE] != NONE).any():
+            raise InputError(
+                f"{where}.model: found dawid_skene, and labelling function {name} votes on no row with another vote\n"
+                "expected functions whose votes overlap, or model: majority"
+            )
+
+
+def doubted(functions: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is said of functions whose estimated accuracy is outside the interval of the measured one."""
+    said = []
+    for name, one in functions.items():
+        gold, estimated = one.get("gold"), one["estimated"]
+        if gold and estimated is not None and not gold["low"] <= estimated <= gold["high"]:
+            said.append(
+                f"{name}: estimated accuracy {estimated:.2f}, measured {gold['accuracy']:.2f} [{gold['low']:.2f}, "
+                f"{gold['high']:.2f}]: functions may not err independently"
+            )
+    return said
+
+
 def described(
     names: Sequence[str],
     cast: np.ndarray,

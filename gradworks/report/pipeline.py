@@ -20,6 +20,11 @@ STAGES = {
     "ensemble": ("evaluate",),
     "report": ("corrupt", "train", "measure", "evaluate", "ensemble"),
 }
+# of those that only some benchmarks have: what it reads, and who reads it
+OPTIONAL = {
+    "label": (("fetch",), ("corrupt", "pretrain", "report")),
+    "slice": (("corrupt",), ("train", "measure", "evaluate")),
+}
 # sections of params.yaml that determine a result, and so enter the digest
 SECTIONS = (
     "task", "threads", "device", "fetch", "corrupt", "pretrain", "methods", "train", "evaluate", "report", "cells",
@@ -45,16 +50,29 @@ def stages(inputs: Inputs) -> list[dict[str, Any]]:
         "ensemble": [runs / "metrics" / "ensemble" / f"{name}.json" for name in inputs.ensembles],
         "report": [None],
     }
+    files["label"] = [runs / "label" / name for name in inputs.values.get("label") or {}]
+    files["slice"] = [None for _ in draws] if "slice" in inputs.values else []
     made = []
-    for name, reads in STAGES.items():
+    for name, reads in _read(inputs.values).items():
         done = sum(file is None or file.exists() for file in files[name])
         made.append({"stage": name, "asked": len(files[name]), "done": done, "reads": list(reads)})
     return made
 
 
+def _read(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Stage -> the stages whose outputs it reads, in an order in which they run."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, reads in STAGES.items():
+        found[name] = (*reads, *(one for one, (_, by) in OPTIONAL.items() if one in values and name in by))
+        for one, (own, _) in OPTIONAL.items():
+            if one in values and own == (name,):
+                found[one] = own
+    return found
+
+
 def provenance(inputs: Inputs) -> dict[str, Any]:
     """Digest of the parameters and releases of the libraries; `data` has the digests of the data."""
     chosen = {name: inputs.values.get(name) for name in SECTIONS}
-    chosen |= {name: inputs.values[name] for name in ("tasks", "mixtures") if name in inputs.values}
+    chosen |= {name: inputs.values[name] for name in ("tasks", "mixtures", "label", "slice") if name in inputs.values}
     text = json.dumps(chosen, sort_keys=True, default=str, ensure_ascii=False)
     return {"parameters": hashlib.sha256(text.encode()).hexdigest(), "versions": inputs.versions}

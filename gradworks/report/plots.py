@@ -189,7 +189,7 @@ def members(rows: list[dict[str, Any]], label: str, alt: str) -> str:
 
 PLACES = {
     "fetch": (0, 1), "corrupt": (1, 2), "pretrain": (1, 0), "train": (2, 2), "measure": (2, 0), "evaluate": (3, 2),
-    "ensemble": (4, 2), "report": (4, 0),
+    "ensemble": (4, 2), "report": (4, 0), "label": (0.4, 2.35), "slice": (1.5, 1.15),
 }  # fmt: skip
 
 

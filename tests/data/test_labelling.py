@@ -128,6 +128,24 @@ def test_votes_and_what_is_said_of_them(tmp_path):
     assert found["long"]["estimated"] == 0.5 and found["long"]["gold"]["accuracy"] == pytest.approx(1 / 3)
 
 
+def test_what_cannot_be_estimated_is_refused_and_what_is_doubted_is_said():
+    votes = np.array([[0, 1, -1], [1, 1, -1], [-1, -1, 0], [-1, -1, -1]])
+    labelling.check_overlap("ab", votes[:, :2], "p: label.w")
+    with pytest.raises(
+        InputError, match=r"label\.w\.model: found dawid_skene, and labelling function c votes on no row with"
+    ):
+        labelling.check_overlap("abc", votes, "p: label.w")
+    gold = {"accuracy": 0.7, "low": 0.6, "high": 0.8, "votes": 9}
+    rows = {
+        "good": {"estimated": 0.75, "gold": gold},
+        "bad": {"estimated": 0.95, "gold": gold},
+        "none": {"estimated": 1.0},
+    }
+    assert labelling.doubted(rows) == [
+        "bad: estimated accuracy 0.95, measured 0.70 [0.60, 0.80]: functions may not err independently"
+    ]
+
+
 BROKEN = {
     OWN.replace('row["text"] else', 'row["txt"] else', 1): r"labelling function praise: row a: raised KeyError",
     OWN.replace(

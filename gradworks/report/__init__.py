@@ -31,6 +31,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
     from gradworks.report import (
         calibration,
         details,
+        glue,
         labels,
         page,
         pipeline,
@@ -59,6 +60,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         ("slices", slices.compared(inputs)),
         ("labels", labels.sources(inputs)),
         ("waterfall", waterfall.waterfall(inputs)),
+        ("glue", glue.scores(parts)),
     ):
         if found:  # no key where there is none
             results[key] = found

@@ -100,7 +100,7 @@ def _heads(
     for file, table in (test, held):
         apart.append(model.answers(file, table, kind.apart()))
         inside.append(kind.inside(table["id"].to_pylist()))
-    labels, by = kind.truths(test[1]), {name: test[1][name].to_pylist() for name in kind.names}
+    labels, by = kind.truths(test[1]), {name: test[1][name].to_pylist() for name in found["names"]}
     ways = {how: kind.together(apart[0], inside[0], how) for how in COMBINE}
     made = {how: scores(kind.score, kind.reported, labels, one, by) for how, one in ways.items()}
     found |= {"heads": list(kind.names), "combine": kind.combine, "combined": made}

@@ -24,6 +24,10 @@ from gradworks.data.slices import slicing_function
 @slicing_function
 def negated(row):
     return "not" in row["text"].split()
+
+@slicing_function(name="long")
+def words(row):
+    return len(row["text"].split()) > 6
 """
 PARAMS = {
     "root": ".", "here": "", "threads": 1, "device": "cpu", "gpu": {"kind": "a100", "count": 0}, "task": "mood",
@@ -35,7 +39,7 @@ PARAMS = {
                    "selection": {"from": "mine/dev", "size": 60}, "test": {"from": "mine/test"}},
         "conditions": {"plain": {}},
     },
-    "slice": {"file": "slices.py", "use": ["negated", "dash_or_semicolon"]},
+    "slice": {"file": "slices.py", "use": ["negated", "dash_or_semicolon", "long"]},  # the last has no head
     "mixtures": {
         "base": {"parts": ["mood"]},
         "sliced": {"parts": ["mood"], "slices": ["negated", "dash_or_semicolon"], "combine": "defer"},
@@ -84,7 +88,7 @@ def test_the_stage_names_the_ids_of_each_slice(project):
     manifest = artifacts.check(folder / "runs/slice/plain/0")
     table = artifacts.read_parquet(folder / "runs/slice/plain/0/slices.parquet").to_pydict()
     found = {s: {i for i, name in zip(table["id"], table["slice"], strict=True) if name == s} for s in table["slice"]}
-    assert set(found) == {"negated", "dash_or_semicolon"}
+    assert set(found) == {"negated", "dash_or_semicolon", "long"}
     for split in ("train", "clean", "selection", "test"):
         data = artifacts.read_parquet(folder / f"runs/corrupt/plain/0/{split}.parquet").to_pylist()
         for name, sign in (("negated", " not "), ("dash_or_semicolon", ";")):
@@ -172,7 +176,8 @@ def test_the_report_compares_heads_with_none(project):
     assert [(one["method"], one["mixture"], one["base"]) for one in found] == [
         ("erm", "sliced", "base"), ("reweight", "sliced", None)]  # fmt: skip
     rows = {row["slice"]: row for row in found[0]["rows"]}
-    assert list(rows) == [None, "dash_or_semicolon", "negated"]
+    assert list(rows) == [None, "dash_or_semicolon", "long", "negated"]
+    assert all(set(row["combined"]) == {"mean", "defer", "residual", "task"} for row in rows.values())
 
     def right(mixture, seed):
         table = artifacts.read_parquet(folder / f"runs/evaluate/plain/erm/{mixture}/gru/{seed}/predictions.parquet")

@@ -45,26 +45,26 @@ TASKS: dict[str, dict[str, Any]] = {
              "title": "COPA"},
     "rte": {"from": "superglue/RTE", "sizes": (200, 64, None), "metrics": ("accuracy",), "epochs": 1, "title": "RTE"},
     "pos": {
-        "from": TAGS.as_posix(), "sizes": (200, 64, 960), "test": 400, "metrics": ("tag_accuracy",), "length": 64,
+        "from": TAGS.as_posix(), "sizes": (100, 32, 640), "test": 300, "metrics": ("tag_accuracy",), "length": 64,
         "title": "Parts of speech", "train": "all", "split": "all", "rate": 3.0e-3, "epochs": 1,
     },
     "boolq": {
-        "from": "superglue/BoolQ", "sizes": (200, 64, 800), "train": "train_eraser_1491", "test": 600, "epochs": 1,
+        "from": "superglue/BoolQ", "sizes": (100, 32, 480), "train": "train_eraser_1491", "test": 400, "epochs": 1,
         "metrics": ("accuracy",), "title": "BoolQ",
     },
-    "wic": {"from": "superglue/WiC", "sizes": (200, 64, 960), "metrics": ("accuracy",), "title": "WiC", "length": 64},
+    "wic": {"from": "superglue/WiC", "sizes": (100, 32, 480), "metrics": ("accuracy",), "title": "WiC", "length": 64},
     "squad2": {
         "from": "squad", "files": {"train": "train-v2.0-10-articles.json", "val": "dev-v2.0-10-articles.json"},
-        "sizes": (60, 16, 400), "test": 200, "metrics": ("answer_f1", "answer_em"), "title": "SQuAD 2.0",
-        "length": 160, "batch": 8,
+        "sizes": (40, 16, 240), "test": 120, "metrics": ("answer_f1", "answer_em"), "title": "SQuAD 2.0",
+        "length": 128, "batch": 8,
     },
     "multirc": {
-        "from": "superglue/MultiRC", "sizes": (100, 32, 640), "test": 400, "metrics": ("f1a", "question_em"),
+        "from": "superglue/MultiRC", "sizes": (100, 32, 480), "test": 300, "metrics": ("f1a", "question_em"),
         "title": "MultiRC",
     },
     "cnn_dailymail": {
         "from": "corpus/cnn_dailymail_validation.json.xz", "columns": {"document": "input", "label": "output"},
-        "sizes": (20, 16, 320), "test": 30, "metrics": ("rougeL", "rouge1"), "title": "CNN/DailyMail", "batch": 8,
+        "sizes": (16, 16, 240), "test": 24, "metrics": ("rougeL", "rouge1"), "title": "CNN/DailyMail", "batch": 8,
         "rate": 3.0e-3, "options": {"max_response": 40}, "train": "all", "split": "all",
     },
 }  # fmt: skip

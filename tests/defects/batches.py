@@ -32,4 +32,8 @@ ROWS = (
      'tests/test_loop.py::test_batches_of_a_budget_are_the_same_for_every_method'),
     ('gradworks/data/batching.py', 'for row in itertools.zip_longest(*parts)', 'for row in parts',
      'tests/data/test_batching.py::test_of_eight_batches_in_a_row_each_is_of_another_eighth_by_length'),
+    ('gradworks/data/masking.py', 'document, first = document + 1, None', 'document += 1',
+     'tests/data/test_masking.py::test_lines_become_pairs'),
+    ('gradworks/data/masking.py', '* others).long()', '* (count - 1)).long()',
+     'tests/data/test_masking.py::test_an_exchanged_text_is_of_another_document_and_each_of_these_alike'),
 )

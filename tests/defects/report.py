@@ -110,4 +110,8 @@ ROWS = (
      'tests/report/test_compare.py::test_which_way_is_worse'),
     ('gradworks/report/compare.py', '        raise SystemExit(1)\n', '        pass\n',
      'tests/report/test_compare.py::test_the_command_fails_on_a_regression_alone'),
+    ('gradworks/report/published.py', 'measured["mean"] * gain > 0', 'measured["mean"] > 0',
+     'tests/report/test_published.py::test_the_verdict_is_on_sign_and_size_of_the_gain'),
+    ('gradworks/report/words.py', 'if not any(conditions.values()) and not results[which]["where"]:', 'if False:',
+     'tests/report/test_words.py::test_a_gain_is_no_failed_control_where_all_data_are_as_they_came'),
 )

@@ -51,4 +51,8 @@ ROWS = (
      f'{_NOISES}::test_shuffled_labels_have_the_same_words_in_another_order'),
     ('gradworks/data/lines.py', 'raise InputError(f"{self.path}: damaged after line {number}: {error}") from None', 'return',
      'tests/data/test_files.py::test_packed_files_are_read_as_what_they_hold'),
+    ('gradworks/models/causal.py', '(i, i if written else PADDING) for', '(i, i) for',
+     'tests/tasks/test_turns.py::test_the_labels_are_all_turns_of_the_assistant_and_nothing_else'),
+    ('gradworks/models/causal.py', 'if place and label != PADDING', 'if label != PADDING',
+     'tests/tasks/test_turns.py::test_a_conversation_that_is_too_long_loses_its_start_and_the_last_turn_its_end'),
 )

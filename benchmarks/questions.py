@@ -170,7 +170,7 @@ def write() -> None:
 def table() -> str:
     """Every task that has a report: scores of all methods beside the majority baseline."""
     head = "| Task | Kind | Data | Test | Metric | Majority |" + "".join(f" {name} |" for name in METHODS)
-    lines, above, below, gains = [head, "|---|---|---|---:|---|---:|" + "---|" * len(METHODS)], [], [], []
+    lines, above, below, few, gains = [head, "|---|---|---|---:|---|---:|" + "---|" * len(METHODS)], [], [], [], []
     for name, one in TASKS.items():
         file = FOLDER / name / "report/results.json"
         if not file.exists():
@@ -187,16 +187,18 @@ def table() -> str:
         )
         row += f"{majority:.3f} |"
         for method, summary in own.items():
-            mean, half = summary["primary"], _half([c["primary"] for c in cells if c["method"] == method])
-            mark = "" if mean["value"] is None else _side(mean["value"], half, majority)
+            mean, scores = summary["primary"], [c["primary"] for c in cells if c["method"] == method]
+            mark = _side(mean["value"], _half(scores), majority) if len(scores) >= SEEDS else ""
             row += f" {form.over_seeds(mean)}{mark} |"
-            (above if mark == UP else below).append((one["title"], method))
+            told = few if len(scores) < SEEDS else above if mark == UP else below
+            told.append((one["title"], method))
             gain = summary["difference"]["primary"]
             if gain and gain["verdict"] in ("gain", "loss"):
                 gains.append(f"{one['title']} {method} {form.gap(gain)} ({gain['verdict']})")
         lines.append(row)
     said = f"{len(above)} of {len(above) + len(below)} rows are above the majority answer: {_grouped(above)}. "
     said += f"The others are not: {_grouped(below)}. There data and budget do not suffice for this encoder."
+    said += f" Of fewer than {SEEDS} seeds nothing is said: {_grouped(few)}." if few else ""
     beyond = f"Beyond chance against `erm`, by the rule of the reports: {'; '.join(gains) or 'nothing'}."
     return "\n".join(lines) + f"\n\n{said}\n\n{beyond}"
 
@@ -210,6 +212,7 @@ def _grouped(rows: list[tuple[str, str]]) -> str:
     return "; ".join(named) or "none"
 
 
+SEEDS = 3  # below them a row is shown and not judged
 UP, DOWN = " ▲", " ▼"
 
 

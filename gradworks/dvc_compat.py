@@ -1,4 +1,4 @@
-"""The only file that imports DVC, whose Python API is not public: adapt to a new release here.
+"""With dvc_keys.py the only file that imports DVC, whose Python API is not public: adapt to a new release here.
 
 Tested with the releases in TRIED; pyproject.toml allows no others. Imports are lazy, since `gradworks run` starts this
 file many times.

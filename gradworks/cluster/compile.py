@@ -75,6 +75,12 @@ def checked(pipeline: Path) -> tuple[Path, dict[str, Stage]]:
     return root, stages
 
 
+def possible(stages: Mapping[str, Stage], pipeline: str, profile: Profile | None) -> None:
+    """Raises InputError when a stage needs an image or a kind of GPU that the cluster's profile does not name."""
+    check.gpus(stages.values(), pipeline, profile)
+    check.images(stages.values(), pipeline, profile)
+
+
 def tags(root: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
     """Tags of the images that the stages use, by kind. Raises InputError."""
     return {kind: environment.digest(root, kind) for kind in sorted({s.meta.kind for s in stages.values()})}
@@ -97,8 +103,7 @@ def ir(
     """
     from kfp import dsl
 
-    check.gpus(stages.values(), pipeline, profile)
-    check.images(stages.values(), pipeline, profile)
+    possible(stages, pipeline, profile)
     planned = plan(stages)
 
     def body(*values: Any) -> None:

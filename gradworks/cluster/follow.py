@@ -39,7 +39,8 @@ def follow(client: Any, places: Places, record: Mapping[str, Any], patience: flo
     Raises:
         InputError: the run failed, was cancelled or cannot go on; names the stages. Or the services stopped answering.
     """
-    seen, away = Seen(places, record["run"], record["stages"]), 0.0
+    before = set(record.get("restored", ()))
+    seen, away = Seen(places, record["run"], [name for name in record["stages"] if name not in before]), 0.0
     waits = _Waits(places, record, patience)
     while True:
         try:

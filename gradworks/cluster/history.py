@@ -17,7 +17,7 @@ from gradworks.store.artifacts.words import columns, plain
 from gradworks.store.places import Damaged, Places, encoded
 
 Reasons = Callable[[dict[str, Any]], dict[str, str]]  # run record -> by stage, why it does not run
-_STATES = ("succeeded", "failed", "retrying", "running", "waiting", "damaged")
+_STATES = ("restored", "succeeded", "failed", "retrying", "running", "waiting", "damaged")
 _FOREIGN = 3  # objects named in the output
 
 
@@ -35,7 +35,7 @@ def listing(found: Places, limit: int = 20) -> str:
         except Damaged as error:
             lines.append((plain(run), "", "", "damaged", str(error).splitlines()[0]))
             continue
-        counts = Counter(state["state"] for state in runs.states(found, run, record["stages"]).values())
+        counts = Counter(state["state"] for state in runs.states(found, record).values())
         states = ", ".join(f"{counts[k]} {k}" for k in _STATES if counts[k])
         where = str(record.get("url") or record.get("where") or "")
         lines.append(tuple(map(plain, (run, record["pipeline"], record["base"][:12], states, where))))
@@ -56,7 +56,7 @@ def shown(found: Places, run: str, stage: str | None = None, asked: Reasons = _n
     record = runs.record(found, run)
     if stage is not None and stage not in record["stages"]:
         raise InputError(f"run {run}: no stage {stage!r}\nfound: {', '.join(record['stages'][:5])} ...")
-    states = runs.states(found, run, record["stages"])
+    states = runs.states(found, record)
     why, note = reasons(found, record, states, asked)
     if stage is not None:
         state = states[stage] | ({"why": why[stage]} if stage in why else {})
@@ -64,6 +64,8 @@ def shown(found: Places, run: str, stage: str | None = None, asked: Reasons = _n
     lines = [("stage", "state", "tries", "seconds", "said")]
     for name, state in states.items():
         what = state["state"]
+        if what == "restored":
+            what = "restored before the start"
         if what == "succeeded" and not state.get("ran", True):
             what = "restored"
         said = why.get(name) or (state.get("error", "").splitlines() or [""])[0]
@@ -78,7 +80,7 @@ def reasons(
     found: Places, record: dict[str, Any], states: dict[str, dict[str, Any]], asked: Reasons = _nothing
 ) -> tuple[dict[str, str], str]:
     """Why stages do not run, and a note where that could not be found out."""
-    if all(state["state"] in ("succeeded", "failed", "damaged") for state in states.values()):
+    if all(state["state"] in ("restored", "succeeded", "failed", "damaged") for state in states.values()):
         return {}, ""
     try:
         known = found.record(record["run"], "reasons") or {}
@@ -117,8 +119,8 @@ def ask(record: Mapping[str, Any], profile: Profile | None, file: Path | None) -
 
 def failed(found: Places, run: str) -> list[str]:
     """The stages of a run that failed. Raises InputError where there is none."""
-    stages = runs.record(found, run)["stages"]
-    names = [name for name, state in runs.states(found, run, stages).items() if state["state"] in follow.BROKEN]
+    states = runs.states(found, runs.record(found, run))
+    names = [name for name, state in states.items() if state["state"] in follow.BROKEN]
     if not names:
         raise InputError(f"run {run}: no stage has failed\nname one: gradworks runs show {run} --log --stage S")
     return names
@@ -136,7 +138,7 @@ def log(found: Places, run: str, stage: str, asked: Reasons = _nothing) -> str:
     record = runs.record(found, run)
     if stage not in record["stages"]:
         raise InputError(f"run {run}: no stage {stage!r}\nfound: {', '.join(record['stages'][:5])} ...")
-    states = runs.states(found, run, record["stages"])
+    states = runs.states(found, record)
     why, note = reasons(found, record, states, asked)
     state = states[stage]
     said = why.get(stage) or note or state.get("error") or f"it is {state['state']}; its log comes every 15 s"

@@ -32,25 +32,33 @@ _LOOK = 2.0  # seconds between two polls of the stages
 _USER = 10001  # the image's user, in place of root
 
 
-def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False) -> str:
+def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False, everything: bool = False) -> str:
     """Run a dvc.yaml in containers on this machine, to its end; returns the run's name.
 
     Args:
         pipeline: the path of a dvc.yaml.
         given: KEY=VALUE each: parameters that this run has instead of the checkout's.
         dirty: take the work tree as it is.
+        everything: also the stages that the run cache has.
 
     Raises:
         InputError: as `plan` and `run_ir`; or a stage failed, which is named.
     """
-    made = plan(pipeline, None, given, dirty)
-    _images_are_there(engine(), made.ir)
+    made = plan(pipeline, None, given, dirty, everything)
     places = Places(made.remote)
-    uri = code.upload(made.code, places)
-    record = {**made.record, "code": uri, "where": "containers on this machine"}
+    record = {**made.record, "where": "containers on this machine"}
+    if not made.ir:
+        made.keep(places)
+        places.put_record(made.run, "run", {**record, "code": "", "state": "restored"})
+        print(f"run {made.run}: nothing to run: the run cache has all {len(made.stages)} stages of {made.pipeline}")
+        print(f"its results: gradworks collect {made.run}   (to run them all the same: --all)", flush=True)
+        return made.run
+    _images_are_there(engine(), made.ir)
+    record["code"] = uri = code.upload(made.code, places)
+    made.keep(places)
     log = Path(".gradworks/docker", f"{made.run}.log")
     print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline}   (log: {log})", flush=True)
-    seen = follow.Seen(places, made.run, made.stages)
+    seen = follow.Seen(places, made.run, [name for name in made.stages if name not in made.restored])
     ended = "stopped"
     places.put_record(made.run, "run", {**record, "state": "submitted"})
     try:

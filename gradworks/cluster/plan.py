@@ -10,15 +10,19 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
 from gradworks.cluster import compile, sets
 from gradworks.cluster.profile import Profile
-from gradworks.store import code, runs
-from gradworks.store.stages import checkout
+from gradworks.store import cached, code, runs
+from gradworks.store.places import Places
+from gradworks.store.stages import Stage, checkout
+
+_AT_ONCE = 16  # uploads
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Plan:
     Attributes:
         run: its name; pipeline: path of the dvc.yaml in the checkout; remote: URL of the DVC remote.
         code: the archive that it runs; record: what is stored about it.
-        stages: their names, upstream first; ir: the Kubeflow pipeline.
+        stages: their names, upstream first; ir: the Kubeflow pipeline, "" where there is nothing to run.
+        restored: entries of dvc.lock of the stages that need no pod, by stage.
     """
 
     run: str
@@ -38,9 +43,22 @@ class Plan:
     stages: tuple[str, ...]
     ir: str
     record: dict[str, Any]
+    restored: dict[str, dict[str, Any]]
+
+    def keep(self, places: Places) -> None:
+        """Write the entries of the restored stages, which others of the run read. Raises InputError."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda one: places.put_entry(self.run, *one), self.restored.items()):
+                pass
+
+    def drop(self, places: Places) -> None:
+        """Remove them, of a run that has not begun. Raises InputError."""
+        places.delete([one["Key"] for one in places.list(places.key("locks", self.run) + "/")])
 
 
-def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dirty: bool = False) -> Plan:
+def plan(
+    pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dirty: bool = False, everything: bool = False
+) -> Plan:  # fmt: skip
     """Plan a run of a dvc.yaml.
 
     Args:
@@ -48,6 +66,8 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
         profile: of the cluster; none = this machine.
         given: KEY=VALUE each: parameters that this run has instead of the checkout's.
         dirty: take the work tree as it is.
+        everything: also the stages that are in the run cache; without a profile, or `store(profile)`, the
+            environment's S3 settings are used to ask it.
 
     Raises:
         InputError: changes that are not committed, a key that is unknown, no DVC remote on S3, or a stage that a pod
@@ -59,18 +79,42 @@ def plan(pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dir
     with _unpacked(commit):
         here, stages = compile.checked(path)
         tags = compile.tags(here, stages)
-        ir = compile.ir(stages, path.as_posix(), compile.title(path), profile, tags)
+        compile.possible(stages, path.as_posix(), profile)
+        where = {
+            "endpoint": profile.endpoint if profile else "", "namespace": profile.namespace if profile else None,
+            "kube_context": profile.auth.kube_context if profile else None, "images": tags,
+            "measured": [stage.name for stage in stages.values() if cached.measured(stage)],
+            "gpus": {name: stage.meta.gpu.model_dump() for name, stage in stages.items() if stage.meta.gpu},
+        }  # fmt: skip
+        found = {} if everything else _restored(here, path, stages, Places(remote), where)
+        left = {
+            n: replace(s, ups=tuple(up for up in s.ups if up not in found)) for n, s in stages.items() if n not in found
+        }
+        ir = compile.ir(left, path.as_posix(), compile.title(path), profile, tags) if left else ""
     run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
-        "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages), "images": tags,
-        "remote": remote, "begun": time.time(), "state": "submitting",
+        "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages),
+        "restored": list(found), "remote": remote, "begun": time.time(), "state": "submitting",
         "ups": {name: list(stage.ups) for name, stage in stages.items()},
-        "tasks": {task.name: [stage.name for stage in task.stages] for task in compile.plan(stages)},
-        "gpus": {name: stage.meta.gpu.model_dump() for name, stage in stages.items() if stage.meta.gpu},
+        "tasks": {task.name: [stage.name for stage in task.stages] for task in compile.plan(left)},
         "price_per_gpu_hour": profile.price_per_gpu_hour if profile else {},
-    }  # fmt: skip
-    return Plan(run, path.as_posix(), remote, commit, tuple(stages), ir, record)
+    } | where  # fmt: skip
+    return Plan(run, path.as_posix(), remote, commit, tuple(stages), ir, record, found)
+
+
+def _restored(
+    root: Path, path: Path, stages: Mapping[str, Stage], places: Places, where: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The entries of the stages that need no pod. `where`: what a run's record says of the nodes it runs on."""
+
+    def like(record: Mapping[str, Any]) -> bool:
+        same = all(record.get(key) == where[key] for key in ("endpoint", "namespace", "kube_context", "images"))
+        gpus = [{n: of.get(n) for n in where["measured"]} for of in (record.get("gpus") or {}, where["gpus"])]
+        return same and gpus[0] == gpus[1]
+
+    known = cached.machines(places, like) if where["measured"] else []
+    return cached.restored(root, path, stages, places, known)
 
 
 def parameters(made: Plan, uri: str) -> dict[str, str]:

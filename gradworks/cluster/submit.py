@@ -27,6 +27,7 @@ def submit(
     dirty: bool = False,
     wait: bool = False,
     patience: float = follow.PATIENCE,
+    everything: bool = False,
 ) -> str:
     """Run a dvc.yaml on a cluster; returns the run's name.
 
@@ -37,37 +38,51 @@ def submit(
         dirty: take the work tree as it is.
         wait: follow the run to its end.
         patience: with `wait`, seconds without a pod that can start after which it gives up.
+        everything: also the stages that the run cache has; else they are left out, and their entries are the run's.
 
     Raises:
         InputError: as `plan`; the cluster or S3 refused it; with `wait`, the run failed or cannot go on.
     """
     profile = read(profile_path)
-    made = plan(pipeline, profile, given, dirty)
-    client = connect(profile, profile_path)
-    experiment = _experiment(client, profile, profile_path)  # first: is the login one that works?
     with store(profile):
+        made = plan(pipeline, profile, given, dirty, everything)
         places = Places(made.remote)
+        if not made.ir:
+            return _nothing(made, places, profile)
+        client = connect(profile, profile_path)
+        experiment = _experiment(client, profile, profile_path)  # first: is the login one that works?
         uri = code.upload(made.code, places)
-        record = made.record | {
-            "code": uri, "namespace": profile.namespace, "experiment": profile.experiment, "endpoint": profile.endpoint,
-            "kube_context": profile.auth.kube_context,
-        }  # fmt: skip
+        record = made.record | {"code": uri, "experiment": profile.experiment}
         places.put_record(made.run, "run", record)
         try:
+            made.keep(places)
             run_id = _begin(client, experiment, made, uri, profile)
         except InputError as error:
+            made.drop(places)
             places.put_record(made.run, "run", record | {"state": "refused", "error": str(error)})
             raise
         url = f"{profile.endpoint.rstrip('/')}/#/runs/details/{run_id}" if profile.endpoint else ""
         record |= {"run_id": run_id, "url": url, "state": "submitted"}
         places.put_record(made.run, "run", record)
-        print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline} at {made.code.base[:12]}")
+        before = f", {len(made.restored)} of them restored before the start" if made.restored else ""
+        print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline} at {made.code.base[:12]}{before}")
         print(f"{url or 'Kubeflow calls it ' + run_id}", flush=True)
         if wait:
             _wait(client, places, record, patience)
         else:
             print(f"status: gradworks runs show {made.run}", flush=True)
     print(f"its results, when it has ended: gradworks collect {made.run}", flush=True)
+    return made.run
+
+
+def _nothing(made: Plan, places: Places, profile: Profile) -> str:
+    """The record of a run without pods; returns its name. Raises InputError."""
+    made.keep(places)
+    places.put_record(
+        made.run, "run", made.record | {"code": "", "experiment": profile.experiment, "state": "restored"}
+    )
+    print(f"run {made.run}: nothing to submit: the run cache has all {len(made.stages)} stages of {made.pipeline}")
+    print(f"its results: gradworks collect {made.run}   (to run them all the same: --all)", flush=True)
     return made.run
 
 

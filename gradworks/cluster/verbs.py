@@ -36,6 +36,7 @@ def add(verbs: Any) -> None:
     one.add_argument("--runner", choices=("cluster", "docker"), default="cluster", help="default: %(default)s")
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of params.yaml")
     one.add_argument("--dirty", action="store_true", help="take the work tree as it is, new files included")
+    one.add_argument("--all", action="store_true", help="also the stages that are in the run cache")
     one.add_argument("--wait", action="store_true", help="follow the run to its end")
     said = "with --wait: leave a run of which no pod can start for so long, as 30s, 10m, 2h (default: %(default)s)"
     one.add_argument("--patience", default="10m", metavar="10m", help=said)
@@ -112,7 +113,7 @@ def _submit(args: argparse.Namespace) -> None:
     if args.runner == "docker":
         from gradworks.cluster import local
 
-        local.submit(args.pipeline, args.set, args.dirty)
+        local.submit(args.pipeline, args.set, args.dirty, args.all)
     elif args.cluster is None:
         sys.exit(f"error: which cluster? add --cluster PROFILE, {_PROFILE}\nor --runner docker: on this machine")
     else:
@@ -120,7 +121,7 @@ def _submit(args: argparse.Namespace) -> None:
         from gradworks.store.artifacts import words
 
         patience = words.duration(args.patience, "--patience")
-        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait, patience)
+        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait, patience, args.all)
 
 
 def _runs(args: argparse.Namespace, of_cluster: Any) -> None:

@@ -80,7 +80,7 @@ def explained(
             blocked[name] = name
         if state["state"] != "waiting":
             continue
-        before = [one for one in ups.get(name, []) if states.get(one, {}).get("state") != "succeeded"]
+        before = [one for one in ups.get(name, []) if states.get(one, {}).get("state") not in ("succeeded", "restored")]
         causes = [blocked[one] for one in before if one in blocked]
         if causes:
             blocked[name] = causes[0]

@@ -66,14 +66,20 @@ def objects(found: Places) -> tuple[list[str], list[str]]:
     return [run for _, run in sorted(ends, key=lambda end: end[0], reverse=True)], foreign
 
 
-def states(found: Places, run: str, stages: list[str]) -> dict[str, dict[str, Any]]:
+def states(found: Places, record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The records of a run's stages, by stage.
 
+    {"state": "restored"} if it was restored before the start, so that it had no pod;
     {"state": "waiting"} if it has not started; "damaged", with the `error`, if its record cannot be read.
     """
+    run, before = record["run"], set(record.get("restored") or ())
     prefix = found.key("runs", run, "stages") + "/"
     begun = {unquote(one["Key"].removeprefix(prefix).removesuffix(".json")) for one in found.list(prefix)}
-    return {name: _state(found, run, name) if name in begun else {"state": "waiting"} for name in stages}
+    none = {True: "restored", False: "waiting"}
+    return {
+        name: _state(found, run, name) if name in begun else {"state": none[name in before]}
+        for name in record["stages"]
+    }
 
 
 def _state(found: Places, run: str, stage: str) -> dict[str, Any]:

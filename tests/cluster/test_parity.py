@@ -83,7 +83,7 @@ def world(tmp_path_factory):
     with toy.served(folder) as (_, patch):
         patch.setenv("MY_SECRET_TOKEN", "planted-in-the-environment")
         root = checkout(folder / "checkout")
-        said = [gradworks(root, "submit", "--runner", "docker") for _ in range(2)]
+        said = [gradworks(root, "submit", "--runner", "docker", *more) for more in ([], ["--all"])]
         names = [re.match(r"run (\S+):", one).group(1) for one in said]
         yield root, names, said[1]
 

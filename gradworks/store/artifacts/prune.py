@@ -19,7 +19,7 @@ from gradworks.store.artifacts.lock import AT_ONCE
 from gradworks.store.places import Damaged, Places, encoded
 
 KINDS = ("code", "checkpoints", "logs", "locks", "runs")  # deleted in this order: a run's record last
-_ENDED = ("succeeded", "failed", "refused", "stopped")
+_ENDED = ("succeeded", "failed", "refused", "stopped", "restored")
 
 
 @dataclass
@@ -91,7 +91,8 @@ def _ended(places: Places, run: _Run) -> bool:
     if run.record is None:  # no record, or a damaged one
         return not any(one["Key"].endswith("/run.json") for one in run.objects)
     stages = run.record.get("stages")
-    every = isinstance(stages, list) and len(states) >= len(stages)
+    before = run.record.get("restored")  # before the start: no pod wrote a record of them
+    every = isinstance(stages, list) and len(states) + len(before if isinstance(before, list) else ()) >= len(stages)
     return run.record.get("state") in _ENDED or every or "failed" in states.values()
 
 

@@ -137,7 +137,7 @@ def test_the_pipeline_is_that_of_the_code_that_is_sent(world, api, tmp_path, cap
         with pytest.raises(InputError, match=r"^dvc.yaml: changed, but not committed\n.*--dirty"):
             submit.submit(Path("dvc.yaml"), file)
         assert api.asked == []
-        run = submit.submit(Path("dvc.yaml"), file, ["numbers={c: {}}"], dirty=True)
+        run = submit.submit(Path("dvc.yaml"), file, ["numbers={c: {}}"], dirty=True, everything=True)
     finally:
         changed.write_text(whole)
     told = record(run)
@@ -211,7 +211,7 @@ def test_what_a_pod_could_not_run_or_reach_is_named_as_in_the_checkout(world, tm
 
 def followed(api: Api, folder: Path, monkeypatch, capsys, **more: float) -> list[str]:
     monkeypatch.setattr(follow, "_LOOK", 0.05)
-    submit.submit(Path("dvc.yaml"), profile(folder, api), wait=True, **more)
+    submit.submit(Path("dvc.yaml"), profile(folder, api), wait=True, everything=True, **more)
     return capsys.readouterr().out.splitlines()[2:]
 
 

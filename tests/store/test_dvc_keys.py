@@ -1,0 +1,41 @@
+"""The run cache's key without the inputs' files is the one that DVC makes with them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from gradworks import dvc_compat, dvc_keys
+
+YAML = """
+stages:
+  one: {cmd: c, deps: [code, z.txt, made/list], params: [b.x, a], outs: [out/m, out/a.json]}
+  free: {cmd: c, outs: [x]}
+"""
+
+
+def test_the_key_of_a_stage_whose_inputs_are_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = {"dvc.yaml": YAML, "params.yaml": "a: 1\nb: {x: [1, 0.5]}\n", "code/b/c.py": "1", "code/a.py": "2",
+             "z.txt": "z", ".dvc/config": "[core]\nno_scm = true\n", "made/list/p": "p",
+             "made/list/q/r": "r"}  # fmt: skip
+    for name, text in texts.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    with dvc_compat.Project(tmp_path) as project:
+        whole = project.run_cache_key(Path("dvc.yaml"), "one")
+    md5 = [(name, hashlib.md5(name[-1].encode(), usedforsecurity=False).hexdigest()) for name in ("q/r", "p")]
+    given = {"made/list": dvc_keys.folder_hash([{"relpath": name, "md5": digest} for name, digest in md5])}
+    for name in ("made/list/p", "made/list/q/r"):
+        Path(name).unlink()
+    with dvc_keys.Keys(tmp_path, Path("dvc.yaml")) as keys:
+        assert keys.key("one", given) == whole and len(whole) == 64
+        assert keys.key("one", given | {"made/list": "0" * 32}) != whole
+        assert [one["relpath"] for one in keys.listing("code")] == ["a.py", "b/c.py"] and keys.listing("none") == []
+        with pytest.raises(dvc_keys.Unknown, match="no such stage"):
+            keys.key("free", {})
+        Path("z.txt").unlink()
+    with dvc_keys.Keys(tmp_path, Path("dvc.yaml")) as keys, pytest.raises(dvc_keys.Unknown, match=r"z\.txt"):
+        keys.key("one", given)

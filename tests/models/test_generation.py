@@ -97,6 +97,13 @@ def test_a_checkpoint_of_transformers_is_read_whole_and_a_damaged_one_refused(na
     assert torch.allclose(kind.outputs(model, batch)[0], kind.outputs(made.eval(), batch)[0], atol=1e-5)
     with pytest.raises(InputError, match=r"has no head for a task of another kind\nexpected a task of the kind causal"):
         models.create(tmp_path / "start", 3, 0)
+    if name == "seq2seq":
+        encoder = models.find("transformer")
+        asked = encoder.Options.model_validate({"model": "transformer", "from": str(tmp_path / "hf")})
+        with pytest.raises(
+            InputError, match=r"x.from: .*: found t5, an encoder with a decoder\nexpected model: seq2seq"
+        ):
+            encoder.adopt(asked, tmp_path / "start", "p: pretrain.x")
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(tmp_path / "hf/model.safetensors")

@@ -56,7 +56,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "squad2": {
         "from": "squad", "files": {"train": "train-v2.0-10-articles.json", "val": "dev-v2.0-10-articles.json"},
         "sizes": (40, 16, 240), "test": 120, "metrics": ("answer_f1", "answer_em"), "title": "SQuAD 2.0",
-        "length": 128, "batch": 8,
+        "length": 128, "batch": 8, "options": {"step": 48, "across": "unlearned"},
     },
     "multirc": {
         "from": "superglue/MultiRC", "sizes": (100, 32, 480), "test": 300, "metrics": ("f1a", "question_em"),

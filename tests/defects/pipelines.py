@@ -63,8 +63,8 @@ ROWS = (
     ),
     (
         "gradworks/tasks/kinds/regression.py",
-        "super().answers(outputs) * self.spread + self.center",
-        "super().answers(outputs)",
+        "super().answers((self._values(outputs),)) * self.spread + self.center",
+        "super().answers((self._values(outputs),))",
         "tests/test_new.py::test_numbers_are_learned_in_units_of_their_spread",
     ),
     (

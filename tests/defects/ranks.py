@@ -37,7 +37,7 @@ ROWS = (
     ('gradworks/base/cells.py', '--processes ${gpu.count}" if together', '--processes ${gpu.count}" if False', _GPUS),
     ('gradworks/dvc.yaml.j2', '[gpu.count, fetch,', '[fetch,', _GPUS),
     ('gradworks/base/cells.py', '"one_gpu": "1" if together', '"one_gpu": "1" if False', _GPUS),
-    ('gradworks/cell.py', 'if sizes else -(-rows // s.batch)', 'if sizes else rows // s.batch',
+    ('gradworks/cell.py', 'each[task] = -(-rows // (self', 'each[task] = (rows // (self',
      'tests/test_cell.py::test_batches_are_epochs_of_whole_batches_times_the_ratio'),
     ('gradworks/cell.py', '        for task in self.kinds:\n            rows', '        for task in [self.main]:\n            rows',
      'tests/test_cell.py::test_an_epoch_of_a_mixture_is_one_of_each_part'),

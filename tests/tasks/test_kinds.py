@@ -141,6 +141,7 @@ NAMES_OF_CLASSES = {
     "gradworks/metrics/classification.py": "names or indices: labels come as either",
     "gradworks/report/details.py": "labels the rows and columns of a confusion matrix",
     "gradworks/new.py": "of a column of a file, from which it guesses a kind",
+    "gradworks/submission.py": "any label that a table may hold, for rows whose labels nobody has",
 }
 
 

@@ -227,7 +227,7 @@ def _kind(name: str) -> str:
 
 
 def _majority(results: dict[str, Any]) -> float:
-    """What the best constant prediction of the report scores on the test split; 0 of MultiRC's F1, of no answer right."""
+    """What the best constant prediction of the report scores on the test split; 0 where that is "no answer is right"."""
     values = [row["primary"]["value"] for row in results["references"] if row["name"] not in ("chance", "true rule")]
     return max(value for value in values if value is not None)
 

@@ -179,7 +179,7 @@ def table() -> str:
             lines.append(f"| {one['title']} | not run | | | | |" + " – |" * len(METHODS))
             continue
         found = artifacts.read_json(file)
-        majority = _majority(found) or tasks.shipped()[name].majority[one["metrics"][0]]
+        majority = _majority(found) or tasks.shipped()[name].majority[one["metrics"][0]]  # 0: F1 of "nothing is right"
         own = {row["method"]: row for row in found["summaries"]}
         cells = [cell for cell in found["cells"] if cell["primary"]]
         splits = found["data"]["conditions"]["plain"]["splits"]
@@ -227,7 +227,7 @@ def _kind(name: str) -> str:
 
 
 def _majority(results: dict[str, Any]) -> float:
-    """What the best constant prediction of the report scores on the test split; 0 where that is "no answer is right"."""
+    """What the best constant prediction of the report scores on the test split."""
     values = [row["primary"]["value"] for row in results["references"] if row["name"] not in ("chance", "true rule")]
     return max(value for value in values if value is not None)
 

@@ -136,6 +136,10 @@ ROWS = (
      'tests/methods/test_conflicts.py::test_the_order_of_projections_goes_on_after_a_resume'),
     ('gradworks/methods/updates/cagrad.py', 'return [1 / k + radius / size * w for w in weights]', 'return [1 / k + radius * w for w in weights]',
      'tests/methods/test_conflicts.py::test_it_is_the_paper_on_what_tasks_share_and_the_mean_elsewhere'),
+    ('gradworks/methods/updates/upgrad.py', 'max(lowest[j], found[j]', 'max(0.0, found[j]',
+     'tests/methods/test_conflicts.py::test_upgrad_hurts_no_task_and_is_the_projection'),
+    ('gradworks/methods/updates/upgrad.py', 'moved < _STILL', 'moved < 1e-2',
+     'tests/methods/test_conflicts.py::test_upgrad_hurts_no_task_and_is_the_projection'),
     ('gradworks/methods/updates/cagrad.py', 'ratio = -slope / radius', 'ratio = slope / radius',
      'tests/methods/test_conflicts.py::test_the_dual_is_solved'),
 )

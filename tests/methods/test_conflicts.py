@@ -1,4 +1,4 @@
-"""`pcgrad` and `cagrad` against their papers written out: projections one by one, and the dual by SciPy."""
+"""`pcgrad`, `cagrad`, `upgrad` against their papers written out: projections one by one, programs by SciPy."""
 
 import copy
 
@@ -74,13 +74,28 @@ def cagrad(rows, c=0.4):
     return mean + c * mean.norm() / towards.norm() * towards
 
 
+def upgrad(rows):
+    """The nearest point of the cone to each row, found in the space of the gradients, not of the weights."""
+    made = []
+    for row in rows.numpy():
+        cone = {"type": "ineq", "fun": lambda x: rows.numpy() @ x, "jac": lambda x: rows.numpy()}
+        found = minimize(
+            lambda x, row=row: ((x - row) ** 2).sum(), np.zeros_like(row), jac=lambda x, row=row: 2 * (x - row),
+            method="SLSQP", constraints=[cone], options={"ftol": 1e-16, "maxiter": 1000},
+        )  # fmt: skip
+        made.append(torch.from_numpy(found.x))
+    return sum(made) / len(rows)
+
+
 def conflicting(model, gradients):
     rows = torch.stack([flat([t for t, s in zip(g, parts(model, gradients), strict=True) if s]) for g in gradients])
     dots = rows @ rows.T
     return bool((dots < 0).any())
 
 
-@pytest.mark.parametrize(("name", "change", "bound"), [("pcgrad", pcgrad, 1e-12), ("cagrad", cagrad, 1e-6)])
+@pytest.mark.parametrize(
+    ("name", "change", "bound"), [("pcgrad", pcgrad, 1e-12), ("cagrad", cagrad, 1e-6), ("upgrad", upgrad, 1e-6)]
+)
 def test_it_is_the_paper_on_what_tasks_share_and_the_mean_elsewhere(name, change, bound):
     model = build(Net, seed=5)
     batches, gradients = mixed(model)
@@ -97,7 +112,7 @@ def test_it_is_the_paper_on_what_tasks_share_and_the_mean_elsewhere(name, change
     assert error([found[p] for p in heads], [plain[p] for p in heads]) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["pcgrad", "cagrad"])
+@pytest.mark.parametrize("name", ["pcgrad", "cagrad", "upgrad"])
 def test_the_log_has_cosine_and_conflicts(name):
     model = build(Net, seed=5)
     batches, gradients = mixed(model)
@@ -113,7 +128,8 @@ def test_without_a_conflict_pcgrad_is_erm_and_without_radius_cagrad_is():
     twice = [batch(seed=100)] * 2  # a batch agrees with itself but for its masks
     model = build(Net).eval()
     expected = step({"erm": {"batches": 2}}, model, twice)[1]
-    assert error(step({"pcgrad": {"batches": 2}}, build(Net).eval(), twice)[1], expected) < 1e-12
+    for name in ("pcgrad", "upgrad"):
+        assert error(step({name: {"batches": 2}}, build(Net).eval(), twice)[1], expected) < 1e-12
     batches = group(k=K)
     expected = step({"erm": {"batches": K}}, build(Net), batches)[1]
     assert error(step({"cagrad": {"c": 0, "batches": K}}, build(Net), batches)[1], expected) < 1e-12
@@ -149,8 +165,21 @@ def test_the_dual_is_solved(k, c):
         assert value <= best + 1e-7 * abs(best) + 1e-12
 
 
+@pytest.mark.parametrize("k", [2, 3, 8])
+def test_upgrad_hurts_no_task_and_is_the_projection(k):
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(100 * k + seed)
+        rows = torch.randn(k, 12, generator=generator, dtype=torch.float64) * torch.rand(k, 1, generator=generator)
+        rows += 0.3 * torch.randn(k, 1, generator=generator, dtype=torch.float64)  # some conflict more than others
+        dots = rows @ rows.T
+        shares = Method(update={"upgrad": {"batches": k}}, tasks=TASKS).update.shares(dots.tolist())
+        made = torch.tensor(shares, dtype=torch.float64) @ rows
+        assert float((rows @ made).min()) > -1e-8 * float(dots.diagonal().max())
+        assert torch.allclose(made, upgrad(rows), atol=1e-6)
+
+
 def test_a_pareto_point_and_a_task_without_gradient_are_no_faults():
-    for name in ("pcgrad", "cagrad"):
+    for name in ("pcgrad", "cagrad", "upgrad"):
         update = Method(update={name: {"batches": 2}}, tasks=TASKS).update
         assert update.shares([[1.0, -1.0], [-1.0, 1.0]]) == pytest.approx(
             [0.5, 0.5] if name == "cagrad" else [0, 0], abs=1

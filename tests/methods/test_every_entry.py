@@ -235,6 +235,7 @@ FLOORS = {
     ("supervised", "uniform", "grad_norm_penalty"): 2,
     ("supervised", "uniform", "maml"): 10,
     ("supervised", "uniform", "pcgrad"): len(KINDS),
+    ("supervised", "uniform", "upgrad"): len(KINDS),
     ("supervised", "uniform", "reptile"): 4,
     ("supervised", "uniform", "sam"): 2,
     ("supervised", "reweight", "dotprod"): 3 + 2 * (1 + 3 / 2) / 3,

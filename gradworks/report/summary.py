@@ -167,7 +167,6 @@ def _data(inputs: Inputs) -> dict[str, Any]:
             "seed": manifest.get("seed"),
             "sha256": {name: entry["sha256"] for name, entry in manifest["files"].items()},
         }
-    splits = (inputs.values.get("corrupt") or {}).get("splits") or {}
-    return made | {
-        "said": words.data(made, splits) + caveats.said(inputs.data, inputs.task.reads) + caveats.terms(inputs)
-    }
+    corrupt = inputs.values.get("corrupt") or {}
+    said = words.data(made, corrupt.get("splits") or {}, corrupt.get("parts"))
+    return made | {"said": said + caveats.said(inputs.data, inputs.task.reads) + caveats.terms(inputs)}

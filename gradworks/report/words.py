@@ -298,10 +298,17 @@ def _where(rows: list[dict[str, Any]]) -> str:
     return "".join(f"; {one}" for one in sorted(said))
 
 
-def data(made: dict[str, Any], splits: dict[str, Any]) -> str:
-    """The data behind the figures: generated, a sample, or whole sets."""
+def data(made: dict[str, Any], splits: dict[str, Any], parts: dict[str, dict[str, Any]] | None = None) -> str:
+    """The data behind the figures: generated, a sample, or whole sets.
+
+    Args:
+        made: what `fetch` and `corrupt` wrote.
+        splits: of the project's task. parts: those of other tasks, by name.
+    """
     used = [split or {} for name, split in splits.items() if name in ("train", "test")]
     sampled = any(split.get("size") for split in used)
+    others = [one[name] or {} for one in (parts or {}).values() for name in ("train", "test") if name in one]
+    cut = {split.get("from", "").partition("/")[0] for split in others if split.get("size")}
     said = []
     for name, source in made["sources"].items():
         kind = source.get("from", "").partition(":")[0]
@@ -311,7 +318,8 @@ def data(made: dict[str, Any], splits: dict[str, Any]) -> str:
             rows = [
                 split["where"] for split in used if split.get("where") and split.get("from", "").startswith(f"{name}/")
             ]
-            part = "a sample" if sampled or source.get("rows") else "a part" if rows else "the whole"
+            drawn = sampled or source.get("rows") or name in cut
+            part = "a sample" if drawn else "a part" if rows else "the whole"
             said.append(f"{part} of {name} ({source.get('from')}{_where(rows)})")
     rows = [one["splits"] for one in made["conditions"].values()]
     numbers = ""

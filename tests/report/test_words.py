@@ -220,3 +220,10 @@ def test_forms():
 )
 def test_on_what_data(source, splits, said):
     assert words.data({"sources": {"s": source}, "conditions": {}}, splits) == said + "."
+
+
+def test_of_another_task_a_part_is_a_sample_too():
+    made = {"sources": {"s": {"from": "file:data/rte"}, "t": {"from": "file:data/cola"}}, "conditions": {}}
+    parts = {"cola": {"train": {"from": "t/train", "size": 5}, "test": {"from": "t/dev"}}}
+    said = words.data(made, {"train": {"from": "s/train"}, "test": {"from": "s/dev"}}, parts)
+    assert said == "On the whole of s (file:data/rte) and a sample of t (file:data/cola)."

@@ -2,6 +2,7 @@
 
 import importlib
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,9 @@ from gradworks import parameters
 from gradworks.base import artifacts, cells
 from gradworks.cost import hardware
 from gradworks.dvc_compat import resolved
+
+# what makes a folder a project; a process that starts in it must find the programs, too
+PROGRAMS = Path(__file__).parent.parent / "components"
 
 
 def run(name, *args):

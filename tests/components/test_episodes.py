@@ -12,7 +12,7 @@ from gradworks import models
 from gradworks.base import artifacts
 from gradworks.models import conv4
 from gradworks.report import read
-from tests.small import SMALL, run
+from tests.small import PROGRAMS, SMALL, run
 from tests.tasks.test_episodes import SHAPE, kind, table
 
 INNER = {"optimizer": "adam", "learning_rate": 0.01, "steps": 2, "batch": 3}
@@ -26,7 +26,7 @@ ADAM = {"batches": 2, "inner_lr": 0.01, "inner_optimizer": "adam", "tasks": "sam
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "components").mkdir()
+    (tmp_path / "components").symlink_to(PROGRAMS)
     values = {key: value for key, value in SMALL.items() if key not in ("evaluate", "measure", "ensemble")}
     train = {"epochs": 1, "batch": 6, "learning_rate": 0.1, "optimizer": "SGD", "warmup": 0.0, "weight_decay": 0.0}
     values |= {"task": "few", "tasks": {"few": FEW}, "train": {**train, "select": {"every": 0.5}}}

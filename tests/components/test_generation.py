@@ -12,7 +12,7 @@ import yaml
 
 from gradworks.base import artifacts
 from gradworks.data import corruptions
-from tests.small import SMALL, run_all
+from tests.small import PROGRAMS, SMALL, run_all
 
 pytestmark = pytest.mark.slow("whole pipelines")
 
@@ -70,7 +70,7 @@ def project(task, folder):
 def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project(task, tmp_path)
-    (tmp_path / "components").mkdir()
+    (tmp_path / "components").symlink_to(PROGRAMS)
     params = Path("params.yaml")
     results = run_all(params)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from gradworks import parameters
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from tests.small import SMALL, run, run_all
+from tests.small import PROGRAMS, SMALL, run, run_all
 
 CLASSES = ("cat", "dog")
 PETS = {"kind": "image", "texts": ["image"], "classes": [*CLASSES], "shape": [12, 12, 3]}
@@ -24,7 +24,7 @@ COUNTS = {"train": 60, "validation": 40, "test": 30}
 def project(tmp_path, monkeypatch):
     """Pictures of 16 x 16: the left half of a cat's is bright, the right half of a dog's."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "components").mkdir()
+    (tmp_path / "components").symlink_to(PROGRAMS)
     shutil.copy(Path(__file__).parents[2] / "versions.json", tmp_path)
     draw = np.random.default_rng(0)
     for split, count in COUNTS.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gradworks import base
@@ -62,8 +62,8 @@ def differences(inputs: Inputs, key: str) -> list[str]:
         where = f"methods.{cell['method']}"
         point = base.validate(now["methods"].get(cell["method"]) or {}, MethodPoint, where).model_dump(by_alias=True)
         found += _changed(run["method"], point, where, exact=True)
-    for one in (run, data, there):
-        found += _changed(one.get("task", now["task"]), now["task"], "task")
+    for one, task in ((run, _trained(now, cell)), (data, now["task"]), (there, now["task"])):
+        found += _changed(one.get("task", task), task, "task")
     if "condition" in data:
         given = (corrupt.get("conditions") or {}).get(cell["condition"]) or {}
         was, where = data["condition"], f"corrupt.conditions.{cell['condition']}"
@@ -84,6 +84,13 @@ def differences(inputs: Inputs, key: str) -> list[str]:
     if "by" in there:
         found += _changed(there["by"], (now.get("evaluate") or {}).get("by") or [], "evaluate.by")
     return list(dict.fromkeys(found))
+
+
+def _trained(now: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
+    """The task that a run records: the project's, or the first of its mixture where that is without it."""
+    mixture = (now.get("mixtures") or {}).get(cell.get("mixture")) or {}
+    parts = mixture.get("parts") or [now["task"]]
+    return now["task"] if now["task"] in parts else parts[0]
 
 
 def _changed(was: Any, now: Any, where: str, exact: bool = False) -> Iterator[str]:

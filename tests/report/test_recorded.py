@@ -187,3 +187,9 @@ def test_the_recorded_point_is_that_of_the_train_stage():
     from gradworks.base.points import MethodPoint
 
     assert (POINT | {"weighting": "uniform"}).items() <= MethodPoint().model_dump(by_alias=True).items()
+
+
+def test_a_run_without_the_projects_task_records_the_first_of_its_mixture():
+    now = {"task": "sst5", "mixtures": {"one": {"parts": ["qqp", "sts"]}, "all": {"parts": ["qqp", "sst5"]}}}
+    found = [recorded._trained(now, {"mixture": name}) for name in ("one", "all")]
+    assert [*found, recorded._trained(now, {})] == ["qqp", "sst5", "sst5"]

@@ -71,6 +71,17 @@ def _keep_host(config: Any) -> None:
     config.host, config.refresh_api_key_hook = host, refresh
 
 
+def experiment_id(client: Any, profile: Profile, file: Path) -> str:
+    """Kubeflow's id of the experiment, created if missing. Raises InputError."""
+    try:
+        with quiet():
+            return client.create_experiment(profile.experiment, namespace=profile.namespace).experiment_id
+    except InputError:
+        raise
+    except ValueError as error:  # of kfp: two experiments have this name
+        raise InputError(f"{file}: experiment: found {profile.experiment!r}: {error}") from None
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
     """Suppress kfp's own output and warnings; yields what it printed."""

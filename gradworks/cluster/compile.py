@@ -87,8 +87,13 @@ def tags(root: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
 
 
 def ir(
-    stages: Mapping[str, Stage], pipeline: str, name: str, profile: Profile | None, tags: Mapping[str, str]
-) -> str:  # fmt: skip
+    stages: Mapping[str, Stage],
+    pipeline: str,
+    name: str,
+    profile: Profile | None,
+    tags: Mapping[str, str],
+    fixed: Mapping[str, str] | None = None,
+) -> str:
     """The text of the pipeline: a YAML document, and a second one with the Kubernetes settings.
 
     Args:
@@ -97,6 +102,7 @@ def ir(
         name: of the pipeline in Kubeflow.
         profile: of the cluster.
         tags: of the images, by kind.
+        fixed: values of `run`, `code`, `remote` and `record` that every run has; none = a run gives the first three.
 
     Raises:
         InputError: a kind of GPU is unknown, or there are too many stages for one pipeline.
@@ -107,12 +113,12 @@ def ir(
     planned = plan(stages)
 
     def body(*values: Any) -> None:
-        given = dict(zip(_RUN, values, strict=True), pipeline=pipeline)
+        given = dict(fixed or zip(_RUN, values, strict=True), pipeline=pipeline)
         made: dict[str, PipelineTask] = {}
         for task in planned:
             first = task.stages[0]
             image = settings.image(first.meta.kind, tags[first.meta.kind], profile)
-            component = _component(task, pipeline, image)
+            component = _component(task, pipeline, image, tuple(fixed or _RUN))
             above = {id(made[up]): made[up] for stage in task.stages for up in stage.ups}.values()
             if len(task.stages) == 1:
                 one = component(**given, stage=first.name).set_display_name(first.name)
@@ -123,7 +129,9 @@ def ir(
             settings.apply(one, first.meta, profile)
             made |= {stage.name: one for stage in task.stages}
 
-    body.__signature__ = inspect.Signature([inspect.Parameter(one, _NAMED, annotation=str) for one in _RUN])  # type: ignore[attr-defined]
+    body.__signature__ = inspect.Signature(
+        [inspect.Parameter(one, _NAMED, annotation=str) for one in (() if fixed else _RUN)]
+    )  # type: ignore[attr-defined]
     made = _compiled(dsl.pipeline(body, name=name))
     if len(made) > SIZE:
         raise InputError(
@@ -200,13 +208,13 @@ def _small(full: str) -> str:
     return name if len(name) <= 56 else f"{name[:49]}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
 
 
-def _component(task: Task, pipeline: str, image: str) -> Any:
+def _component(task: Task, pipeline: str, image: str, run: Sequence[str] = _RUN) -> Any:
     """The component of a task: its inputs, one artifact per output, and the program."""
     from kfp import dsl
 
     stage = task.stages[0]
     alone = len(task.stages) == 1
-    inputs = {**dict.fromkeys(_RUN, _NONE), "pipeline": pipeline, "stage": stage.name if alone else _NONE}
+    inputs = {**dict.fromkeys(run, _NONE), "pipeline": pipeline, "stage": stage.name if alone else _NONE}
     outputs = {"lock": dsl.OutputPath(str), **{out.name: dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}}
 
     def program(*_: Any) -> Any:

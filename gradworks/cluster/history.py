@@ -12,7 +12,7 @@ from gradworks.base.errors import InputError
 from gradworks.cluster import follow, kube, waiting
 from gradworks.cluster.client import connect
 from gradworks.cluster.profile import Profile
-from gradworks.store import runs
+from gradworks.store import runs, standing
 from gradworks.store.artifacts.words import columns, plain
 from gradworks.store.places import Damaged, Places, encoded
 
@@ -42,9 +42,22 @@ def listing(found: Places, limit: int = 20) -> str:
     skipped = [f"skipped, as no run wrote it: {plain(found.uri(key))}" for key in foreign[:_FOREIGN]]
     if len(foreign) > _FOREIGN:
         skipped.append(f"and {len(foreign) - _FOREIGN} more")
+    skipped = [*_schedules(found), *skipped]
     if len(lines) == 1:
         return "\n".join([f"{found.remote}: no runs yet; begin one: gradworks submit", *skipped])
     return "\n".join([columns(lines), *skipped])
+
+
+def _schedules(found: Places) -> list[str]:
+    """A line for each recurring run."""
+    lines = []
+    for name, record in standing.every(found).items():
+        if record is None:
+            lines.append(f"pipeline {plain(name)}: its record is damaged")
+        elif "every" in record:
+            said = f"every {record['every']}  {record.get('pipeline')} at {str(record.get('base'))[:12]}"
+            lines.append(plain(f"schedule {name}: {said}   to end it: gradworks runs remove {name} --cluster PROFILE"))
+    return lines
 
 
 def shown(found: Places, run: str, stage: str | None = None, asked: Reasons = _nothing) -> str:

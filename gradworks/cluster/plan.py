@@ -21,6 +21,7 @@ from gradworks.cluster.profile import Profile
 from gradworks.store import cached, code, runs
 from gradworks.store.places import Places
 from gradworks.store.stages import Stage, checkout
+from gradworks.store.standing import RUN
 
 _AT_ONCE = 16  # uploads
 
@@ -57,8 +58,13 @@ class Plan:
 
 
 def plan(
-    pipeline: Path, profile: Profile | None, given: Sequence[str] = (), dirty: bool = False, everything: bool = False
-) -> Plan:  # fmt: skip
+    pipeline: Path,
+    profile: Profile | None,
+    given: Sequence[str] = (),
+    dirty: bool = False,
+    everything: bool = False,
+    standing: bool = False,
+) -> Plan:
     """Plan a run of a dvc.yaml.
 
     Args:
@@ -68,6 +74,7 @@ def plan(
         dirty: take the work tree as it is.
         everything: also the stages that are in the run cache; without a profile, or `store(profile)`, the
             environment's S3 settings are used to ask it.
+        standing: the pipeline holds all values; its runs are Kubeflow's, and `run` names what they have in common.
 
     Raises:
         InputError: changes that are not committed, a key that is unknown, no DVC remote on S3, or a stage that a pod
@@ -75,6 +82,7 @@ def plan(
     """
     root = checkout(pipeline)
     path, remote = pipeline.absolute().relative_to(root), runs.remote(root)
+    run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"
     commit = code.bundle(root, dirty, sets.replaced(root, pipeline, given))
     with _unpacked(commit):
         here, stages = compile.checked(path)
@@ -90,8 +98,8 @@ def plan(
         left = {
             n: replace(s, ups=tuple(up for up in s.ups if up not in found)) for n, s in stages.items() if n not in found
         }
-        ir = compile.ir(left, path.as_posix(), compile.title(path), profile, tags) if left else ""
-    run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"
+        fixed = _fixed(run, commit, Places(remote)) if standing else None
+        ir = compile.ir(left, path.as_posix(), compile.title(path), profile, tags, fixed) if left else ""
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages),
@@ -115,6 +123,11 @@ def _restored(
 
     known = cached.machines(places, like) if where["measured"] else []
     return cached.restored(root, path, stages, places, known)
+
+
+def _fixed(name: str, commit: code.Code, places: Places) -> dict[str, str]:
+    uri = places.uri(places.key("code", commit.name))
+    return {"run": RUN, "code": uri, "remote": places.remote, "record": name}
 
 
 def parameters(made: Plan, uri: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gradworks.base.errors import InputError
 from gradworks.cluster import follow
-from gradworks.cluster.client import connect, quiet
+from gradworks.cluster.client import connect, experiment_id, quiet
 from gradworks.cluster.plan import Plan, parameters, plan
 from gradworks.cluster.profile import Profile, read, store
 from gradworks.store import code
@@ -50,7 +50,7 @@ def submit(
         if not made.ir:
             return _nothing(made, places, profile)
         client = connect(profile, profile_path)
-        experiment = _experiment(client, profile, profile_path)  # first: is the login one that works?
+        experiment = experiment_id(client, profile, profile_path)  # first: is the login one that works?
         uri = code.upload(made.code, places)
         record = made.record | {"code": uri, "experiment": profile.experiment}
         places.put_record(made.run, "run", record)
@@ -84,17 +84,6 @@ def _nothing(made: Plan, places: Places, profile: Profile) -> str:
     print(f"run {made.run}: nothing to submit: the run cache has all {len(made.stages)} stages of {made.pipeline}")
     print(f"its results: gradworks collect {made.run}   (to run them all the same: --all)", flush=True)
     return made.run
-
-
-def _experiment(client: Any, profile: Profile, file: Path) -> str:
-    """Kubeflow's id of the experiment, created if missing. Raises InputError."""
-    try:
-        with quiet():
-            return client.create_experiment(profile.experiment, namespace=profile.namespace).experiment_id
-    except InputError:
-        raise
-    except ValueError as error:  # of kfp: two experiments have this name
-        raise InputError(f"{file}: experiment: found {profile.experiment!r}: {error}") from None
 
 
 def _begin(client: Any, experiment: str, made: Plan, uri: str, profile: Profile) -> str:

@@ -27,6 +27,7 @@ def add(verbs: Any) -> None:
     one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_PROFILE)
     one.add_argument("-o", "--output", type=Path, metavar="FILE.yaml", help="the pipeline")
     one.add_argument("--components", type=Path, metavar="DIR", help="a component.yaml for each stage")
+    one.add_argument("--upload", action="store_true", help="register it in Kubeflow, a version a commit (--cluster)")
 
     one = verb("doctor", "try everything that a run on a cluster needs, a line each")
     one.add_argument("--cluster", type=Path, metavar="PROFILE", required=True, help=_PROFILE)
@@ -38,6 +39,8 @@ def add(verbs: Any) -> None:
     one.add_argument("--dirty", action="store_true", help="take the work tree as it is, new files included")
     one.add_argument("--all", action="store_true", help="also the stages that are in the run cache")
     one.add_argument("--wait", action="store_true", help="follow the run to its end")
+    said = "a recurring run instead, of this commit: minute hour day month weekday"
+    one.add_argument("--every", metavar='"0 3 * * *"', help=said)
     said = "with --wait: leave a run of which no pod can start for so long, as 30s, 10m, 2h (default: %(default)s)"
     one.add_argument("--patience", default="10m", metavar="10m", help=said)
 
@@ -47,7 +50,7 @@ def add(verbs: Any) -> None:
     one.add_argument("--force", action="store_true", help="replace entries of dvc.lock that are not committed")
 
     one = verb("runs", "show submitted runs and their state", pipeline=False)
-    one.add_argument("act", nargs="?", choices=("show",), help="show one run")
+    one.add_argument("act", nargs="?", choices=("show", "remove"), help="show one run; end a schedule")
     one.add_argument("run", metavar="RUN", nargs="?")
     one.add_argument("--stage", metavar="S", help="one stage of it")
     one.add_argument("--cluster", type=Path, metavar="PROFILE", help=f"{_STORE}; and ask Kubeflow why stages wait")
@@ -97,8 +100,10 @@ def _store(cluster: Path | None) -> AbstractContextManager[None]:
 
 
 def _compile(args: argparse.Namespace) -> None:
-    if not (args.output or args.components):
-        sys.exit("error: nothing to write; add -o FILE.yaml or --components DIR")
+    if not (args.output or args.components or args.upload):
+        sys.exit("error: nothing to write; add -o FILE.yaml, --components DIR or --upload")
+    if args.upload and args.cluster is None:
+        sys.exit(f"error: upload to which cluster? add --cluster PROFILE, {_PROFILE}")
     from gradworks.cluster import compile, profile
 
     of_cluster = profile.read(args.cluster) if args.cluster else None
@@ -107,15 +112,25 @@ def _compile(args: argparse.Namespace) -> None:
         print(f"wrote {args.output}")
     if args.components:
         print(f"wrote {len(compile.write_components(args.pipeline, args.components, of_cluster))} components")
+    if args.upload:
+        from gradworks.cluster import standing
+
+        standing.upload(args.pipeline, args.cluster)
 
 
 def _submit(args: argparse.Namespace) -> None:
+    if args.every is not None and (args.wait or args.runner == "docker"):
+        sys.exit("error: --every makes a recurring run of a cluster: without --wait and --runner docker")
     if args.runner == "docker":
         from gradworks.cluster import local
 
         local.submit(args.pipeline, args.set, args.dirty, args.all)
     elif args.cluster is None:
         sys.exit(f"error: which cluster? add --cluster PROFILE, {_PROFILE}\nor --runner docker: on this machine")
+    elif args.every is not None:
+        from gradworks.cluster import standing
+
+        standing.every(args.pipeline, args.cluster, args.every, args.set, args.dirty)
     else:
         from gradworks.cluster import submit
         from gradworks.store.artifacts import words
@@ -131,6 +146,13 @@ def _runs(args: argparse.Namespace, of_cluster: Any) -> None:
     def asked(record: dict[str, Any]) -> dict[str, str]:
         return history.ask(record, of_cluster, args.cluster)
 
+    if args.act == "remove":
+        if not (args.run and args.cluster):
+            sys.exit("error: which schedule, on which cluster? gradworks runs remove NAME --cluster PROFILE")
+        from gradworks.cluster import standing
+
+        standing.remove(args.run, args.cluster)
+        return
     places = runs.places()
     if args.act is None:
         print(history.listing(places))

@@ -26,7 +26,7 @@ from gradworks.cost import hardware
 from gradworks.dvc_compat import Failed, Project, read_lock, write_lock
 from gradworks.pod import environment, objects, outputs
 from gradworks.pod.watch import Checkpoints, Log, Watch
-from gradworks.store import stages
+from gradworks.store import stages, standing
 from gradworks.store.places import Damaged, Places, encoded
 from gradworks.telemetry import push
 
@@ -40,12 +40,14 @@ class Task:
     Attributes:
         run: the run's name; stage: as in dvc.lock; pipeline: path of the dvc.yaml in the checkout.
         remote: URL of the DVC remote, which also holds the run's own objects.
+        record: name of the standing pipeline, where Kubeflow began the run itself; else "".
     """
 
     run: str
     stage: str
     pipeline: str
     remote: str
+    record: str = ""
 
 
 def main(text: str, begun: float) -> None:
@@ -57,7 +59,7 @@ def main(text: str, begun: float) -> None:
     """
     given = json.loads(text)
     values = given["inputs"]["parameterValues"]
-    task = Task(*(str(values[name]) for name in ("run", "stage", "pipeline", "remote")))
+    task = Task(*(str(values[name]) for name in ("run", "stage", "pipeline", "remote")), str(values.get("record", "")))
     sys.exit(run(task, given, begun))
 
 
@@ -75,6 +77,8 @@ def run(task: Task, given: dict[str, Any] | None = None, begun: float | None = N
     log, places = Log(Path(".gradworks/log.txt").absolute()), None
     try:
         places = Places(task.remote)
+        if task.record:
+            standing.begin(places, task.record, task.run)
         earlier = places.get(_log_key(places, task))
         with log.keep(earlier):
             code = _recorded(task, places, log, given, begun or time.time())

@@ -13,6 +13,7 @@ import ssl
 import threading
 import uuid
 from collections.abc import Callable
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -52,7 +53,8 @@ class Api:
     Attributes:
         wrong: requests and answers that are not as the swagger says; a test looks that it is empty.
         asked: "GET /runs/{run_id}", ... in order.
-        runs: by id, as the API shows them; bodies: of POST requests.
+        runs, schedules (recurring runs), pipelines: by id, as the API shows them; versions: of pipelines.
+        bodies: of POST requests.
         spaces: namespaces that the login may use; None = an installation for one user.
         token, cookie: that a request has to have.
         page: the name of one of PAGES, "hang" or "echo", which every request gets instead.
@@ -65,6 +67,9 @@ class Api:
         self.run, self.wrong, self.asked, self.bodies = run, [], [], []
         self.runs: dict[str, dict[str, Any]] = {}
         self.experiments: dict[str, dict[str, Any]] = {}
+        self.schedules: dict[str, dict[str, Any]] = {}
+        self.pipelines: dict[str, dict[str, Any]] = {}
+        self.versions: list[dict[str, Any]] = []
         self.tasks: list[dict[str, Any]] = []
         self.spaces: set[str] | None = None
         self.token = self.cookie = self.page = None
@@ -125,6 +130,53 @@ class Api:
             raise Refusal(404, f"run {given['run_id']} not found")
         return {**self.runs[given["run_id"]], "run_details": {"task_details": list(self.tasks)}}
 
+    def recurring_run_service_create_recurring_run(self, given: dict[str, Any]) -> dict[str, Any]:
+        body = given["recurring_run"]
+        if body.get("experiment_id") not in self.experiments:
+            raise Refusal(400, f"no experiment {body.get('experiment_id')}")
+        made = {**body, "recurring_run_id": str(uuid.uuid4()), "created_at": _now(), "status": "ENABLED"}
+        self.schedules[made["recurring_run_id"]] = made
+        return made
+
+    def recurring_run_service_delete_recurring_run(self, given: dict[str, Any]) -> dict[str, Any]:
+        if self.schedules.pop(given["recurring_run_id"], None) is None:
+            raise Refusal(404, f"recurring run {given['recurring_run_id']} not found")
+        return {}
+
+    def pipeline_service_list_pipelines(self, given: dict[str, Any]) -> dict[str, Any]:
+        self._allowed(given.get("namespace"))
+        (wanted,) = (p["stringValue"] for p in json.loads(given["filter"])["predicates"])
+        found = [one for one in self.pipelines.values() if one["display_name"] == wanted]
+        return {"pipelines": found, "total_size": len(found)} if found else {}
+
+    def pipeline_service_create_pipeline(self, given: dict[str, Any]) -> dict[str, Any]:
+        body = given["pipeline"]
+        self._allowed(body.get("namespace"))
+        made = {**body, "pipeline_id": str(uuid.uuid4()), "created_at": _now()}
+        self.pipelines[made["pipeline_id"]] = made
+        return made
+
+    def pipeline_service_delete_pipeline(self, given: dict[str, Any]) -> dict[str, Any]:
+        del self.pipelines[given["pipeline_id"]]
+        return {}
+
+    def pipeline_service_list_pipeline_versions(self, given: dict[str, Any]) -> dict[str, Any]:
+        found = [one for one in self.versions if one["pipeline_id"] == given["pipeline_id"]]
+        return {"pipeline_versions": found[:1], **({"next_page_token": "2"} if len(found) > 1 else {})} | (
+            {"pipeline_versions": found[1:], "next_page_token": ""} if given.get("page_token") else {}
+        )
+
+    def upload_pipeline_version(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given["pipelineid"] not in self.pipelines:
+            raise Refusal(404, f"pipeline {given['pipelineid']} not found")
+        spec, platform = [*yaml.safe_load_all(given["uploadfile"]), None][:2]
+        made = {
+            "pipeline_id": given["pipelineid"], "pipeline_version_id": str(uuid.uuid4()), "created_at": _now(),
+            "display_name": given["name"], "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform},
+        }  # fmt: skip
+        self.versions.append(made)
+        return made
+
     def _allowed(self, space: str | None) -> None:
         if self.spaces is not None and not space:
             raise Refusal(400, "Namespace is empty. Please specify a valid namespace")
@@ -157,7 +209,7 @@ class Api:
                 raise Refusal(401, "Request header error: there is no user identity header.")
             if self.cookie and headers.get("Cookie") != self.cookie:
                 raise Refusal(401, "Request header error: there is no user identity header.")
-            operation, given = self._checked(method, url, body)
+            operation, given = self._checked(method, url, body, headers.get("Content-Type"))
             status, told = 200, getattr(self, operation["operationId"])(given)
             schema = operation["responses"]["200"]["schema"]
         except Refusal as refusal:
@@ -166,7 +218,9 @@ class Api:
         self.wrong += [f"answer to {method} {url}: {said}" for said in _violations(told, schema)]
         return status, {"Content-Type": "application/json"}, json.dumps(told).encode()
 
-    def _checked(self, method: str, url: str, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _checked(
+        self, method: str, url: str, body: bytes, kind: str | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The operation that a request means, and its parameters; refused where the swagger does not have it so."""
         parts = urlsplit(url)
         path = re.sub("/+", "/", parts.path).removeprefix(PROXY)
@@ -187,6 +241,12 @@ class Api:
             if known[name]["type"] == "integer" and not re.fullmatch(r"-?\d+", value):
                 raise self._wrong(f"{method} {path}: {name}: {value!r} is no integer")
         for one in known.values():
+            if one["in"] == "formData":
+                form = message_from_bytes(f"Content-Type: {kind}\n\n".encode() + body)
+                sent = {part.get_param("name", header="content-disposition"): part for part in form.walk()}
+                if one["name"] not in sent:
+                    raise self._wrong(f"{method} {path}: no file {one['name']} in the form")
+                given[one["name"]] = sent[one["name"]].get_payload(decode=True).decode()
             if one["in"] == "body":
                 given[one["name"]] = json.loads(body or b"null")
                 for said in _violations(given[one["name"]], one["schema"]):

@@ -1,8 +1,8 @@
 """`gradworks artifacts prune`: delete old runs' own objects; never DVC's files/ and runs/.
 
 A run (lock entries, log, records) is deleted as a whole if its newest object is older than the bound and it has ended;
-a code archive if it is that old and no remaining run uses it; checkpoints if they are that old and no run of their
-pipeline is unfinished.
+a code archive if it is that old and no remaining run or pipeline in Kubeflow uses it; checkpoints if they are that
+old and no run of their pipeline is unfinished.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gradworks.base.errors import InputError
+from gradworks.store import standing
 from gradworks.store.artifacts import words
 from gradworks.store.artifacts.lock import AT_ONCE
 from gradworks.store.places import Damaged, Places, encoded
@@ -60,6 +61,7 @@ def plan(places: Places, seconds: float, ended: tuple[str, ...] = ()) -> dict[st
         alive = {name for name, has in zip(runs, fared, strict=True) if not has} - set(ended)
     gone = [name for name, run in runs.items() if run.newest <= bound and name not in alive]
     stays = [run for name, run in runs.items() if name not in gone]
+    stays += [_Run(record=record) for record in standing.every(places).values()]  # runs of them may begin at any time
     objects = [one for name in gone for one in runs[name].objects]
     objects += [one for one in found["code"] if one["LastModified"] <= bound and not _needed(places, one["Key"], stays)]
     objects += _checkpoints(places, found["checkpoints"], bound, [runs[name] for name in alive])

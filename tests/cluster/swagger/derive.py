@@ -18,6 +18,13 @@ OPERATIONS = (
     ("ExperimentServiceApi", "experiment_service_create_experiment"),
     ("RunServiceApi", "run_service_create_run"),
     ("RunServiceApi", "run_service_get_run"),
+    ("RecurringRunServiceApi", "recurring_run_service_create_recurring_run"),
+    ("RecurringRunServiceApi", "recurring_run_service_delete_recurring_run"),
+    ("PipelineServiceApi", "pipeline_service_list_pipelines"),
+    ("PipelineServiceApi", "pipeline_service_create_pipeline"),
+    ("PipelineServiceApi", "pipeline_service_delete_pipeline"),
+    ("PipelineServiceApi", "pipeline_service_list_pipeline_versions"),
+    ("PipelineUploadServiceApi", "upload_pipeline_version"),
 )
 _PLAIN = {
     "str": {"type": "string"},
@@ -26,6 +33,7 @@ _PLAIN = {
     "float": {"type": "number"},
     "datetime": {"type": "string", "format": "date-time"},
     "object": {"type": "object"},
+    "file": {"type": "file"},
 }
 
 
@@ -42,6 +50,7 @@ class _Seen:
     def call_api(self, path: str, method: str, path_params: dict, query_params: list, *_: Any, **more: Any) -> None:
         self.path, self.method, self.answer = path, method.lower(), more["response_type"]
         self.places = {**dict.fromkeys(path_params, "path"), **{name: "query" for name, _ in query_params}}
+        self.places |= dict.fromkeys(more.get("files") or {}, "formData")
 
 
 def swagger() -> dict[str, Any]:

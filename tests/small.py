@@ -19,7 +19,9 @@ def run(name, *args):
     """The program components/NAME.py in this process, with these arguments."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [name, *map(str, args)])
-        importlib.import_module(f"components.{name}").main()
+        program = importlib.import_module(f"components.{name}")
+        getattr(program, "_benches", {}).clear()  # of `measure`, for its own process: of another project here
+        program.main()
 
 
 def run_all(params):

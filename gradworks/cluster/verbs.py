@@ -23,7 +23,9 @@ def add(verbs: Any) -> None:
             one.add_argument("pipeline", type=Path, nargs="?", default=Path("dvc.yaml"), help="default: %(default)s")
         return one
 
-    one = verb("compile", "write a dvc.yaml as a Kubeflow pipeline, or its stages as components")
+    one = verb(
+        "compile", "write a dvc.yaml as a Kubeflow pipeline or its stages as components, or register it in Kubeflow"
+    )
     one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_PROFILE)
     one.add_argument("-o", "--output", type=Path, metavar="FILE.yaml", help="the pipeline")
     one.add_argument("--components", type=Path, metavar="DIR", help="a component.yaml for each stage")

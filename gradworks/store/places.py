@@ -161,11 +161,19 @@ class Places:
 
     # records
     def put_record(self, run: str, name: str, record: dict[str, Any]) -> None:
-        self.put(self.key("runs", run, f"{name}.json"), json.dumps(record, indent=1, sort_keys=True).encode())
+        self.put_mapping(self.key("runs", run, f"{name}.json"), record)
+
+    def put_mapping(self, key: str, record: dict[str, Any]) -> None:
+        self.put(key, json.dumps(record, indent=1, sort_keys=True).encode())
 
     def record(self, run: str, name: str = "run") -> dict[str, Any] | None:
         """A record of a run, or None if there is none. Raises Damaged if it is not a mapping."""
-        key = self.key("runs", run, f"{name}.json")
+        return self.mapping(
+            self.key("runs", run, f"{name}.json"), f"the record `{name}` of run {run}, a mapping in JSON"
+        )
+
+    def mapping(self, key: str, expected: str) -> dict[str, Any] | None:
+        """What an object in JSON holds, or None if there is none. Raises Damaged if it is no mapping."""
         body = self.get(key)
         if body is None:
             return None
@@ -174,7 +182,7 @@ class Places:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise self._damaged(key, body, f"the record `{name}` of run {run}, a mapping in JSON")
+            raise self._damaged(key, body, expected)
         return found
 
 

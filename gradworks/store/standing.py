@@ -6,7 +6,6 @@ S3 as gradworks/pipelines/NAME.json and the first pod of such a run writes it un
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -22,23 +21,12 @@ def _key(places: Places, name: str) -> str:
 
 def put(places: Places, name: str, record: dict[str, Any]) -> None:
     """Write the record that runs of a standing pipeline begin with. Raises InputError."""
-    places.put(_key(places, name), json.dumps(record, indent=1, sort_keys=True).encode())
+    places.put_mapping(_key(places, name), record)
 
 
 def get(places: Places, name: str) -> dict[str, Any] | None:
     """The record, or None if there is none. Raises Damaged."""
-    body = places.get(_key(places, name))
-    if body is None:
-        return None
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise Damaged(
-            f"{places.uri(_key(places, name))}: damaged\nexpected the record of a pipeline, a mapping in JSON"
-        )
-    return found
+    return places.mapping(_key(places, name), "the record of a pipeline, a mapping in JSON")
 
 
 def drop(places: Places, name: str) -> None:

@@ -100,6 +100,29 @@ def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def killed_and_resumed(method, mixture, monkeypatch, capsys, **start):
+    """A run that is killed after 26 steps goes on from a checkpoint and ends with the bytes of one that was not."""
+    whole, step = train(method, mixture, out="whole", **start), loop.step
+    assert "resumed" not in capsys.readouterr().out
+    calls = []
+
+    def killed(*args, **more):
+        calls.append(1)
+        if len(calls) > 26:
+            raise KeyboardInterrupt
+        return step(*args, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "step", killed)
+        train(method, mixture, out="killed", **start)
+    resumed = train(method, mixture, out="killed", **start)
+    total = artifacts.read_json(whole / "run/status.json")["steps"]
+    found = re.search(rf"resumed from step (\d+) of {total}\b", capsys.readouterr().out)
+    assert 0 < int(found[1]) <= 26 < total
+    assert contents(whole / "run") == contents(resumed / "run")
+    assert contents(whole / "model") == contents(resumed / "model")
+
+
 def test_the_splits_of_the_other_task_lie_beside_those_of_the_main_one(project):
     manifest = artifacts.check(project / "runs/corrupt/noise/0")
     sizes = {"train": 160, "clean": 24, "selection": 40, "test": 64}
@@ -157,25 +180,7 @@ def test_another_task_alone_is_scored_as_a_part(project):
     + [("turned", name) for name in ("erm", "dotprod", "different")],
 )
 def test_killed_and_resumed_it_ends_with_the_same_bytes(project, method, mixture, monkeypatch, capsys):
-    whole, step = train(method, mixture, out="whole"), loop.step
-    assert "resumed" not in capsys.readouterr().out
-    calls = []
-
-    def killed(*args, **more):
-        calls.append(1)
-        if len(calls) > 26:
-            raise KeyboardInterrupt
-        return step(*args, **more)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "step", killed)
-        train(method, mixture, out="killed")
-    resumed = train(method, mixture, out="killed")
-    total = artifacts.read_json(whole / "run/status.json")["steps"]
-    found = re.search(rf"resumed from step (\d+) of {total}\b", capsys.readouterr().out)
-    assert 0 < int(found[1]) <= 26 < total
-    assert contents(whole / "run") == contents(resumed / "run")
-    assert contents(whole / "model") == contents(resumed / "model")
+    killed_and_resumed(method, mixture, monkeypatch, capsys)
 
 
 def begun(mixture, start):
@@ -209,20 +214,10 @@ def test_a_phase_goes_on_with_the_encoder_and_the_heads_that_it_knows(project):
     assert again.head.out_features == 1 and not torch.equal(again.head.weight, ours["head.weight"])
 
 
-def test_a_phase_that_was_killed_ends_with_the_same_bytes(project, monkeypatch):
-    first, step, calls = train("erm", "worth", out="phases"), loop.step, []
-    whole = train("erm", "then", out="whole", start=first / "model")
-
-    def killed(*args, **more):
-        calls.append(1)
-        if len(calls) > 26:
-            raise KeyboardInterrupt
-        return step(*args, **more)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "step", killed)
-        train("erm", "then", out="killed", start=first / "model")
-    assert contents(whole) == contents(train("erm", "then", out="killed", start=first / "model"))
+def test_a_phase_that_was_killed_ends_with_the_same_bytes(project, monkeypatch, capsys):
+    first = train("erm", "worth", out="phases")
+    capsys.readouterr()
+    killed_and_resumed("erm", "then", monkeypatch, capsys, start=first / "model")
 
 
 def test_what_the_schedule_cannot_give_is_refused_before_training(project):

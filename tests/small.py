@@ -9,7 +9,7 @@ import pytest
 from gradworks import parameters
 from gradworks.base import artifacts, cells
 from gradworks.cost import hardware
-from gradworks.dvc_compat import resolved
+from gradworks.store import stages
 
 # what makes a folder a project; a process that starts in it must find the programs, too
 PROGRAMS = Path(__file__).parent.parent / "components"
@@ -25,12 +25,13 @@ def run(name, *args):
 
 
 def run_all(params):
-    """Every stage of the dvc.yaml of a params file, in this process; returns what the report holds."""
+    """Every stage of the dvc.yaml of a params file, in this process, upstream first; returns what the report holds."""
     parameters.check(params, data=True)
     cells.write(params)
     hardware.write(params)
-    for stage in resolved(params.with_name("dvc.yaml")).values():
-        _, _, program, *args = shlex.split(stage["cmd"])
+    (params.parent / ".dvc").mkdir(exist_ok=True)  # the root of the project
+    for stage in stages.load(params.with_name("dvc.yaml")).values():
+        _, _, program, *args = shlex.split(stage.cmd)
         run(program.removeprefix("components."), *args)
     return artifacts.read_json(params.parent / "report/results.json")
 

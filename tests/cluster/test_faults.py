@@ -85,7 +85,7 @@ def test_a_store_that_is_killed_during_a_push_and_comes_back(world):
 
 @pytest.mark.timeout(900)
 def test_a_task_that_is_killed_goes_on_from_its_checkpoint(world, tmp_path):
-    root = toy.checkout(tmp_path / "slow", toy.PARAMS.replace("sleep: 0", "sleep: 200"))
+    root = toy.checkout(tmp_path / "slow", toy.PARAMS.replace("sleep: 0", "sleep: 80"))
     slow = toy.Runs(root, tmp_path, world.environment)
     prefix = slow.places.key("checkpoints", "dvc.yaml", "double@a") + "/"
 
@@ -106,21 +106,6 @@ def test_a_task_that_is_killed_goes_on_from_its_checkpoint(world, tmp_path):
     assert slow.record("killed", "double@a")["attempt"] == 2
 
 
-@pytest.mark.timeout(900)
-def test_a_damaged_object_is_named_and_made_again(world):
-    run(world, "whole", expected=True)
-    entry = world.places.entry("whole", "make")
-    listed = json.loads(world.places.get(world.places.data_key(entry["outs"][0]["md5"])))
-    key = world.places.data_key(next(one["md5"] for one in listed if one["relpath"] == "7.bin"))
-    world.places.put(key, b"x" * 60_000)
-    world.places.delete([one["Key"] for one in world.places.list("toy/runs/")])  # or nothing would read it
-    world.places.put_entry("damaged", "make", entry)
-    ended, said = world.pod("damaged", "double@a")
-    assert ended == 2 and f"error: double@a: s3://gradworks/{key}: damaged" in said
-    run(world, "damaged", expected=True)
-    assert sound(world, "damaged") == sound(world, "whole")
-
-
 def test_wrong_credentials_and_a_missing_bucket(world, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
@@ -133,13 +118,11 @@ def test_wrong_credentials_and_a_missing_bucket(world, monkeypatch):
     assert not local.run_ir(ir, parameters, world.folder / "bucket.log")
     assert "error: make: s3://no-such-bucket/toy" in (world.folder / "bucket.log").read_text()
     assert world.places.entries("stranger") == {}
-    run(world, "stranger", expected=True)
-    assert len(sound(world, "stranger")) == 4
 
 
 @pytest.mark.timeout(900)
 def test_stages_that_are_folded_into_loops_run_the_same(world, monkeypatch):
-    run(world, "single", expected=True)
+    world.all("single")
     monkeypatch.setattr(compile, "TASKS", 3)
     assert "parameterIterator" in compile.text(world.root / "dvc.yaml")
     before = builtins.print

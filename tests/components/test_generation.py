@@ -59,8 +59,11 @@ def project(task, folder):
     values["evaluate"] = {"by": [], "batch": 20}
     values["report"] = {"title": task, "primary": {"metric": TASKS[task]["metrics"][0]}}
     values["cells"] = {
-        "seeds": [0, 1],
-        "grid": [{"condition": ["noise"], "method": ["erm", "reweight"], "encoder": ["lm", "adapters"]}],
+        "seeds": [0],
+        "grid": [
+            {"condition": ["noise"], "method": ["erm", "reweight"], "encoder": ["lm", "adapters"]},
+            {"condition": ["noise"], "method": ["erm"], "encoder": ["lm"], "seed": [1]},
+        ],
     }
     values["ensemble"] = [{"condition": "noise", "method": "erm", "encoders": ["lm"]}]
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
@@ -82,7 +85,7 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     assert sorted(changes["old_label"].to_pylist()) == sorted(changes["new_label"].to_pylist())
     assert corruptions.restore(train, changes, source)["label"].to_pylist() == source["label"].to_pylist()
 
-    assert len(results["cells"]) == 8 and {cell["state"] for cell in results["cells"]} <= {"ok", "not converged"}
+    assert len(results["cells"]) == 5 and {cell["state"] for cell in results["cells"]} <= {"ok", "not converged"}
     for encoder in ("lm", "adapters"):
         table = artifacts.read_parquet(Path(f"runs/evaluate/noise/erm/{encoder}/0/predictions.parquet"))
         column = "response" if task == "orders" else "highlights"
@@ -96,7 +99,7 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
             assert found["exact_match"]["value"] == sum(same) / 40
     detected = {(row["encoder"], row["method"], row["kind"]): row for row in results["detection"]}
     assert set(detected) == {(encoder, "reweight", "noise") for encoder in ("lm", "adapters")}
-    assert all(row["corrupted"] == 58 for row in detected.values())
+    assert all(row["corrupted"] == 29 for row in detected.values())
     weights = {p: artifacts.read_json(Path(f"runs/pretrain/{p}/gradworks.json")) for p in ("lm", "adapters")}
     assert weights["lm"]["lora"] is None and weights["adapters"]["lora"]["rank"] == 2
     page = Path("report/report.html").read_text()

@@ -110,8 +110,9 @@ def project(task, folder):
     }
     values["evaluate"] = {"by": []}
     values["report"] = {"title": task, "primary": {"metric": metric}}
-    block = {"condition": ["clean"], "method": ["erm", "reweight"], "encoder": ["gru"]}
-    values["cells"] = {"seeds": [0, 1], "grid": [block]}
+    block = {"condition": ["clean"], "encoder": ["gru"]}
+    grid = [{**block, "method": ["erm", "reweight"], "seed": [0]}, {**block, "method": ["erm"], "seed": [1]}]
+    values["cells"] = {"seeds": [0, 1], "grid": grid}
     values["ensemble"] = [{"condition": "clean", "method": "erm", "encoders": ["gru"]}]
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return metric
@@ -133,7 +134,7 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(kind), "tuned", watched)
     results = run_all(params)
-    assert len(results["cells"]) == 4
+    assert len(results["cells"]) == 3
     table = artifacts.read_parquet(Path("runs/evaluate/clean/erm/gru/0/predictions.parquet"))
     test = artifacts.read_parquet(Path("runs/corrupt/clean/0/test.parquet"))
     assert table["label"].to_pylist() == test["label"].to_pylist() and len(table) == 42

@@ -105,6 +105,8 @@ class Report(Section):
         controls: method -> the method with the same resources but not its idea (as many batches a step, the clean
             labels).
         waterfall: steps, each with one signal more than the one before.
+        notes: sentences about the data or the encoders that follow the data in the report and in a README, as what an
+            encoder was trained on before.
         price_per_hour: device, as the report names it -> price of a machine with it per hour.
     """
 
@@ -114,6 +116,7 @@ class Report(Section):
     baseline: str = "erm"
     controls: dict[str, str] = Field(default_factory=dict)
     waterfall: list[Step] = Field(default_factory=list)
+    notes: list[Annotated[str, Field(pattern=r"^\S[^\n]*[.!?]$")]] = Field(default_factory=list)
     price_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 

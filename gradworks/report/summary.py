@@ -169,4 +169,5 @@ def _data(inputs: Inputs) -> dict[str, Any]:
         }
     corrupt = inputs.values.get("corrupt") or {}
     said = words.data(made, corrupt.get("splits") or {}, corrupt.get("parts"))
-    return made | {"said": said + caveats.said(inputs.data, inputs.task.reads) + caveats.terms(inputs)}
+    notes = "".join(f" {note}" for note in inputs.settings.notes)
+    return made | {"said": said + caveats.said(inputs.data, inputs.task.reads) + caveats.terms(inputs) + notes}

@@ -1,9 +1,11 @@
 """What is said of the data: texts that two splits share, labels that were read from numbers."""
 
 import pytest
+import yaml
 
 from gradworks import report
 from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.report import caveats
 from tests import runs_tree
 
@@ -51,6 +53,22 @@ def test_a_source_whose_labels_have_other_keys_than_text_has_a_report(tmp_path):
     results = report.build(params, cells, runs, tmp_path / "report")
     assert "3 test examples have the texts of a training example." in results["data"]["said"]
     assert "3 test examples have the texts" in (tmp_path / "report/report.html").read_text()
+
+
+def test_notes_follow_the_data_in_the_report_and_in_a_readme(tmp_path):
+    params, cells, runs = runs_tree.write(tmp_path, (0,))
+    note = "The encoder has seen <b>MNLI</b>."
+    values = yaml.safe_load(params.read_text())
+    values["report"]["notes"] = [note]
+    params.write_text(yaml.safe_dump(values))
+    results = report.build(params, cells, runs, tmp_path / "report")
+    assert results["data"]["said"].endswith(f" {note}")
+    page, text = ((tmp_path / f"report/report.{kind}").read_text() for kind in ("html", "md"))
+    assert "seen &lt;b&gt;MNLI&lt;/b&gt;." in page and "The encoder has seen" in text
+    values["report"]["notes"] = ["no sentence"]
+    params.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=r"report\.notes\.0"):
+        report.build(params, cells, runs, tmp_path / "report")
 
 
 @pytest.mark.slow("whole pipelines")

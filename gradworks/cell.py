@@ -313,6 +313,9 @@ class Run:
         models.carry(model, carries)
         model = model.to(device)
         mixture = self.mixture(model, method.clean, device)
+        for task, kind in self.kinds.items():
+            if kind.cuts:  # refused here, not by `evaluate` when all is trained
+                self.split(model, "test", task=task)
         plan = self.plan(artifacts.read_json(args.start / models.CONFIG)["model"], mixture)
         if not loop.steps(plan, method):
             raise InputError(f"{self.params}: train.epochs: found {self.settings.epochs}\nexpected enough for one step")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from gradworks import tasks
+from gradworks import loop, tasks
 from gradworks.base import artifacts
-from tests.small import PROGRAMS, SMALL, run_all
+from gradworks.base.errors import InputError
+from tests.small import PROGRAMS, SMALL, run, run_all
 
 pytestmark = pytest.mark.slow("whole pipelines")
 
@@ -152,3 +153,21 @@ def test_from_files_to_the_report(task, tmp_path, monkeypatch):
     assert ensemble["oracle"]["overall"][metric]["n"] == found["n"]
     selection = artifacts.read_parquet(next(Path("runs/ensemble").glob("*/selection.parquet")))
     assert selection.schema.field("label").type == test.schema.field("label").type
+
+
+def test_a_test_row_whose_word_is_cut_off_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project("senses", tmp_path)
+    file = tmp_path / "data/test.jsonl"
+    first, *rest = file.read_text().splitlines()
+    row = json.loads(first)
+    row |= {"sentence2": "so " * 20 + row["sentence2"], "start2": row["start2"] + 60, "end2": row["end2"] + 60}
+    file.write_text("\n".join([json.dumps(row), *rest]) + "\n")
+    run("fetch", "--source", "mine", "--out", "runs/fetch/mine")
+    run("corrupt", "--condition", "clean", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/clean/0")
+    run("pretrain", "--encoder", "gru", "--data", "runs/fetch", "--out", "runs/pretrain/gru")
+    monkeypatch.setattr(loop, "fit", None)
+    with pytest.raises(InputError, match=r"test\.parquet: row .*: no token of the word among the first 16"):
+        run("train", "--method", "erm", "--seed", 0, "--data", "runs/corrupt/clean/0", "--start", "runs/pretrain/gru",
+            "--out", "out", "--model", "model")  # fmt: skip
+    assert not Path("out").exists()

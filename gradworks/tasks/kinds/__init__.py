@@ -48,6 +48,7 @@ class Kind(Protocol):
         reads: what a model reads of a row, "texts" or "pictures"; a source and an encoder must be for the same.
         rows_at_once: rows of a table that are written together.
         carries: evaluation goes on with the state in which the inner optimizer of an update ended training.
+        cuts: `encode` refuses a row of which max_length cuts off what it needs.
         paced: what a learning curve counts: "examples", or "step" where a step is an update over whole tasks.
     """
 
@@ -67,6 +68,7 @@ class Kind(Protocol):
     rows_at_once: int
     paced: str
     carries: bool
+    cuts: bool
 
     # training: gradworks.spec.Task
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs: ...

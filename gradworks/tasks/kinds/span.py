@@ -67,6 +67,10 @@ class Kind(Texts):
         self.options = Options(**spec.options)
 
     @property
+    def cuts(self) -> bool:
+        return self.options.across == "refuse"
+
+    @property
     def label_type(self) -> pa.DataType:
         import pyarrow as pa
 

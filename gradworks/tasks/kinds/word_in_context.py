@@ -37,6 +37,8 @@ class Options(Section):
 class Kind(classification.Kind):
     """Cross entropy over C classes; labels (n,) int64 class indices. The two texts are read, not the word itself."""
 
+    cuts = True
+
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
         if len(spec.texts) != 3:

@@ -33,6 +33,7 @@ class Texts:
     reads = "texts"
     paced = "examples"
     carries = False
+    cuts = False
     rows_at_once = 2**20
 
     def __init__(self, spec: TaskSpec) -> None:

@@ -68,4 +68,10 @@ ROWS = (
      'tests/data/test_look.py::test_a_date_is_no_label'),
     ('components/evaluate.py', 'return [task.tuned(one, kept, truths) for one in (made, kept)]', 'return [made, kept]',
      'tests/components/test_text_kinds.py::test_from_files_to_the_report'),
+    (
+        "gradworks/cell.py",
+        "            if kind.cuts:",
+        "            if not kind.cuts:",
+        "tests/components/test_text_kinds.py::test_a_test_row_whose_word_is_cut_off_is_refused_before_training",
+    ),
 )

@@ -70,7 +70,7 @@ def values(**train):
     made["corrupt"]["splits"]["train"] = {"from": "synthetic/train", "size": 62}
     made["corrupt"]["splits"]["selection"]["size"] = 30
     # of clean batches, both ranks compute all; of `both`, a micro-batch each
-    made["train"] |= {"epochs": 2, "micro_batch": 4, "clean_batch": 4, "select": {"every": 0.5}} | train
+    made["train"] |= {"epochs": 1.5, "micro_batch": 4, "clean_batch": 4, "select": {"every": 0.5}} | train
     made["methods"] = METHODS
     made["mixtures"] = {
         name: {"parts": ["nli", task], "schedule": "round_robin", "select": "mean"}
@@ -178,7 +178,7 @@ def test_two_processes_are_two_micro_batches_byte_for_byte(sides, method, mixtur
     assert (alone.written, first.written, second.written) == (1, 1, 0)
     assert differ(*(f"{side}/{mixture}-{method}" for side in ("one", "two"))) == []
     status = artifacts.read_json(Path(f"two/{mixture}-{method}/run/status.json"))
-    assert status["state"] in ("ok", "not converged") and status["steps"] >= 4
+    assert status["state"] in ("ok", "not converged") and status["steps"] >= 3
 
 
 @pytest.mark.parametrize("method", TOKENS)

@@ -173,6 +173,9 @@ ROWS: tuple[Row, ...] = (
     _update("pcgrad", {"pcgrad": {"batches": 2}}, PLAIN, models=SMALL),
     _update("cagrad", {"cagrad": {"batches": 2}}, PLAIN, models=SMALL),
     _update("upgrad", {"upgrad": {"batches": 2}}, PLAIN, models=SMALL),
+    _update("joint", {"joint": {"batches": 2}}, PLAIN, models=SMALL),
+    _update("uncertainty", {"uncertainty": {"batches": 2}}, PLAIN, models=SMALL),
+    _update("famo", {"famo": {"batches": 2}}, PLAIN, models=SMALL),
     # clean pass, adversarial pass and the teacher's; one backward by the input alone, then both
     _objective(
         "smart", _smart("vjp"), Work(3, 3, 2), "vjp", error="gradient",

@@ -47,10 +47,7 @@ Drawn = Sequence[Batch]  # one batch = its micro-batches (gradient accumulation)
 
 
 class Task(Protocol):
-    """All that a method may know of a model and a kind of task.
-
-    `embed`, `divergence` and `smoothed` are optional: see `offers`.
-    """
+    """What a method may know of a model and a kind; `embed`, `divergence`, `smoothed` are optional: see `offers`."""
 
     def outputs(self, model: nn.Module, batch: Batch, embedded: Tensor | None = None) -> Outputs:
         """Raw outputs of one forward pass; `embedded` (n, L, D) replaces the input embeddings."""
@@ -286,6 +283,9 @@ class Passes(Protocol):
 
     def hold(self, i: int) -> None:
         """Fix them at theta now, at the price of one pass; a third where only buffers move, nothing where none do."""
+
+    def value(self, i: int) -> Tensor:
+        """() the mean weighted loss of batch i, where its weights were made; nan where no label has weight. No pass."""
 
     def loss(self, i: int, at: Params) -> Tensor:
         """() the same mean, differentiable in `at` to any order, held quantities constant. One rank; exact forms."""

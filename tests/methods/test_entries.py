@@ -10,7 +10,8 @@ from tests.methods.toys import TASKS, Kind
 
 OBJECTIVES = "label_smoothing, r3f, rdrop, smart, supervised"
 WEIGHTINGS = "class_ratio, hard_mining, random, reweight, uniform"
-UPDATES = "asam, cagrad, dotprod, erm, fomaml, grad_norm_penalty, maml, pcgrad, reptile, sam, upgrad"
+UPDATES = "asam, cagrad, dotprod, erm, famo, fomaml, grad_norm_penalty, joint, maml, pcgrad, reptile, sam, uncertainty"
+UPDATES += ", upgrad"
 
 
 def test_names_are_the_files():

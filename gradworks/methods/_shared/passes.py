@@ -244,10 +244,9 @@ class StepPasses:
         with contextlib.nullcontext() if at is None else at_point(step.parameters, at):
             first = not self.sums[i]
             if first:
-                clean = self._clean[i] if weighting.clean else ()
                 if i == 0 and step.ranks.rank == 0 and getattr(step.objective, "due", False):
                     self._passes[0][0].log_shares()
-                weighting.prepare(FirstVisit(step, self._passes[i], clean))
+                weighting.prepare(FirstVisit(step, self._passes[i], self._clean[i] if weighting.clean else ()))
             sums, total, weight = [], [], None
             for here in self._passes[i]:
                 here.divided = False
@@ -262,6 +261,9 @@ class StepPasses:
             self.sums[i] = sums
             self.weights.append(weight)
         return [t.to(p.dtype) for t, p in zip(total, step.parameters, strict=True)]
+
+    def value(self, i: int) -> Tensor:
+        return self._step.ranks.mean_loss(self.sums[i])
 
     @cached_property
     def theta(self) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -101,3 +102,9 @@ class Ranks:
             if getattr(sums[0], name) is not None
         ]
         return [Sum([], row[1].sum(), *row) for row in zip(*columns, strict=True)]
+
+    def mean_loss(self, sums: Sequence[Sum]) -> Tensor:
+        """() of a batch, by weight, over micro-batches and ranks; nan where nothing has weight."""
+        parts = [torch.stack([torch.dot(one.weights, one.losses), one.weight]) for one in sums]
+        self([total := functools.reduce(torch.add, parts)])
+        return total[0] / torch.where(total[1] == 0, torch.nan, total[1])

@@ -81,6 +81,12 @@ def test_an_entry_trains_a_kind_or_refuses_it_in_words(name, triple):
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_smoothness_is_felt_by_every_kind_of_head(name):
+    _, report = train(("smart", "uniform", "erm"), example(name), steps=1)
+    assert report.log["smoothness"] > 0 and report.log["delta"] > 0
+
+
 @pytest.mark.parametrize("options", [{"clean_every": 2, "clean_momentum": 0.5}, {"backend": "head"}], ids=str)
 @pytest.mark.parametrize("name", EVERY)
 def test_a_cheaper_setting_of_reweight_trains_every_kind(name, options):

@@ -157,3 +157,17 @@ def test_smoothness_is_positive_where_embeddings_move(encoder, task):
     drawn = batch(model, kind)
     base, moved = (kind.outputs(model, drawn, e) for e in (None, kind.embed(model, drawn).flip(2)))
     assert (kind.divergence(moved, base) > 0).all()
+
+
+@pytest.mark.parametrize("layer", [None, ["near", "mood"]], ids=["own", "shared layer"])
+@pytest.mark.parametrize(("task", "texts"), [("same", PAIRS), ("near", PAIRS), ("mood", SINGLE)])
+def test_smoothness_is_felt_by_every_head(encoder, task, texts, layer):
+    model = made(encoder, **({"layer": layer} if layer else {}))
+    size, columns = SIZES[task], ("a", "b")[: len(texts[0])]
+    kinds = ("regression", None) if size == 1 else ("classification", tuple("vwxyz"[:size]))
+    kind = tasks.kind(tasks.TaskSpec(task, kinds[0], columns, kinds[1], ()))
+    n = len(texts)
+    labels = torch.zeros(n, dtype=torch.float64 if size == 1 else torch.int64)
+    batch = Batch(task, [str(i) for i in range(n)], model.collate(model.encode(texts, 16)), labels, torch.ones(n))
+    report = Method("smart", task=kind, seed=1).backward(model, [[batch]])
+    assert report.log["smoothness"] > 0

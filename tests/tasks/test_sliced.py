@@ -145,3 +145,11 @@ def test_what_cannot_have_heads_for_slices_is_refused_in_words():
     check(kinds.example("classification"), "m")
     with pytest.raises(ValueError, match="combine: found 'sum'"):
         made("classification", combine="sum")
+
+
+@pytest.mark.parametrize("name", ["classification", "regression"])
+def test_smoothness_is_felt_by_heads_of_slices(name):
+    task = made(name)
+    model, batch = batch_of(task, range(8))
+    report = Method("smart", task=task, seed=1).backward(model.eval(), [[batch]])
+    assert report.log["smoothness"] > 0

@@ -40,6 +40,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         slices,
         summary,
         traces,
+        values,
         views,
         waterfall,
     )
@@ -61,6 +62,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         ("labels", labels.sources(inputs)),
         ("waterfall", waterfall.waterfall(inputs)),
         ("glue", glue.scores(parts)),
+        ("values", values.values(inputs)),
     ):
         if found:  # no key where there is none
             results[key] = found

@@ -24,7 +24,7 @@ def every_metric(inputs: Inputs) -> dict[str, Any]:
     """
     names = {name: better(name) for name in inputs.task.reported}
     rows = []
-    for (condition, encoder, method), keys in _groups(inputs).items():
+    for (condition, encoder, method), keys in groups(inputs).items():
         found = [inputs.metrics[key]["overall"] for key in keys if inputs.metrics[key]["state"] in USED]
         row: dict[str, Any] = {"condition": condition, "encoder": encoder, "method": method, "scores": {}}
         for name in names:
@@ -45,7 +45,7 @@ def parts(inputs: Inputs) -> list[dict[str, Any]]:
     over these.
     """
     rows = []
-    for (condition, encoder, method), keys in _groups(inputs).items():
+    for (condition, encoder, method), keys in groups(inputs).items():
         found = [inputs.metrics[key] for key in keys if inputs.metrics[key]["state"] in USED]
         found = [one for one in found if "parts" in one]
         tasks = [
@@ -69,13 +69,26 @@ def confusions(inputs: Inputs) -> list[dict[str, Any]]:
     if not inputs.task.calibrated:
         return []
     classes, made = inputs.task.classes, []
-    for (condition, encoder, method), keys in _groups(inputs).items():
+    for (condition, encoder, method), keys in groups(inputs).items():
         files = [inputs.runs / "evaluate" / inputs.cells[key]["path"] / predictions.TEST for key in keys]
         found = [one for file in files if (one := _confusion(file, inputs.task)) is not None]
         if found:
             total = [[sum(one[i][j] for one in found) for j in range(len(classes))] for i in range(len(classes))]
             row = {"condition": condition, "encoder": encoder, "method": method, "seeds": len(found)}
-            made.append(row | {"classes": list(classes), "counts": total})
+            made.append(row | {"classes": list(classes), "counts": total, "scores": by_class(total)})
+    return made
+
+
+def by_class(counts: list[list[int]]) -> list[dict[str, float | None]]:
+    """Precision, recall and F1 of each class, from examples by label and prediction; None where nothing is divided."""
+    made = []
+    for k, row in enumerate(counts):
+        right, predicted, labelled = row[k], sum(other[k] for other in counts), sum(row)
+        made.append({
+            "precision": right / predicted if predicted else None,
+            "recall": right / labelled if labelled else None,
+            "f1": 2 * right / (predicted + labelled) if predicted + labelled else None,
+        })  # fmt: skip
     return made
 
 
@@ -99,7 +112,8 @@ def losses(inputs: Inputs, key: str) -> dict[str, list[float]] | None:
     return {"examples": [x for x, _ in made], "score": [y for _, y in made]} if made else None
 
 
-def _groups(inputs: Inputs) -> dict[tuple[str, str, str], list[str]]:
+def groups(inputs: Inputs) -> dict[tuple[str, str, str], list[str]]:
+    """The cells of each condition, encoder and method."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for key, cell in inputs.cells.items():
         groups.setdefault((cell["condition"], cell["encoder"], cell["method"]), []).append(key)

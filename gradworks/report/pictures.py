@@ -29,6 +29,7 @@ def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     made["gradients"] = _gradients(results, methods)
     made["detection"] = [_detection(row) for row in results["detection"]]
     made["calibration"] = _calibration(results)
+    made["values"] = [_values(results, row) for row in results.get("values", [])]
     made["ensembles"] = {one["name"]: _members(results, one) for one in results["ensembles"] if one["rows"]}
     alt = "The stages and how often each runs: " + ", ".join(f"{s['stage']} {s['asked']}" for s in results["pipeline"])
     made["pipeline"] = markup(plots.graph(results["pipeline"], alt))
@@ -159,8 +160,18 @@ def _detection(row: dict[str, Any]) -> dict[str, Any]:
     about = f"{row['condition']} · {row['encoder']} · {row['method']}"
     alt = f"{about}: mean {row['shown']} of examples, {names[0]} against {names[1]}. AUROC {area}"
     label = "mean signed score over training" if row["shown"] == "score" else "mean weight over training"
-    svg = plots.densities(row, names, label, alt)
+    found = row["histogram"]
+    svg = plots.densities(found["edges"], found["corrupted"], found["others"], names, label, alt)
     return _figure(row["condition"], row["encoder"], svg, f"{row['method']}, AUROC {area}", method=row["method"])
+
+
+def _values(results: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    about = f"{row['condition']} · {row['encoder']} · {row['method']}"
+    error = form.number(row["error"])
+    alt = f"{about}: distribution of predictions and labels. Mean absolute difference {error}"
+    svg = plots.densities(row["edges"], row["predicted"], row["label"], ("predicted", "label"), "value", alt)
+    more = f"{row['method']}, mean difference {error}"
+    return _figure(row["condition"], row["encoder"], svg, more, shown=highlighted(results, row), method=row["method"])
 
 
 def _calibration(results: dict[str, Any]) -> list[dict[str, Any]]:

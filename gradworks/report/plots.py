@@ -100,13 +100,17 @@ def products(rows: list[dict[str, Any]], methods: Sequence[str], alt: str) -> st
     return svg_of(axes, "dot-" + alt, alt)
 
 
-def densities(row: dict[str, Any], names: tuple[str, str], label: str, alt: str) -> str:
-    """Two overlaid histograms: corrupted examples (dashed) and the others (filled)."""
-    axes, found = axes_of(3.9, 2.5, 0.5, 0.22), row["histogram"]
-    axes.stairs(found["others"], found["edges"], color=stand_in(ONE), fill=True, alpha=0.3)
-    axes.stairs(found["others"], found["edges"], color=stand_in(ONE), linewidth=1.3)
-    axes.stairs(found["corrupted"], found["edges"], color=stand_in(OTHER), linewidth=1.5, linestyle="--")
-    axes.axvline(0, color=FAINT, linewidth=0.8)
+def densities(
+    edges: Sequence[float], dashed: Sequence[float], filled: Sequence[float], names: tuple[str, str], label: str,
+    alt: str,
+) -> str:  # fmt: skip
+    """Two overlaid histograms; `names`: of the dashed one, of the filled one."""
+    axes = axes_of(3.9, 2.5, 0.5, 0.22)
+    axes.stairs(filled, edges, color=stand_in(ONE), fill=True, alpha=0.3)
+    axes.stairs(filled, edges, color=stand_in(ONE), linewidth=1.3)
+    axes.stairs(dashed, edges, color=stand_in(OTHER), linewidth=1.5, linestyle="--")
+    if edges[0] < 0 < edges[-1]:
+        axes.axvline(0, color=FAINT, linewidth=0.8)
     for name, colour, y in ((names[0], OTHER, 0.97), (names[1], ONE, 0.88)):
         axes.text(0.02, y, name, transform=axes.transAxes, color=stand_in(colour), size=8, va="top")
     axes.set_xlabel(label)

@@ -107,3 +107,17 @@ def test_from_csv_to_the_report(task, tmp_path, monkeypatch):
     assert found["value"] == pytest.approx(value)
     page = Path("report/report.html").read_text()
     assert ("10/10" in page) == (task == "mood") and TASKS[task]["metrics"][0].split("_")[0] in page.lower()
+    # the distributions, of both seeds
+    assert ("values" in results) == (task in ("worth", "alike")) == ("True and predicted values" in page)
+    if "values" in results:
+        tables = [
+            artifacts.read_parquet(Path(f"runs/evaluate/clean/erm/gru/{seed}/predictions.parquet")) for seed in (0, 1)
+        ]
+        pairs = np.concatenate([np.stack([t["label"].to_numpy(), t["value"].to_numpy()]) for t in tables], 1)
+        row = next(one for one in results["values"] if one["method"] == "erm")
+        assert (row["n"], row["seeds"]) == (80, 2) and row["error"] == pytest.approx(abs(pairs[0] - pairs[1]).mean())
+        assert (row["edges"][0], row["edges"][-1]) == pytest.approx((pairs.min(), pairs.max()), rel=1e-5)
+        for name, own in zip(("label", "predicted"), pairs, strict=True):
+            counts = np.histogram(own, np.linspace(pairs.min(), pairs.max(), len(row["edges"])))[0]
+            assert row[name] == pytest.approx(counts / 80, rel=1e-5)
+            assert sum(row[name]) == pytest.approx(1, abs=1e-4)

@@ -26,6 +26,24 @@ def row(rows, **keys):
     return next(one for one in rows if keys.items() <= one.items())
 
 
+def by_hand(matrix, k):
+    """Precision, recall and F1 of class k by scikit-learn, from a pair of lists with these counts."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    pairs = [(i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) for _ in range(int(n))]
+    truth, predicted = zip(*pairs, strict=True)
+    found = precision_recall_fscore_support(truth, predicted, labels=[k], zero_division=np.nan)
+    return {name: float(one[0]) for name, one in zip(("precision", "recall", "f1"), found, strict=False)}
+
+
+def test_a_class_that_is_never_labelled_or_predicted_has_no_score():
+    assert details.by_class([[3, 0, 1], [2, 0, 0], [0, 0, 0]]) == [
+        {"precision": 0.6, "recall": 0.75, "f1": pytest.approx(2 / 3)},
+        {"precision": None, "recall": 0.0, "f1": 0.0},
+        {"precision": 0.0, "recall": None, "f1": 0.0},
+    ]
+
+
 def test_confusions_are_those_of_scikit_learn(built):
     from sklearn.metrics import confusion_matrix
 
@@ -41,6 +59,10 @@ def test_confusions_are_those_of_scikit_learn(built):
         part = html[html.index(f'aria-label="Confusion matrix noise · gru · {method}"') :]
         cells = re.findall(r"([\d.]+) %<span class=\"verdict\">(\d+)</span>", part[: part.index("</table>")])
         assert [int(n) for _, n in cells] == expected.ravel().tolist()
+        for label, one in zip(runs_tree.CLASSES, found["scores"], strict=True):
+            assert one == pytest.approx(by_hand(expected, runs_tree.CLASSES.index(label)))
+            shown = "</td><td>".join(form.number(one[name]) for name in ("precision", "recall", "f1"))
+            assert f"<td>{shown}</td></tr>" in part[: part.index("</table>")]
         shares = 100 * expected / expected.sum(axis=1, keepdims=True)
         assert [float(s) for s, _ in cells] == pytest.approx(shares.ravel(), abs=0.051)
 

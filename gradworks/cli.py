@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace) -> None:
             readme.write(Path())
     elif args.verb == "storage":
         _storage(args.act)
-    elif args.verb == "glue":
+    elif args.verb in ("glue", "superglue"):
         from gradworks import submission
 
         submission.run(args)

@@ -1,12 +1,14 @@
-"""`gradworks glue`: answers to the official test sets, which have no labels, and the zip of a submission."""
+"""`gradworks glue` and `superglue`: answers to official test sets, which have no labels, and the zip."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradworks import base, glue, tasks
+from gradworks import base, glue, superglue, tasks
 from gradworks.base import artifacts, words
 from gradworks.base.errors import InputError
 
@@ -19,7 +21,7 @@ _INDEX = ("index", "id")  # of QQP it is `id`
 
 
 def add(verbs: Any) -> None:
-    """The verb and its three acts."""
+    """The two verbs and their acts."""
     said = "the GLUE benchmark: scores, and files for its leaderboard"
     acts = verbs.add_parser("glue", help=said, description=said).add_subparsers(
         dest="act", required=True, metavar="ACT"
@@ -28,14 +30,23 @@ def add(verbs: Any) -> None:
     one = acts.add_parser("score", help=said, description=said)
     one.add_argument("metrics", nargs="+", metavar="TASK=FILE", help="a task, and the metrics that `evaluate` wrote; "
                      "nli-m and nli-mm are the two sets of MNLI")  # fmt: skip
-    said = "answers of one model, or the mean of several, to an official test file: NAME.tsv"
+    _acts(acts, glue.TESTS, "NAME.tsv", "; WNLI gets its majority class")
+    said = "the SuperGLUE benchmark: files for its leaderboard"
+    acts = verbs.add_parser("superglue", help=said, description=said).add_subparsers(
+        dest="act", required=True, metavar="ACT"
+    )
+    _acts(acts, superglue.TESTS, "NAME.jsonl", "")
+
+
+def _acts(acts: Any, names: Iterable[str], file: str, more: str) -> None:
+    said = f"answers of one model, or the mean of several, to an official test file: {file}"
     one = acts.add_parser("predict", help=said, description=said)
-    one.add_argument("name", metavar="NAME", help=f"of the test set: {', '.join(glue.TESTS)}")
+    one.add_argument("name", metavar="NAME", help=f"of the test set: {', '.join(names)}")
     one.add_argument("--test", type=Path, required=True, help="the official file, without labels")
     one.add_argument("--model", type=Path, nargs="+", required=True, help="folders of runs/models")
     one.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     one.add_argument("--out", type=Path, required=True, help="folder of the files of a submission")
-    said = "check these files and put them into the zip that the leaderboard takes; WNLI gets its majority class"
+    said = f"check these files and put them into the zip that the leaderboard takes{more}"
     one = acts.add_parser("zip", help=said, description=said)
     one.add_argument("folder", type=Path)
     one.add_argument("--out", type=Path, default=Path("submission.zip"), help="default: %(default)s")
@@ -44,12 +55,13 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what was asked for, and say it."""
+    board = superglue if args.verb == "superglue" else glue
     if args.act == "score":
         print(said(glue.score(dict(map(_metrics, args.metrics)))))
     elif args.act == "predict":
-        print(f"wrote {predict(args.name, args.test, args.model, args.params, args.out)}")
+        print(f"wrote {predict(args.name, args.test, args.model, args.params, args.out, board)}")
     else:
-        missing = glue.zipped(args.folder, args.out, args.partial)
+        missing = board.zipped(args.folder, args.out, args.partial)
         print(f"wrote {args.out}" + (f"; missing, so no leaderboard takes it: {', '.join(missing)}" if missing else ""))
 
 
@@ -114,17 +126,51 @@ def read(path: Path, task: Kind) -> pa.Table:
     return pa.table({"id": [str(i) for i in range(n)], **made, "label": label})
 
 
-def predict(name: str, test: Path, models: list[Path], params: Path, out: Path) -> Path:
+def read_objects(path: Path, task: Kind) -> pa.Table:
+    """The rows of an official SuperGLUE test file as a table of the task, `id` its idx; the label means nothing.
+
+    Raises:
+        InputError: a column is not there, a row cannot be read, or an idx is missing or there twice.
+    """
+    import pyarrow as pa
+
+    from gradworks.data import layouts, records
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file\nexpected an official test file")
+    table = layouts.read(path)
+    rows = list(table.rows)
+    ids = Counter(one.get("idx", one.get("id")) for _, one in rows if isinstance(one, dict))
+    key, times = max(ids.items(), key=lambda pair: (pair[0] is None, pair[1]), default=(None, 0))
+    if rows and (key is None or times > 1):
+        raise InputError(f"{path}: found {times} rows with the idx {key}\nexpected one of its own for each: answers are matched by it")  # fmt: skip  # noqa: E501
+    found = records.read(task, rows, table.names, str(path), "", records.Asked(unlabelled=True))
+    lacking = next((one for one in found.bad), None)
+    label = task.spec.classes[0] if task.spec.classes else None
+    for one in found.records:
+        one["label"] = label or one[task.spec.texts[-1]].split("\n")[:1]
+        if lacking is None and (reason := task.fault(one)):
+            lacking = {"line": one["id"].removeprefix("-"), "reason": reason}
+    if lacking:
+        raise InputError(f"{path}: row {lacking['line']}: {lacking['reason']}\nexpected every row of the test set: each needs an answer")  # fmt: skip  # noqa: E501
+    made = pa.concat_tables(records.to_tables(task, found.records))
+    return made.set_column(0, "id", pa.array([one.removeprefix("-") for one in made["id"].to_pylist()]))
+
+
+def predict(name: str, test: Path, models: list[Path], params: Path, out: Path, board: Any = glue) -> Path:
     """Answers to a test set as a file of a submission; of several models the mean, as the stage `ensemble` has it.
+
+    Args:
+        board: the benchmark, gradworks.glue or gradworks.superglue.
 
     Raises:
         InputError: no such test set, a model was trained on another task, or the file is not as `read` needs it.
     """
-    if name not in glue.TESTS:
-        raise InputError(words.unknown("NAME", name, glue.TESTS))
-    official = glue.TESTS[name]
+    if name not in board.TESTS:
+        raise InputError(words.unknown("NAME", name, board.TESTS))
+    official = board.TESTS[name]
     task = tasks.of(params, official.task)
-    table = read(test, task)
+    table = read(test, task) if board is glue else read_objects(test, task)
     import numpy as np
 
     from gradworks import models as encoders
@@ -149,5 +195,7 @@ def predict(name: str, test: Path, models: list[Path], params: Path, out: Path) 
         examples = to_examples(table, task, model, length, str(test)).to(device)
         made.append(answers(model, task, examples, name=f"{name} {folder.name}"))
     columns = task.predictions(task.mean(np.stack(made)))
-    column = columns["value"] if official.labels is None else columns["prediction"]
+    column = columns["value"] if "value" in columns else columns["prediction"]
+    if board is superglue:
+        return superglue.write(official, table["id"].to_pylist(), column.to_pylist(), out, str(test))
     return glue.write(official, column.to_pylist(), out, str(test))

@@ -62,7 +62,7 @@ LAYERS = [
     ["gradworks/tasks"],  # a kind scores and reads labels
     ["gradworks/methods", "gradworks/schedules", "gradworks/ensembles", "gradworks/models", "gradworks/data",
      "gradworks/metrics", "gradworks/simultaneous", "gradworks/statistics",
-     "gradworks/learning_rate", "gradworks/glue", "gradworks/soups"],
+     "gradworks/learning_rate", "gradworks/glue", "gradworks/soups", "gradworks/superglue"],
     ["gradworks/spec"],
     ["gradworks/base"],
 ]  # fmt: skip

@@ -16,6 +16,7 @@ sources (section `fetch` of the parameter file):
   coded:     {from: "file:data/coded", labels: {0: not_entailment, 1: entailment}}   # what the file's labels mean
   bare:      {from: "file:data/bare", header: [label, premise, hypothesis]}          # files whose first line is a row
   rte:       {from: "https://HOST/RTE.zip", sha256: …, files: {train: train.tsv}}    # or s3://BUCKET/KEY
+  words:     {from: "file:data/reviews.csv", task: universal_pos, columns: {text: review}, tags: textblob}
   digits:    {from: "file:data/mnist", task: mnist}          # X-images-idx3-ubyte.gz, X.npz, or folders SPLIT/CLASS
   mrpc:      {from: "hub:nyu-mll/glue@COMMIT", config: mrpc, task: mrpc}             # Parquet repositories only
 """
@@ -26,7 +27,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -39,14 +40,14 @@ from gradworks.telemetry import live
 if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
 
-_FILES = {"files", "layout", "columns", "labels", "header"}
+_FILES = {"files", "layout", "columns", "labels", "header", "tags"}
 _KEYS = {  # which keys go with which kind of source, besides task, seed and bad_rows
     "synthetic": {"rows"},
     "file": _FILES,
     "http": {"sha256", *_FILES},
     "https": {"sha256", *_FILES},
     "s3": {"sha256", *_FILES},
-    "hub": {"config", "columns", "labels"},
+    "hub": {"config", "columns", "labels", "tags"},
 }
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a split: it becomes a file
 _SHOWN = 5  # bad rows on the screen; bad_rows.json has them all
@@ -67,6 +68,7 @@ class Source(base.Section):
         header: the names of the columns, of files whose first line is a row.
         config: of a hub repository that has several.
         unlabelled: its rows have no labels, or none that are read; for labelling functions.
+        tags: textblob: its rows are texts, and their labels are part-of-speech tags that TextBlob gives their words.
         sha256: of what lies behind a URL or in S3.
         bad_rows: the share of malformed rows above which the stage stops.
     """
@@ -82,6 +84,7 @@ class Source(base.Section):
     header: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
     config: str | None = None
     unlabelled: bool | None = None
+    tags: Literal["textblob"] | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     bad_rows: float = Field(default=0.001, ge=0, le=1)
 
@@ -103,9 +106,11 @@ class Source(base.Section):
     def _fits(self) -> Source:
         if self.kind not in _KEYS:
             raise ValueError("from: expected synthetic:nli, file:FOLDER, https://…, s3://… or hub:…")
-        for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256"):
+        for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256", "tags"):
             if getattr(self, key) is not None and key not in _KEYS[self.kind]:
                 raise ValueError(f"{key}: not for a source from {self.kind}:")
+        if self.tags and (self.labels or self.unlabelled):
+            raise ValueError("tags: expected neither `labels` nor `unlabelled` beside it: they are the labels")
         if self.unlabelled and (self.kind == "synthetic" or self.labels):
             raise ValueError("unlabelled: expected a source of files, and no `labels` that say what theirs mean")
         for key in {"rows", "sha256"} & _KEYS[self.kind]:
@@ -127,7 +132,10 @@ def asked_of(source: Source, task: Kind, where: str) -> records.Asked:
     for key, label in (source.labels or {}).items():
         if not task.accepts(label):
             raise InputError(f"{where}.labels.{key}: found {label!r}\nexpected {task.expected()}")
-    return records.Asked(source.columns or {}, source.labels or {}, source.header, bool(source.unlabelled))
+    if source.tags and task.spec.kind != "tagging":
+        raise InputError(f"{where}.tags: found task {task.name} of kind {task.spec.kind}\nexpected one of kind tagging")
+    unread = bool(source.unlabelled or source.tags)
+    return records.Asked(source.columns or {}, source.labels or {}, source.header, unread)
 
 
 def _splits(source: Source, task: Kind, name: str, where: str) -> tuple[dict[str, records.Split], dict[str, str]]:
@@ -234,6 +242,24 @@ def _counts(read: records.Split, task: Kind, where: str) -> dict[str, Any]:
     return made
 
 
+def _tag(source: Source, task: Kind, splits: dict[str, records.Split], where: str) -> None:
+    """The tags that the source asks for as labels. InputError where the task lacks one of them."""
+    if source.tags is None:
+        return
+    from gradworks.data import taggers
+
+    if missing := [tag for tag in taggers.TAGS if not task.accepts(tag)]:
+        found = f"{where}.tags: the task {task.name} has no class {missing[0]!r}"
+        raise InputError(f"{found}\nexpected the classes of the task universal_pos: {', '.join(taggers.TAGS)}")
+    for split, read in splits.items():
+        read.records, without = taggers.tagged(read.records, task.spec.texts[0], source.tags, where)
+        read.unlabelled += [{"id": key, "reason": "no word"} for key in without]
+        if without:
+            print(f"{split}: {len(without)} rows without a word left out, the first {without[0]}", file=sys.stderr)
+        if not read.records:
+            raise InputError(f"{where}: the split {split} has no word\nexpected texts in {task.spec.texts[0]!r}")
+
+
 def main() -> None:
     parser = base.parser(__doc__)
     parser.add_argument("--source", required=True, help="a key of the section `fetch`")
@@ -248,6 +274,7 @@ def main() -> None:
     for split, reason in left_out.items():
         print(f"{split}: left out: {reason}", file=sys.stderr)
     _report(splits, source.bad_rows, bool(source.labels), where)
+    _tag(source, task, splits, where)
     counts: dict[str, Any] = {}
     with artifacts.atomic_folder(args.out) as folder:
         for split, read in splits.items():

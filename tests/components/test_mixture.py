@@ -227,3 +227,60 @@ def test_what_the_schedule_cannot_give_is_refused_before_training(project):
         train("apart", "both")
     with pytest.raises(InputError, match=r"mixtures\.neither"):
         train("erm", "neither")
+
+
+def test_tags_of_a_tasks_own_words_are_trained_beside_it(tmp_path, monkeypatch):
+    """A sentence task and the parts of speech of its sentences, from one file, on one encoder."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data/mine")
+    made = values()
+    made["fetch"]["words"] = {"from": "file:data/mine", "task": "universal_pos", "tags": "textblob"}
+    made["corrupt"]["parts"]["universal_pos"] = {
+        split: {"from": f"words/{SOURCE[split]}", **take} for split, take in TAKE.items()
+    }
+    made["evaluate"] = {"by": []}
+    made["task"], made["corrupt"]["splits"] = "worth", made["corrupt"]["parts"].pop("worth")
+    made["corrupt"] |= {"conditions": {"clean": {}}}
+    made["corrupt"]["splits"]["duplicates"] = made["corrupt"]["parts"]["universal_pos"]["duplicates"] = "keep"
+    made["pretrain"]["gru"] |= {"bidirectional": True}
+    made["train"] |= {"epochs": 3, "learning_rate": 0.01, "select": {"metric": "pearson"}}
+    made["mixtures"] = {"both": {"parts": ["worth", "universal_pos"], "schedule": "round_robin", "select": "worth"}}
+    made["methods"] = {"erm": {}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(made))
+    for source in ("mine", "words"):
+        run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
+    table = artifacts.read_parquet(Path("runs/fetch/words/train.parquet"))
+    tags = dict(zip(table["text"][0].as_py().split(), table["label"][0].as_py().split(), strict=True))
+    assert {tags[word] for word in tags} <= {"ADJ", "NOUN", "ADV", "VERB"} and table.num_rows == 160
+    run("corrupt", "--condition", "clean", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/clean/0")
+    run("pretrain", "--encoder", "gru", "--data", "runs/fetch", "--out", "runs/pretrain/gru")
+    where = ("--method", "erm", "--mixture", "both", "--seed", 0, "--data", "runs/corrupt/clean/0")
+    run("train", *where, "--start", "runs/pretrain/gru", "--out", "out", "--model", "model")
+    run("evaluate", "--run", "out", "--model", "model", "--data", "runs/corrupt/clean/0", "--out", "found", "--metrics",
+        "metrics.json")  # fmt: skip
+    found = artifacts.read_json(Path("metrics.json"))
+    assert found["parts"]["universal_pos"]["overall"]["tag_accuracy"]["value"] > 0.9  # a word has one tag here
+    assert found["overall"]["pearson"]["n"] == 64
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"task": "worth"}, r"words\.tags: found task worth of kind regression\nexpected one of kind tagging"),
+        (
+            {"task": "few"},
+            r"words\.tags: the task few has no class 'ADJ'\nexpected the classes of the task universal_pos",
+        ),
+        ({"task": "universal_pos", "labels": {"a": "NOUN"}}, "tags: expected neither `labels` nor `unlabelled`"),
+    ],
+)
+def test_tags_that_do_not_fit_are_refused(tmp_path, monkeypatch, source, said):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data/mine")
+    made = values()
+    made["tasks"]["few"] = {"kind": "tagging", "texts": ["text"], "classes": ["NOUN", "VERB"]}
+    made["fetch"]["words"] = {"from": "file:data/mine", "tags": "textblob", **source}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(made))
+    with pytest.raises(InputError, match=said):
+        run("fetch", "--source", "words", "--out", "runs/fetch/words")
+    assert not Path("runs/fetch/words").exists()

@@ -1,0 +1,66 @@
+"""Texts without labels as words with part-of-speech tags: an auxiliary task that any text has.
+
+TextBlob's pattern tagger (https://textblob.readthedocs.io) tags by a lexicon that it ships and by suffixes, with Penn
+Treebank tags; these become the twelve universal tags of Petrov, Das, McDonald, "A Universal Part-of-Speech Tagset"
+(LREC 2012). Its tags are silver: where the word's tag depends on its neighbours it often errs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gradworks.base.errors import InputError
+
+TAGS = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "NUM", "CONJ", "PRT", ".", "X")
+
+# by the first letters of a Penn tag, longest first
+_PENN = (
+    ("NN", "NOUN"), ("VB", "VERB"), ("MD", "VERB"), ("JJ", "ADJ"), ("RB", "ADV"), ("WRB", "ADV"), ("PRP", "PRON"),
+    ("WP", "PRON"), ("EX", "DET"), ("DT", "DET"), ("PDT", "DET"), ("WDT", "DET"), ("IN", "ADP"), ("CD", "NUM"),
+    ("CC", "CONJ"), ("POS", "PRT"), ("RP", "PRT"), ("TO", "PRT"),
+)  # fmt: skip
+_OTHER = ("FW", "LS", "SYM", "UH")
+
+
+def universal(penn: str) -> str:
+    """The universal tag of a Penn Treebank tag."""
+    for start, tag in _PENN:
+        if penn.startswith(start):
+            return tag
+    return "X" if penn in _OTHER or not penn else "."
+
+
+def textblob(where: str) -> Callable[[str], list[tuple[str, str]]]:
+    """A function text -> words and their universal tags. InputError where the library is missing."""
+    try:
+        from textblob.en.taggers import PatternTagger
+    except ModuleNotFoundError as error:
+        if error.name != "textblob":
+            raise
+        raise InputError(f"{where}.tags: textblob is not installed\nexpected: pip install 'gradworks[tags]'") from None
+    tagger = PatternTagger()
+    return lambda text: [(word, universal(tag)) for word, tag in tagger.tag(text)]
+
+
+TAGGERS = {"textblob": textblob}
+
+
+def tagged(
+    records: list[dict[str, Any]], column: str, tagger: str, where: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Records whose text is its words joined by blanks and whose label is their tags; and the ids of those without.
+
+    Args:
+        records: with a text in `column`.
+        tagger: a key of TAGGERS. where: params file and key, for messages.
+    """
+    tag, made, without = TAGGERS[tagger](where), [], []
+    for one in records:
+        pairs = [(part, name) for word, name in tag(one[column]) for part in word.split()]
+        if not pairs:
+            without.append(one["id"])
+            continue
+        words, tags = zip(*pairs, strict=True)
+        made.append(one | {column: " ".join(words), "label": " ".join(tags)})
+    return made, without

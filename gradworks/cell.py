@@ -123,7 +123,11 @@ class Run:
         parameters = {"train": self.settings, "method": self.point}
         self.parameters = {key: value.model_dump(by_alias=True) for key, value in parameters.items()}
         self.parameters |= {"seed": args.seed, "task": self.task.name}
-        more = {key: one for key in ("batch", "epoch", "epochs", "from_", "layer") if (one := getattr(self.mixed, key))}
+        more = {
+            key: one
+            for key in ("batch", "epoch", "epochs", "from_", "layer", "conflicts")
+            if (one := getattr(self.mixed, key))
+        }
         if len(self.kinds) > 1 or more:
             chosen = {"schedule": self.mixed.chosen, "select": self.looks.chosen}
             self.parameters["mixture"] = {"parts": self.mixed.parts, **chosen, **more}
@@ -220,6 +224,7 @@ class Run:
             micro=s.micro_batch, clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
             weight_decay=s.weight_decay, warmup=s.warmup, clip=clip, better=self.looks.better, every=s.select.every,
             optimizer=s.optimizer, bf16=s.precision == "bf16",
+            conflicts=self.mixed.conflicts,
         )  # fmt: skip
 
     def mixture(self, model: Any, clean: bool, device: Any, train_on: list[str] | None = None) -> Any:

@@ -24,7 +24,7 @@ from gradworks.distributed import World
 from gradworks.learning_rate import linear
 from gradworks.models import parameter_groups
 from gradworks.spec import Batch, Drawn, StepReport
-from gradworks.trace import Trace
+from gradworks.trace import Conflicts, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +56,7 @@ class Settings:
         better: 1 where a higher score on the selection split is, -1 where a lower one is.
         every: how often it is looked at.
         optimizer: a class of torch.optim.
+        conflicts: steps from one look at the cosines of tasks' gradients to the next, see `Conflicts`.
     """
 
     batches: int
@@ -70,6 +71,7 @@ class Settings:
     every: float = 0.1
     optimizer: str = "AdamW"
     bf16: bool = False
+    conflicts: int | None = None
 
 
 def steps(settings: Settings, method: Method) -> int:
@@ -175,8 +177,8 @@ def fit(
 
     Raises:
         Stopped: see `stop`, on any rank.
-        InputError: the mixture's schedule cannot give the method what it needs; the processes cannot share a batch
-            evenly, or the model has buffers that move.
+        InputError: the mixture's schedule cannot give the method what it needs, `settings.conflicts` cannot be had, the
+            processes cannot share a batch evenly, or the model has buffers that move.
     """
     world = world or World()
     settings = shared(settings, world)
@@ -184,6 +186,7 @@ def fit(
     draws = mixture.draws(method.needs, settings.batch, settings.clean_batch if method.clean else None, seed)
     optimizer = make_optimizer(model, settings)
     trace, best = Trace(), {}
+    conflicts = Conflicts(settings.conflicts, list(mixture.parts), method.needs)
     saved = checkpoint.load() if checkpoint else None
     if saved is not None:
         model.load_state_dict(saved["model"])
@@ -191,13 +194,15 @@ def fit(
         method.load_state_dict(saved["method"])
         draws.load_state_dict(saved["mixture"])
         trace, best = Trace(**saved["trace"]), saved["best"]
+        conflicts.load_state_dict(saved["conflicts"])
         if world.first:
             print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
 
     def save() -> None:
         if checkpoint and world.first:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "method": method.state_dict()}
-            checkpoint.save({**state, "mixture": draws.state_dict(), "trace": trace.state_dict(), "best": best})
+            state |= {"mixture": draws.state_dict(), "trace": trace.state_dict(), "best": best}
+            checkpoint.save({**state, "conflicts": conflicts.state_dict()})
 
     model.train()
     rows = {key: row for row, key in enumerate(mixture.rows())}
@@ -217,14 +222,13 @@ def fit(
             report, loss = made.report, made.loss
             figures = {"loss": loss, "learning_rate": made.rate, "gradient_norm": made.norm}
             if made.finite:
+                report.log.update(conflicts.look(trace.step, model, drawn))
                 trace.note(report, drawn, rows, **figures)
                 for one in set(trace.without_weight(len(rows))) - warned:
                     warned.add(one)
                     if world.first:
-                        print(
-                            f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py",
-                            flush=True,
-                        )
+                        said = f"{name}: class {one} got no weight in an epoch, see methods/weightings/reweight.py"
+                        print(said, flush=True)
             else:
                 term = f", a term of {report.log['term']:.3g} times the gradient" if "term" in report.log else ""
                 trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {made.norm:.3g}{term}"

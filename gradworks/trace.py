@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from gradworks.spec import Batch, StepReport
+    from gradworks.spec import Batch, Needs, StepReport
 
 
 _SHARE = "class_share_"  # see gradworks/methods/weightings/reweight.py
@@ -24,6 +26,82 @@ _ERRORS = {
     "penalty_error": "grad_norm_penalty",
 }  # what is logged of a term's error, by whom
 INACCURATE = 0.1  # relative error of a term
+
+
+class Conflicts:
+    """Cosines between gradients of tasks whose batches come one after the other, as an update made them.
+
+    A look begins every so many steps. From then on the gradient of each step is kept, the newest of each task, until
+    all tasks have one or the next look begins; then `cosine` is the mean cosine of two tasks' gradients on the
+    parameters that both reach, and `conflict` the share of pairs whose dot product is negative: the names that `joint`
+    and pcgrad log, who compare gradients at one point. Here a gradient is that of its own step: of another point, less
+    than `every` steps of the optimizer away, and another batch. It is the update's, of the whole objective and weights.
+
+    Nothing of the run changes. Cost: no pass; a copy of the gradient of each task while a look lasts, and their dot
+    products, once in a look.
+
+    Args:
+        every: steps from one look to the next; None = no look.
+        tasks: of the mixture. needs: of the update.
+
+    Raises:
+        InputError: a step of the update is of several batches.
+    """
+
+    def __init__(self, every: int | None, tasks: Sequence[str], needs: Needs):
+        if every and (needs.batches != 1 or needs.groups != 1):
+            raise InputError(
+                "conflicts: found an update whose steps are of several batches\n"
+                "expected one with a batch a step; `joint` and the methods against conflicts log cosines themselves"
+            )
+        self._every, self._tasks = every, tuple(tasks)
+        self._open = False
+        self._held: dict[str, dict[str, Tensor]] = {}
+
+    def look(self, step: int, model: nn.Module, drawn: Sequence[Sequence[Batch]]) -> dict[str, float]:
+        """What to log of a step.
+
+        Args:
+            step: the number of steps before it.
+            model: with the gradient of the step; clipped or not is the same to a cosine.
+            drawn: its batches.
+        """
+        if self._every is None:
+            return {}
+        found = {}
+        if step % self._every == 0:
+            found, self._open = self._compared(), True
+        own = {part.task for batch in drawn for part in batch}
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        if self._open and len(own) == 1 and grads:  # none where the step was skipped
+            self._held[own.pop()] = {name: g.detach().to_dense().clone() for name, g in grads.items()}
+            if len(self._held) == len(self._tasks):
+                found, self._open = self._compared(), False
+        return found
+
+    def _compared(self) -> dict[str, float]:
+        cosines = []
+        for a, b in itertools.combinations(sorted(self._held), 2):
+            one, other = self._held[a], self._held[b]
+            both = [name for name in one if name in other]
+            dots = [
+                sum(float(torch.dot(x[n].flatten().float(), y[n].flatten().float())) for n in both)
+                for x, y in ((one, other), (one, one), (other, other))
+            ]
+            if dots[1] > 0 and dots[2] > 0:
+                cosines.append(dots[0] / math.sqrt(dots[1] * dots[2]))
+        self._held = {}
+        if not cosines:
+            return {}
+        n = len(cosines)
+        return {"cosine": math.fsum(cosines) / n, "conflict": sum(one < 0 for one in cosines) / n}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to log the same."""
+        return {"open": self._open, "held": {task: dict(grads) for task, grads in self._held.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._open, self._held = state["open"], {task: dict(grads) for task, grads in state["held"].items()}
 
 
 @dataclass

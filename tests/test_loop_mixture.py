@@ -162,3 +162,36 @@ def test_what_the_schedule_cannot_give_is_refused_before_the_first_step():
     with pytest.raises(InputError, match="4 batches of different tasks, and there are 2: kinds, sizes"):
         fit(("supervised", "uniform", {"reptile": {"batches": 4, "tasks": "different"}}), model=model)
     assert same(model, Toy())
+
+
+def test_conflicts_are_the_cosines_of_the_steps_gradients_and_change_nothing(tmp_path, monkeypatch):
+    """Every 5 steps from 0 on, of the next batch of each task, on what both reach: the embedding."""
+    looked, grads = dataclasses.replace(SETTINGS, conflicts=5), []
+    plain_step = loop.step
+
+    def kept(model, backward, optimizer, drawn, *rest, **more):
+        made = plain_step(model, backward, optimizer, drawn, *rest, **more)
+        grads.append((drawn[0][0].task, model.embedding.weight.grad.double().flatten().clone()))
+        return made
+
+    monkeypatch.setattr(loop, "step", kept)
+    plain, bare = fit()
+    grads.clear()
+    whole, trace = fit(settings=looked)
+    assert same(plain, whole) and bare.history == trace.history
+    expected = []
+    for first in range(0, 24, 5):
+        (a, x), (b, y) = grads[first : first + 2]
+        assert a != b
+        cosine = float(x @ y / x.norm() / y.norm())
+        expected += [[first + 2, "cosine", pytest.approx(cosine, rel=1e-5)], [first + 2, "conflict", cosine < 0]]
+    assert [row for row in trace.statistics if row[1] in ("cosine", "conflict")] == expected
+    assert trace.passes == bare.passes
+    # killed in the middle of a look
+    saved, asked = Checkpoint("key", tmp_path), iter([False] * 5 + [True])
+    with pytest.raises(loop.Stopped, match="stopped after step 6 "):
+        fit(settings=looked, checkpoint=saved, stop=lambda: next(asked))
+    resumed, again = fit(settings=looked, model=Toy(seed=9), checkpoint=Checkpoint("key", tmp_path))
+    assert same(whole, resumed) and again.statistics == trace.statistics
+    with pytest.raises(InputError, match="conflicts: found an update whose steps are of several batches"):
+        fit(("supervised", "uniform", "dotprod"), settings=looked)

@@ -49,6 +49,7 @@ class Mixture(Section):
         slices: names of slices of the project's task, each of which gets a head of its own.
         combine: how the predictions of its heads become one; `task` is those of the task's head alone.
         slice_weight: of the loss of each slice beside the task's.
+        conflicts: every so many steps the gradients of the tasks are compared; see `gradworks.trace.Conflicts`.
     """
 
     parts: list[str] = Field(min_length=1)
@@ -62,12 +63,15 @@ class Mixture(Section):
     slices: list[str] | None = Field(None, min_length=1)
     combine: Literal["mean", "defer", "residual", "task"] | None = None
     slice_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+    conflicts: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _of_slices(self) -> Mixture:
         for key in ("combine", "slice_weight"):
             if getattr(self, key) is not None and not self.slices:
                 raise ValueError(f"{key}: found without slices\nexpected slices: names of the section slice")
+        if self.conflicts and len(self.parts) < 2:
+            raise ValueError("conflicts: found it for one part\nexpected two or more tasks to compare")
         return self
 
     @property

@@ -63,6 +63,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
         ("waterfall", waterfall.waterfall(inputs)),
         ("glue", glue.scores(parts)),
         ("values", values.values(inputs)),
+        ("agreement", traces.agreement(inputs)),
     ):
         if found:  # no key where there is none
             results[key] = found

@@ -26,7 +26,8 @@ def pictures(results: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     made["curves"] = _curves(results, inputs, methods, "selection")
     made["over"] = figures.OVER[inputs.task.paced]
     made["losses"] = _curves(results, inputs, methods, "loss")
-    made["gradients"] = _gradients(results, methods)
+    made["gradients"] = _gradients(results, methods, "gradients", "dot", "gradient dot product")
+    made["agreement"] = _gradients(results, methods, "agreement", "cosine", "cosine of task gradients")
     made["detection"] = [_detection(row) for row in results["detection"]]
     made["calibration"] = _calibration(results)
     made["values"] = [_values(results, row) for row in results.get("values", [])]
@@ -143,14 +144,14 @@ def _curves(results: dict[str, Any], inputs: Inputs, methods: list[str], which: 
     return made
 
 
-def _gradients(results: dict[str, Any], methods: list[str]) -> list[dict[str, Any]]:
+def _gradients(results: dict[str, Any], methods: list[str], key: str, of: str, label: str) -> list[dict[str, Any]]:
     made = []
     for condition, encoder in words.families(results):
-        rows = [r for r in results["gradients"] if (r["condition"], r["encoder"]) == (condition, encoder)]
+        rows = [r for r in results.get(key, ()) if (r["condition"], r["encoder"]) == (condition, encoder)]
         if rows:
-            told = "; ".join(f"{row['method']} {row['dot']['value']:.3g}" for row in rows)
-            alt = f"{condition} · {encoder}: gradient dot product over training. Mean over the run: {told}"
-            made.append(_figure(condition, encoder, plots.products(rows, methods, alt)))
+            told = "; ".join(f"{row['method']} {row[of]['value']:.3g}" for row in rows)
+            alt = f"{condition} · {encoder}: {label} over training. Mean over the run: {told}"
+            made.append(_figure(condition, encoder, plots.products(rows, methods, of, label, alt)))
     return made
 
 

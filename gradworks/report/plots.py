@@ -84,8 +84,8 @@ def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def products(rows: list[dict[str, Any]], methods: Sequence[str], alt: str) -> str:
-    """Dot product of the gradients of batches of one step against examples, one line a seed."""
+def products(rows: list[dict[str, Any]], methods: Sequence[str], of: str, label: str, alt: str) -> str:
+    """`of` two gradients, their `dot` or `cosine`, against examples, one line a seed."""
     axes = axes_of(3.9, 2.7, 0.66, 0.14)
     axes.locator_params(axis="x", nbins=6)
     axes.axhline(0, color=FAINT, linewidth=0.8)
@@ -93,11 +93,11 @@ def products(rows: list[dict[str, Any]], methods: Sequence[str], alt: str) -> st
         index = methods.index(row["method"])
         for one in row["lines"]:
             look = {"color": stand_in(index), "linestyle": DASHES[style(index)["dash"]], "gid": mark(index)}
-            axes.plot(one["examples"], one["dot"], linewidth=1.2, alpha=0.85, **look)
+            axes.plot(one["examples"], one[of], linewidth=1.2, alpha=0.85, **look)
     axes.set_xlabel("training examples seen")
-    axes.set_ylabel("gradient dot product")
+    axes.set_ylabel(label)
     axes.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.35)
-    return svg_of(axes, "dot-" + alt, alt)
+    return svg_of(axes, f"{of}-{alt}", alt)
 
 
 def densities(

@@ -1,4 +1,4 @@
-"""Summaries of training logs: dot products of batch gradients, and scores of corrupted examples."""
+"""Summaries of training logs: dot products of batch gradients, cosines of tasks', and scores of corrupted examples."""
 
 from __future__ import annotations
 
@@ -22,21 +22,31 @@ SIGNS = {"noise": -1, "leak": 1}  # a wrong label should count less, a leaked te
 
 def gradients(inputs: Inputs) -> list[dict[str, Any]]:
     """One row per condition, encoder and method that logs `dot`: means over the run, and lines of the moving mean."""
+    made = _rows(inputs, "dot")
+    return [row | {"against": _against(inputs, made, row)} for row in made]
+
+
+def agreement(inputs: Inputs) -> list[dict[str, Any]]:
+    """The same of `cosine`, where it is between tasks: of methods that log no `dot`."""
+    return _rows(inputs, "cosine")
+
+
+def _rows(inputs: Inputs, main: str) -> list[dict[str, Any]]:
     made = []
     for (condition, encoder, method), cells in _groups(inputs).items():
         folders = [inputs.runs / "train" / cell["path"] for cell in cells]
-        logged = {folder: found for folder in folders if (found := _logged(folder)) is not None}
+        logged = {folder: found for folder in folders if (found := _logged(folder, main)) is not None}
         runs = list(logged.values())
         if not runs:
             continue
         row: dict[str, Any] = {"condition": condition, "encoder": encoder, "method": method}
-        for name in ("dot", "cosine", "conflict"):
+        for name in ("dot", "cosine", "conflict")[main == "cosine" :]:
             values = [float(run[name].mean()) for run in runs if name in run]
             row[name] = {**vars(statistics.mean(values)), "values": values}
         batch = inputs.values["train"]["batch"]
-        row["lines"] = [_line(run, _examples(folder, batch)) for folder, run in logged.items()]
+        row["lines"] = [_line(run, _examples(folder, batch), main) for folder, run in logged.items()]
         made.append(row)
-    return [row | {"against": _against(inputs, made, row)} for row in made]
+    return made
 
 
 def detection(inputs: Inputs) -> list[dict[str, Any]]:
@@ -76,8 +86,10 @@ def _groups(inputs: Inputs) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     return groups
 
 
-def _logged(folder: Path) -> dict[str, np.ndarray] | None:
-    """dot, cosine and conflict of the steps that logged them, with the examples seen; outliers of `dot` left out."""
+def _logged(folder: Path, main: str) -> dict[str, np.ndarray] | None:
+    """dot, cosine and conflict of the steps that logged them, with the examples seen; outliers of `main`, the first
+    that is there, left out.
+    """
     import numpy as np
 
     file, history = folder / "statistics.parquet", folder / "history.parquet"
@@ -87,12 +99,12 @@ def _logged(folder: Path) -> dict[str, np.ndarray] | None:
     steps, names, values = (table[c].to_numpy(zero_copy_only=False) for c in ("step", "name", "value"))
     there = [name for name in ("dot", "cosine", "conflict") if (names == name).any()]
     found = {name: values[names == name].astype(float) for name in there}
-    if "dot" not in found:
+    if next(iter(found), None) != main:
         return None
     seen = artifacts.read_parquet(history, ["step", "examples"])
     examples = dict(zip(seen["step"].to_pylist(), seen["examples"].to_pylist(), strict=True))
-    found["examples"] = np.array([examples[int(step)] for step in steps[names == "dot"]], dtype=float)
-    dot = found["dot"]
+    found["examples"] = np.array([examples[int(step)] for step in steps[names == main]], dtype=float)
+    dot = found[main]
     kept = np.isfinite(dot) & (np.abs(dot - np.nanmean(dot)) <= OUTLIER * np.nanstd(dot))
     return {name: column[kept] for name, column in found.items()} if kept.any() else None
 
@@ -105,16 +117,16 @@ def _examples(folder: Path, batch: int | dict[str, int]) -> float:
     return status["examples"] / status["batches"]
 
 
-def _line(run: dict[str, np.ndarray], batch: float) -> dict[str, Any]:
+def _line(run: dict[str, np.ndarray], batch: float, main: str) -> dict[str, Any]:
     """The moving mean over WINDOW batches (a fifth of a shorter run), at up to POINTS points."""
     import numpy as np
 
-    dot, examples = run["dot"], run["examples"]
+    dot, examples = run[main], run["examples"]
     each = max(1.0, float(np.median(np.diff(examples, prepend=0))) / batch)  # batches between two that were logged
     width = max(1, min(round(WINDOW / each), len(dot) // 5))
     means = np.convolve(dot, np.ones(width) / width, "valid")
     where = np.unique(np.linspace(0, len(means) - 1, min(POINTS, len(means))).round().astype(int))
-    points = {"examples": [int(x) for x in examples[where + width - 1]], "dot": [_short(x) for x in means[where]]}
+    points = {"examples": [int(x) for x in examples[where + width - 1]], main: [_short(x) for x in means[where]]}
     return points | {"batches": round(width * each)}
 
 

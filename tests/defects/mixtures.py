@@ -66,4 +66,8 @@ ROWS = (
      'tests/report/test_recorded.py::test_a_run_without_the_projects_task_records_the_first_of_its_mixture'),
     ('gradworks/tasks/kinds/regression.py', 'outputs[0].sigmoid() if self.bounded else outputs[0]', 'outputs[0]',
      'tests/tasks/test_regression.py::test_bounded_values_are_between_center_and_center_plus_spread'),
+    ('gradworks/trace.py', 'both = [name for name in one if name in other]', 'both = [name for name in one if name in other][1:]',
+     'tests/test_loop_mixture.py::test_conflicts_are_the_cosines_of_the_steps_gradients_and_change_nothing'),
+    ('gradworks/loop.py', '        conflicts.load_state_dict(saved["conflicts"])\n', '',
+     'tests/test_loop_mixture.py::test_conflicts_are_the_cosines_of_the_steps_gradients_and_change_nothing'),
 )

@@ -84,6 +84,25 @@ def test_the_dot_product_is_a_moving_mean_without_outliers(tmp_path):
     assert found["conflict"]["value"] == 0
 
 
+def test_cosines_of_tasks_are_drawn_where_no_dot_product_is_logged(tmp_path):
+    _, _, runs = tree = full_tree.write(tmp_path, (0,))
+    file, steps = runs / "train/noise/reweight/gru/0/statistics.parquet", [5, 10, 15, 20]
+    columns = {"step": steps * 2, "name": ["cosine"] * 4 + ["conflict"] * 4}
+    artifacts.write_parquet(file, pa.table(columns | {"value": [0.5, -0.5, 0.5, 0.3, 0.0, 1.0, 0.0, 0.0]}))
+    history = {"step": list(range(1, 21)), "examples": [4 * i for i in range(1, 21)]}
+    scores = {"selection_accuracy": [None] * 19 + [0.5]}
+    artifacts.write_parquet(file.with_name("history.parquet"), pa.table(history | scores))
+    results = report.build(*tree, tmp_path / "report")
+    (found,) = results["agreement"]
+    assert found["method"] == "reweight" and found["cosine"]["value"] == pytest.approx(0.2)
+    assert found["conflict"]["value"] == 0.25 and found["lines"][0]["examples"] == [20, 40, 60, 80]
+    assert found["lines"][0]["cosine"] == [0.5, -0.5, 0.5, 0.3]
+    assert all(one["method"] != "reweight" for one in results["gradients"])
+    assert "Cosine of task gradients over training" in (tmp_path / "report/report.html").read_text()
+    other = full_tree.write(tmp_path / "without", (0,))
+    assert "agreement" not in report.build(*other, tmp_path / "other")
+
+
 def test_the_dot_product_over_its_controls(tmp_path):
     _, _, runs = tree = full_tree.write(tmp_path, (0,))
     full_tree.traces(runs, "noise/reweight/gru/0", dots=[3.0] * 20)

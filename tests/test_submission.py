@@ -92,6 +92,15 @@ def test_a_model_of_another_task_is_refused(tmp_path, monkeypatch):
         predict(tmp_path, monkeypatch, "rte", trained(tmp_path, "mrpc", 0))
 
 
+def test_a_model_with_heads_of_slices_is_refused(tmp_path, monkeypatch):
+    folder = trained(tmp_path, "rte", 0)
+    about = artifacts.read_json(folder / artifacts.MANIFEST)
+    about["parameters"]["slices"] = {"names": ["short"]}
+    artifacts.write_json(folder / artifacts.MANIFEST, about)
+    with pytest.raises(InputError, match="a model with heads of slices\nexpected one without"):
+        predict(tmp_path, monkeypatch, "RTE", folder)
+
+
 def test_scores_from_files(tmp_path, capsys):
     def written(name, **more):
         artifacts.write_json(tmp_path / name, more)

@@ -29,7 +29,7 @@ ROWS = (
     ('gradworks/base/light.py', '    sys.modules.setdefault(NAME, Light(NAME))', '    sys.modules[NAME] = Light(NAME)',
      'tests/base/test_light.py::test_the_real_compiler_stays_where_it_is'),
     ('gradworks/base/light.py', '    sys.modules.setdefault(NAME, Light(NAME))', '    pass',
-     'tests/base/test_light.py::test_an_optimizer_makes_the_same_steps_without_the_compiler'),
+     'tests/base/test_light.py::test_optimizers_make_the_same_steps_without_the_compiler'),
     ('gradworks/dvc_compat.py', 'if before is not stage:', 'if not text:',
      'tests/test_dvc_compat.py::test_the_same_lock_file_without_the_slow_parser'),
     ('gradworks/dvc_compat.py', '    _yaml.parse_yaml_for_update, _yaml._dump = fast.parse_for_update, fast.dump\n', '',

@@ -1,8 +1,9 @@
 """A dvc.yaml as a Kubeflow pipeline: `gradworks compile`.
 
 Each stage is one container task that runs pod/boot.py, gets the code of the run from S3 and reproduces its stage there
-(see gradworks/pod). Edges between tasks only order them: a pod finds what its upstreams wrote in S3 itself. Kubeflow's
-own cache is off because DVC's run cache is used. The pipeline holds no secrets: pods get them from the cluster.
+(see gradworks/pod). A pod finds what its upstreams wrote in S3 itself: edges between tasks order them, and their
+artifacts are for the lineage that Kubeflow shows (see lineage.py). Kubeflow's own cache is off because DVC's run cache
+is used. The pipeline holds no secrets: pods get them from the cluster.
 
 A workflow of many tasks exceeds etcd's limit (1.5 MiB), so above 40 tasks similar stages of a matrix are folded into a
 loop over their names.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
-from gradworks.cluster import check, settings
+from gradworks.cluster import check, lineage, settings
 from gradworks.cluster.profile import Profile
 from gradworks.pod import environment
 from gradworks.store.stages import Stage, checkout, load
@@ -111,6 +112,8 @@ def ir(
 
     possible(stages, pipeline, profile)
     planned = plan(stages)
+    alone = {task.stages[0].name: task.stages[0] for task in planned if len(task.stages) == 1}
+    read = {task.name: lineage.edges(task.stages, alone) for task in planned}
 
     def body(*values: Any) -> None:
         given = dict(fixed or zip(_RUN, values, strict=True), pipeline=pipeline)
@@ -118,14 +121,15 @@ def ir(
         for task in planned:
             first = task.stages[0]
             image = settings.image(first.meta.kind, tags[first.meta.kind], profile)
-            component = _component(task, pipeline, image, tuple(fixed or _RUN))
+            component = _component(task, pipeline, image, tuple(fixed or _RUN), read[task.name])
+            inputs = {edge.name: made[edge.source].outputs[edge.out.name] for edge in read[task.name]}
             above = {id(made[up]): made[up] for stage in task.stages for up in stage.ups}.values()
             if len(task.stages) == 1:
-                one = component(**given, stage=first.name).set_display_name(first.name)
+                one = component(**given, **inputs, stage=first.name).set_display_name(first.name)
                 one.after(*above)
             else:
                 with dsl.ParallelFor([stage.name for stage in task.stages], name=task.name) as item:
-                    one = component(**given, stage=item).after(*above)
+                    one = component(**given, **inputs, stage=item).after(*above)
             settings.apply(one, first.meta, profile)
             made |= {stage.name: one for stage in task.stages}
 
@@ -133,6 +137,9 @@ def ir(
         [inspect.Parameter(one, _NAMED, annotation=str) for one in (() if fixed else _RUN)]
     )  # type: ignore[attr-defined]
     made = _compiled(dsl.pipeline(body, name=name))
+    if len(made) > SIZE and any(read.values()):  # rather no lineage than no run
+        read = {task: [] for task in read}
+        made = _compiled(dsl.pipeline(body, name=name))
     if len(made) > SIZE:
         raise InputError(
             f"{pipeline}: {len(stages)} stages make a pipeline of {len(made)} bytes in {len(planned)} tasks\n"
@@ -208,13 +215,16 @@ def _small(full: str) -> str:
     return name if len(name) <= 56 else f"{name[:49]}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
 
 
-def _component(task: Task, pipeline: str, image: str, run: Sequence[str] = _RUN) -> Any:
+def _component(
+    task: Task, pipeline: str, image: str, run: Sequence[str] = _RUN, read: Sequence[lineage.Edge] = ()
+) -> Any:
     """The component of a task: its inputs, one artifact per output, and the program."""
     from kfp import dsl
 
     stage = task.stages[0]
     alone = len(task.stages) == 1
     inputs = {**dict.fromkeys(run, _NONE), "pipeline": pipeline, "stage": stage.name if alone else _NONE}
+    artifacts = {edge.name: dsl.Input[getattr(dsl, edge.out.kind)] for edge in read}
     outputs = {"lock": dsl.OutputPath(str), **{out.name: dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}}
 
     def program(*_: Any) -> Any:
@@ -227,7 +237,7 @@ def _component(task: Task, pipeline: str, image: str, run: Sequence[str] = _RUN)
     program.__doc__ = f"{stage.name if alone else stage.group} of {pipeline}"
     program.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, _NAMED, annotation=str, default=value) for name, value in inputs.items()]
-        + [inspect.Parameter(name, _NAMED, annotation=kind) for name, kind in outputs.items()]
+        + [inspect.Parameter(name, _NAMED, annotation=kind) for name, kind in (artifacts | outputs).items()]
     )
     return dsl.container_component(program)
 

@@ -42,7 +42,8 @@ def _ranks(process: subprocess.Popen[str]) -> dict[int, psutil.Process]:
     with contextlib.suppress(psutil.Error):
         for one in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                found[int(one.environ()["RANK"])] = one
+                if rank := one.environ().get("RANK"):  # none before the process has become the program
+                    found[int(rank)] = one
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a second process brings: `python -m benchmarks.ranks` writes benchmarks/RANKS.md; five minutes on two cores.
+"""What a second process brings: `python -m benchmarks.ranks` writes benchmarks/RANKS.md, in minutes on two cores.
 
 Two gloo processes, each with one of the two micro-batches of a batch, against one process that computes both: the loop
 itself (`loop.fit`), one thread a process, plain training. Blocks of steps take turns, in an order that changes, within
@@ -32,7 +32,7 @@ from gradworks.data.mixture import Part
 from gradworks.distributed import World
 from gradworks.methods import Method
 
-BATCH, STEPS, SEED = 32, 8, 0
+BATCH, STEPS, SEED = 32, 4, 0
 QUIET = 0.02  # of a block's time, that a process may wait for a core
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 GRU = {"model": "gru", "rows": 1000, "embedding": 64, "hidden": 64}  # of the default benchmark
@@ -192,7 +192,7 @@ def work(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="pairs of blocks; below six there is no interval")
+    parser.add_argument("--rounds", type=int, default=20, help="pairs of blocks; below six there is no interval")
     parser.add_argument("--steps", type=int, default=STEPS, help="of a block (default: %(default)s)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RANKS.md"))

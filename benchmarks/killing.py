@@ -29,6 +29,7 @@ METHODS = {
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 EARLIER = 0.75  # a moment that came when all had ended is tried again at this share of it
+_STOPPED = re.compile(r"stopped after step (\d+) of")
 _RESUMED = re.compile(r"resumed from step (\d+) of (\d+)")
 LIMIT = 600.0  # seconds that any one process may take
 
@@ -146,7 +147,17 @@ def before(stages: dict[str, Stage], stage: str) -> list[str]:
     return [name for name in names if name in needed and name != stage]
 
 
-def resumed(said: str) -> tuple[int, int]:
-    """The step that a run went on from, and how many there are; 0, 0 where it began again."""
-    found = _RESUMED.search(said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def resumed(said: str, killed: str = "") -> tuple[int, int]:
+    """The step that a run went on from, and how many there are; 0, 0 where it began again.
+
+    Args:
+        said: what it printed. killed: what the run before printed.
+
+    Raises:
+        Wrong: the run before had stopped after another step, and said so.
+    """
+    found, stopped = _RESUMED.search(said), _STOPPED.search(killed)
+    step, steps = (int(found[1]), int(found[2])) if found else (0, 0)
+    if stopped and int(stopped[1]) != step:
+        raise Wrong(f"stopped after step {stopped[1]}, and the next run began at step {step}")
+    return step, steps

@@ -113,7 +113,7 @@ def pods(folder: Path, count: int, epochs: float = EPOCHS) -> Iterator[Kill]:
                     break
             else:
                 raise Wrong(f"{stage}: ended before every moment")
-            step, steps = resumed(succeed(run, stage))
+            step, steps = resumed(succeed(run, stage), found[1])
             if runs.record(run, stage)["ran"] is not True:
                 raise Wrong(f"{stage}: was restored, not run")
             same = compared(whole[method], outputs(run, stage), f"kill {number} of {stage}, {sent.name}")

@@ -96,4 +96,4 @@ def ranks(folder: Path, count: int, epochs: float = EPOCHS) -> Iterator[Kill]:
             raise Wrong(f"{stage}: ended before every moment")
         made, _, said = ended(stage)
         same = compared(whole[method], made, f"kill {number} of {stage}, {sent.name} to rank {rank}")
-        yield Kill(f"rank {rank} of 2", method, sent.name, killed[0], *resumed(said), same)
+        yield Kill(f"rank {rank} of 2", method, sent.name, killed[0], *resumed(said, killed[1]), same)

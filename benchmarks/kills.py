@@ -33,7 +33,8 @@ def written(kills: list[killing.Kill], about: str) -> str:
         "that nothing is restored. Ranks: one of two gloo processes of `components.train` under torchrun. Then the",
         "same is started again. Moment: share of the seconds that the unbroken run took from the start of the",
         f"`components.train` in it, imports and all. One too late is drawn forward, to {killing.EARLIER} of it.",
-        "Step 0: before the first checkpoint, or before its copy had left the pod.", "",
+        "Step 0: it began again, as the signal came before the first checkpoint or its copy had left the pod, or after",
+        "training, before all outputs had.", "",
         "| | killed | method | signal | moment | went on from step | files | equal |", "|---" * 8 + "|",
     ]  # fmt: skip
     for i, one in enumerate(kills, 1):

@@ -6,13 +6,14 @@ the same two processes; while one trains alone the other waits. Efficiency is t1
 sides end with the same weights, bit for bit, or the benchmark fails.
 
 The clock is that of the wall. Where other programs run too, a process waits for a core: the second figure leaves such
-blocks out, and the third is of processor time, of the slower process: what it would be if none ever waited, a bound.
+blocks out, and the third is of processor time, of the slower process: as if none ever waited, for a core or the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -164,8 +165,8 @@ def written(rows: list[dict[str, Any]], data: str, about: str, steps: int) -> st
         "Efficiency: t1 / (2 * t2), the median over paired blocks with its 95 % interval; 0.5 is no gain, 1 is twice",
         f"as fast. Blocks of {steps} steps take turns in the same two processes; both sides ended with the same",
         "weights, bit for bit. The machine ran other programs too: `quiet` are the blocks in which no process waited",
-        f"for a core for more than {QUIET:.0%} of the time. By processor time, of the slower process: what it would",
-        "be if none waited for a core or for the other, a bound from above.", "",
+        f"for a core for more than {QUIET:.0%} of the time. By processor time, of the slower process with the",
+        "threads of gloo: as if none ever waited. Both do AdamW, clipping and collating in full.", "",
         "| model | parameters | ms a step, one | ms a step, two | efficiency | quiet | by processor time |",
         "|---" * 7 + "|",
     ]  # fmt: skip
@@ -186,7 +187,8 @@ def work(args: argparse.Namespace) -> None:
         found = measured(name, text, world, args.rounds, args.steps)
         rows.append(row(name, found, sum(p.numel() for p in model(name, text.classes).parameters())))
     if world.first:
-        args.worker.write_text(json.dumps({"rows": rows, "data": text.data, "about": hardware.hardware("cpu")}))
+        about = f"{hardware.hardware('cpu')}, load average {os.getloadavg()[0]:.0f}"
+        args.worker.write_text(json.dumps({"rows": rows, "data": text.data, "about": about}))
     world.close()
 
 

@@ -58,6 +58,13 @@ def test_other_files_are_an_error(found):
         killing.compared({"a": b"1"}, found, "kill 3")
 
 
+def test_a_step_that_is_lost_after_a_stop_is_an_error():
+    stopped, went_on = "train: stopped after step 7 of 9; the next", "train: resumed from step 7 of 9"
+    assert killing.resumed(went_on, stopped) == (7, 9) and killing.resumed("", "") == (0, 0)
+    with pytest.raises(killing.Wrong, match="stopped after step 7, and the next run began at step 0"):
+        killing.resumed("", stopped)
+
+
 def test_an_output_that_was_not_written_is_an_error(tmp_path):
     with pytest.raises(killing.Wrong, match="out: was not written"):
         killing.contents(tmp_path, ["out"])

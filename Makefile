@@ -14,9 +14,9 @@ setup: ## make .venv (PYTHON=python3.12, TORCH=auto|cpu|cu130|pypi); nothing to 
 demo: setup ## run the default benchmark and say what it found; goes on where it was stopped
 	@$(HERE) $(BIN)/gradworks run
 
-# two workers more than two cores: much of the time goes into waiting for servers and containers
+# one worker more than two cores: much of the time goes into waiting for servers and containers
 # bytecode is kept, also where the environment switches it off: reading the tests takes 11 s with it and 17 s without
-PYTEST = $(HERE) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
+PYTEST = $(HERE) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder
 
 test: setup ## run the tests (ARGS='-k dotprod' chooses some, WORKERS=4 uses more cores)
 	@$(PYTEST) $(ARGS)

@@ -150,6 +150,8 @@ class OfMethod:
 class Premade:
     """A mixture, as `loop.fit` reads one, whose batches are there."""
 
+    parts = ("one task",)
+
     def __init__(self, batches: Sequence[Batch]):
         self._batches = batches
 

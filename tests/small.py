@@ -29,7 +29,7 @@ def run_all(params):
     parameters.check(params, data=True)
     cells.write(params)
     hardware.write(params)
-    (params.parent / ".dvc").mkdir(exist_ok=True)  # the root of the project
+    Path(".dvc").mkdir(exist_ok=True)  # in the root of the project
     for stage in stages.load(params.with_name("dvc.yaml")).values():
         _, _, program, *args = shlex.split(stage.cmd)
         run(program.removeprefix("components."), *args)

@@ -13,6 +13,9 @@ from tests.methods.toys import KINDS, TASKS, Net, batch, build, draw, flat, grad
 OBJECTIVES, WEIGHTINGS, UPDATES = ENTRIES.values()
 CLASSES = ("three", "one", "choice")  # heads whose labels are one class for each example
 INNER = ("fomaml", "maml", "reptile")  # visit batches at moved parameters
+SEVERAL = tuple(  # would have a batch of each of the tasks
+    name for name in UPDATES if Method(update=name, tasks=TASKS).needs.batches == "one_per_task"
+)
 FINITE_DIFFERENCE = ("dotprod", "grad_norm_penalty")
 SPARSE = ("random", "reweight")  # can leave no weight at all in a small batch
 
@@ -23,8 +26,9 @@ def make(triple, seed=3, **options):
 
 
 def short(triple, **options):
-    """With two batches where any number will do."""
-    return make(triple, **({"batches": 2} | options if triple[2] in INNER else {}))
+    """With two batches where any number will do; `options`: of updates that move the parameters within a step."""
+    two = {"batches": 2} if triple[2] in INNER + SEVERAL else {}
+    return make(triple, **two, **(options if triple[2] in INNER else {}))
 
 
 def step(triple, model, kind="three"):

@@ -164,7 +164,7 @@ def written(rows: list[dict[str, Any]], data: str, about: str, steps: int) -> st
         f"thread a process; {about}. {data}.", "",
         "Efficiency: t1 / (2 * t2), the median over paired blocks with its 95 % interval; 0.5 is no gain, 1 is twice",
         f"as fast. Blocks of {steps} steps take turns in the same two processes; both sides ended with the same",
-        "weights, bit for bit. The machine ran other programs too: `quiet` are the blocks in which no process waited",
+        "weights, bit for bit. Where other programs run too, `quiet` are the blocks in which no process waited",
         f"for a core for more than {QUIET:.0%} of the time. By processor time, of the slower process with the",
         "threads of gloo: as if none ever waited. Both do AdamW, clipping and collating in full.", "",
         "| model | parameters | ms a step, one | ms a step, two | efficiency | quiet | by processor time |",

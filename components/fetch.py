@@ -252,7 +252,7 @@ def _tag(source: Source, task: Kind, splits: dict[str, records.Split], where: st
         found = f"{where}.tags: the task {task.name} has no class {missing[0]!r}"
         raise InputError(f"{found}\nexpected the classes of the task universal_pos: {', '.join(taggers.TAGS)}")
     for split, read in splits.items():
-        read.records, without = taggers.tagged(read.records, task.spec.texts[0], source.tags, where)
+        read.records, without = taggers.tagged(read.records, task.spec.texts[0], where)
         read.unlabelled += [{"id": key, "reason": "no word"} for key in without]
         if without:
             print(f"{split}: {len(without)} rows without a word left out, the first {without[0]}", file=sys.stderr)

@@ -8,7 +8,6 @@ submission is a zip of one TSV a test set, `index` and `prediction`, in the orde
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
 
+SUFFIX = "tsv"
 TASKS = {  # of the score: the metrics whose mean counts
     "cola": ("matthews",),
     "sst2": ("accuracy",),
@@ -147,24 +147,24 @@ def write(test: TestSet, predictions: list[Any], folder: Path, where: str) -> Pa
     return path
 
 
-def faults(test: TestSet, path: Path) -> list[str]:
-    """What the leaderboard would refuse of a file; none where it is right."""
+def fault(test: TestSet, path: Path) -> str | None:
+    """What the leaderboard would refuse of a file; None where it is right."""
     said = path.read_text(encoding="utf-8").splitlines()
     if not said or said[0] != HEADER:
-        return [f"{path.name}: found the first line {said[0] if said else ''!r}, expected {HEADER!r}"]
+        return f"{path.name}: found the first line {said[0] if said else ''!r}, expected {HEADER!r}"
     if len(said) - 1 != test.rows:
-        return [f"{path.name}: found {len(said) - 1} rows, expected {test.rows}, those of the official test set"]
+        return f"{path.name}: found {len(said) - 1} rows, expected {test.rows}, those of the official test set"
     for number, line in enumerate(said[1:]):
         index, _, value = line.partition("\t")
         if index != str(number):
-            return [f"{path.name}: line {number + 2}: found index {index!r}, expected {number}"]
+            return f"{path.name}: line {number + 2}: found index {index!r}, expected {number}"
         if test.labels is not None and value not in test.labels.values():
-            return [
+            return (
                 f"{path.name}: line {number + 2}: found {value!r}, expected one of: {', '.join(test.labels.values())}"
-            ]
+            )
         if test.labels is None and not _similarity(value):
-            return [f"{path.name}: line {number + 2}: found {value!r}, expected a number from 0 to 5"]
-    return []
+            return f"{path.name}: line {number + 2}: found {value!r}, expected a number from 0 to 5"
+    return None
 
 
 def _similarity(value: str) -> bool:
@@ -174,38 +174,9 @@ def _similarity(value: str) -> bool:
         return False
 
 
-def zipped(folder: Path, out: Path, partial: bool = False) -> list[str]:
-    """Write the submission: the files of `folder` in the official names, a missing WNLI as its majority class.
-
-    Args:
-        folder: of NAME.tsv.
-        out: the zip.
-        partial: test sets may be missing, which the leaderboard refuses.
-
-    Returns:
-        The names of the missing ones.
-
-    Raises:
-        InputError: a file is missing or not as the leaderboard takes it; nothing is written.
-    """
-    there = {name: folder / f"{name}.tsv" for name in TESTS if (folder / f"{name}.tsv").is_file()}
-    missing = [name for name in TESTS if name not in there and name not in MAJORITY]
-    if not there or (missing and not partial):
-        lacking = ", ".join(f"{name}.tsv" for name in missing)
-        raise InputError(f"{folder}: no {lacking}\nexpected a file for each test set: gradworks glue predict NAME\n"
-                         "`--partial` leaves them out")  # fmt: skip
-    wrong = [one for name, path in there.items() for one in faults(TESTS[name], path)]
-    if wrong:
-        raise InputError(
-            "\n".join([f"{folder}: {wrong[0]}", *([f"and {len(wrong) - 1} more files"] * (len(wrong) > 1))])
-        )
-    with atomic_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as made:
-        for name, test in TESTS.items():
-            if name in there:
-                text = there[name].read_text(encoding="utf-8")
-            elif name in MAJORITY:
-                text = "\n".join([HEADER, *(f"{i}\t{MAJORITY[name]}" for i in range(test.rows))]) + "\n"
-            else:
-                continue
-            made.writestr(zipfile.ZipInfo(f"{name}.tsv", (1980, 1, 1, 0, 0, 0)), text)  # the same files, the same bytes
-    return missing
+def made() -> dict[str, str]:
+    """The text of files that a submission may lack: WNLI as its majority class."""
+    return {
+        name: "\n".join([HEADER, *(f"{i}\t{label}" for i in range(TESTS[name].rows))]) + "\n"
+        for name, label in MAJORITY.items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.act == "predict":
         print(f"wrote {predict(args.name, args.test, args.model, args.params, args.out, board)}")
     else:
-        missing = board.zipped(args.folder, args.out, args.partial)
+        missing = zipped(board, args.folder, args.out, args.partial)
         print(f"wrote {args.out}" + (f"; missing, so no leaderboard takes it: {', '.join(missing)}" if missing else ""))
 
 
@@ -143,7 +144,8 @@ def read_objects(path: Path, task: Kind) -> pa.Table:
     ids = Counter(one.get("idx", one.get("id")) for _, one in rows if isinstance(one, dict))
     key, times = max(ids.items(), key=lambda pair: (pair[0] is None, pair[1]), default=(None, 0))
     if rows and (key is None or times > 1):
-        raise InputError(f"{path}: found {times} rows with the idx {key}\nexpected one of its own for each: answers are matched by it")  # fmt: skip  # noqa: E501
+        said = f"{path}: found {times} rows with the idx {key}"
+        raise InputError(f"{said}\nexpected one of its own for each: answers are matched by it")
     found = records.read(task, rows, table.names, str(path), "", records.Asked(unlabelled=True))
     lacking = next((one for one in found.bad), None)
     label = task.spec.classes[0] if task.spec.classes else None
@@ -152,7 +154,8 @@ def read_objects(path: Path, task: Kind) -> pa.Table:
         if lacking is None and (reason := task.fault(one)):
             lacking = {"line": one["id"].removeprefix("-"), "reason": reason}
     if lacking:
-        raise InputError(f"{path}: row {lacking['line']}: {lacking['reason']}\nexpected every row of the test set: each needs an answer")  # fmt: skip  # noqa: E501
+        said = f"{path}: row {lacking['line']}: {lacking['reason']}"
+        raise InputError(f"{said}\nexpected every row of the test set: each needs an answer")
     made = pa.concat_tables(records.to_tables(task, found.records))
     return made.set_column(0, "id", pa.array([one.removeprefix("-") for one in made["id"].to_pylist()]))
 
@@ -199,3 +202,39 @@ def predict(name: str, test: Path, models: list[Path], params: Path, out: Path, 
     if board is superglue:
         return superglue.write(official, table["id"].to_pylist(), column.to_pylist(), out, str(test))
     return glue.write(official, column.to_pylist(), out, str(test))
+
+
+def zipped(board: Any, folder: Path, out: Path, partial: bool = False) -> list[str]:
+    """Write a submission: the files of `folder` in the official names.
+
+    Args:
+        board: the benchmark, gradworks.glue or gradworks.superglue.
+        folder: of NAME.tsv or NAME.jsonl.
+        out: the zip.
+        partial: test sets may be missing, which the leaderboard refuses.
+
+    Returns:
+        The names of the missing ones.
+
+    Raises:
+        InputError: a file is missing or not as the leaderboard takes it; nothing is written.
+    """
+    there = {name: path for name in board.TESTS if (path := folder / f"{name}.{board.SUFFIX}").is_file()}
+    texts = board.made()
+    missing = [name for name in board.TESTS if name not in there and name not in texts]
+    if not there or (missing and not partial):
+        lacking = ", ".join(f"{name}.{board.SUFFIX}" for name in missing)
+        verb = board.__name__.rpartition(".")[2]
+        raise InputError(
+            f"{folder}: no {lacking}\nexpected a file for each test set: gradworks {verb} predict NAME\n"
+            "`--partial` leaves them out"
+        )
+    wrong = [one for name, path in there.items() if (one := board.fault(board.TESTS[name], path))]
+    if wrong:
+        more = [f"and {len(wrong) - 1} more files"] * (len(wrong) > 1)
+        raise InputError("\n".join([f"{folder}: {wrong[0]}", *more]))
+    texts |= {name: path.read_text(encoding="utf-8") for name, path in there.items()}
+    with artifacts.atomic_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in (one for one in board.TESTS if one in texts):  # the same files, the same bytes
+            file.writestr(zipfile.ZipInfo(f"{name}.{board.SUFFIX}", (1980, 1, 1, 0, 0, 0)), texts[name])
+    return missing

@@ -9,7 +9,6 @@ and "False" in WSC, and COPA's choices are the numbers 0 and 1.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
 
+SUFFIX = "jsonl"
 GROUPED, FREE = "multirc", "record"  # tasks whose rows are nested, and whose labels are texts
 
 
@@ -131,33 +131,6 @@ def fault(test: TestSet, path: Path) -> str | None:
     return None
 
 
-def zipped(folder: Path, out: Path, partial: bool = False) -> list[str]:
-    """Write the submission: the files of `folder` in the official names.
-
-    Args:
-        folder: of NAME.jsonl.
-        out: the zip.
-        partial: test sets may be missing, which the leaderboard refuses.
-
-    Returns:
-        The names of the missing ones.
-
-    Raises:
-        InputError: a file is missing or not as the leaderboard takes it; nothing is written.
-    """
-    there = {name: folder / f"{name}.jsonl" for name in TESTS if (folder / f"{name}.jsonl").is_file()}
-    missing = [name for name in TESTS if name not in there]
-    if not there or (missing and not partial):
-        lacking = ", ".join(f"{name}.jsonl" for name in missing)
-        raise InputError(
-            f"{folder}: no {lacking}\nexpected a file for each test set: gradworks superglue predict NAME\n"
-            "`--partial` leaves them out"
-        )
-    wrong = [one for name, path in there.items() if (one := fault(TESTS[name], path))]
-    if wrong:
-        more = [f"and {len(wrong) - 1} more files"] * (len(wrong) > 1)
-        raise InputError("\n".join([f"{folder}: {wrong[0]}", *more]))
-    with atomic_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as made:
-        for name, path in there.items():  # the same files, the same bytes
-            made.writestr(zipfile.ZipInfo(f"{name}.jsonl", (1980, 1, 1, 0, 0, 0)), path.read_bytes())
-    return missing
+def made() -> dict[str, str]:
+    """The text of files that a submission may lack: none may."""
+    return {}

@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from gradworks import glue
+from gradworks import glue, submission
 from gradworks.base.errors import InputError
 
 VALUES = {
@@ -69,7 +69,7 @@ def test_what_is_no_prediction_is_refused():
         glue.lines(glue.TESTS["STS-B"], [float("nan")], "f")
 
 
-def submission(folder, *left_out):
+def filled(folder, *left_out):
     for name, test in glue.TESTS.items():
         if name not in ("WNLI", *left_out):
             one = next(iter(test.labels)) if test.labels else 1.5
@@ -80,24 +80,24 @@ def submission(folder, *left_out):
 def test_the_zip_has_the_official_names_and_the_majority_class_of_wnli(tmp_path, monkeypatch):
     small = glue.TESTS | {"QQP": glue.TestSet("QQP", "qqp", 1063, glue.TESTS["QQP"].labels)}
     monkeypatch.setattr(glue, "TESTS", small)  # 390,965 rows take a second
-    submission(tmp_path / "files")
-    assert glue.zipped(tmp_path / "files", tmp_path / "a.zip") == []
+    filled(tmp_path / "files")
+    assert submission.zipped(glue, tmp_path / "files", tmp_path / "a.zip") == []
     with zipfile.ZipFile(tmp_path / "a.zip") as made:
         assert made.namelist() == ["CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "STS-B.tsv", "QQP.tsv", "MNLI-m.tsv",
                                    "MNLI-mm.tsv", "QNLI.tsv", "RTE.tsv", "WNLI.tsv", "AX.tsv"]  # fmt: skip
         assert made.read("WNLI.tsv").decode().splitlines() == ["index\tprediction", *(f"{i}\t0" for i in range(146))]
         assert made.read("STS-B.tsv").decode().splitlines()[1:3] == ["0\t1.500", "1\t1.500"]
-    glue.zipped(tmp_path / "files", tmp_path / "b.zip")
+    submission.zipped(glue, tmp_path / "files", tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
 def test_a_submission_that_the_leaderboard_refuses_is_not_written(tmp_path):
-    submission(tmp_path / "files", "RTE", "AX", "QQP")
+    filled(tmp_path / "files", "RTE", "AX", "QQP")
     out = tmp_path / "a.zip"
     with pytest.raises(InputError, match=r"no QQP.tsv, RTE.tsv, AX.tsv\nexpected a file for each test set"):
-        glue.zipped(tmp_path / "files", out)
+        submission.zipped(glue, tmp_path / "files", out)
     assert not out.exists()
-    assert glue.zipped(tmp_path / "files", out, partial=True) == ["QQP", "RTE", "AX"]
+    assert submission.zipped(glue, tmp_path / "files", out, partial=True) == ["QQP", "RTE", "AX"]
     out.unlink()
     file = tmp_path / "files/QNLI.tsv"
     text = file.read_text()
@@ -109,5 +109,5 @@ def test_a_submission_that_the_leaderboard_refuses_is_not_written(tmp_path):
     ):
         file.write_text(wrong)
         with pytest.raises(InputError, match=said):
-            glue.zipped(tmp_path / "files", out, partial=True)
+            submission.zipped(glue, tmp_path / "files", out, partial=True)
         assert not out.exists()

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,19 @@ def test_a_test_that_is_red_anyway_kills_nothing(project: Path, capsys: pytest.C
     (project / "test_sums.py").write_text("def test_add():\n    assert False\n")
     assert not plant(project, ("a + b", "a - b"))
     assert "not green before" in capsys.readouterr().out
+
+
+@pytest.mark.slow("processes")
+def test_a_status_that_another_thread_has_read_is_not_lost(project: Path, monkeypatch: pytest.MonkeyPatch):
+    """Starting a process asks for the status of all others, and each can be read once: whoever is second gets 255."""
+    (project / "test_sums.py").write_text("def test_add():\n    assert False\n")
+    plain, seen = forkserver.read_signed, set()
+
+    def read(file: int) -> int:
+        if file in seen:
+            raise EOFError
+        seen.add(file)  # what is read first is the number of the process
+        return plain(file)
+
+    monkeypatch.setattr(forkserver, "read_signed", read)
+    assert mutants.pytest(project, ["test_sums.py"])[0] == 1

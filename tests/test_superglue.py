@@ -80,7 +80,7 @@ def test_each_row_has_an_answer_in_the_form_of_its_file(tmp_path, encoder, monke
         assert all(set(one) == {"idx", "label"} for one in found)
     rows = dataclasses.replace(superglue.TESTS[name], rows=len(labels))
     monkeypatch.setitem(superglue.TESTS, name, rows)
-    assert superglue.zipped(tmp_path / "files", tmp_path / "a.zip", partial=True) == [
+    assert submission.zipped(superglue, tmp_path / "files", tmp_path / "a.zip", partial=True) == [
         x for x in superglue.TESTS if x != name
     ]
     with zipfile.ZipFile(tmp_path / "a.zip") as made:
@@ -118,7 +118,7 @@ def test_what_the_leaderboard_would_refuse_is_not_put_into_a_zip(tmp_path, monke
     monkeypatch.setitem(superglue.TESTS, "BoolQ", dataclasses.replace(superglue.TESTS["BoolQ"], rows=2))
     (tmp_path / "BoolQ.jsonl").write_text(text)
     with pytest.raises(InputError, match=said):
-        superglue.zipped(tmp_path, tmp_path / "out.zip", partial=True)
+        submission.zipped(superglue, tmp_path, tmp_path / "out.zip", partial=True)
     with pytest.raises(InputError, match=r"no CB\.jsonl, COPA\.jsonl"):
-        superglue.zipped(tmp_path, tmp_path / "out.zip")
+        submission.zipped(superglue, tmp_path, tmp_path / "out.zip")
     assert not (tmp_path / "out.zip").exists()

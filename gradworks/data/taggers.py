@@ -14,7 +14,7 @@ from gradworks.base.errors import InputError
 
 TAGS = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "NUM", "CONJ", "PRT", ".", "X")
 
-# by the first letters of a Penn tag, longest first
+# by the first letters of a Penn tag; none begins as another
 _PENN = (
     ("NN", "NOUN"), ("VB", "VERB"), ("MD", "VERB"), ("JJ", "ADJ"), ("RB", "ADV"), ("WRB", "ADV"), ("PRP", "PRON"),
     ("WP", "PRON"), ("EX", "DET"), ("DT", "DET"), ("PDT", "DET"), ("WDT", "DET"), ("IN", "ADP"), ("CD", "NUM"),
@@ -43,19 +43,14 @@ def textblob(where: str) -> Callable[[str], list[tuple[str, str]]]:
     return lambda text: [(word, universal(tag)) for word, tag in tagger.tag(text)]
 
 
-TAGGERS = {"textblob": textblob}
-
-
-def tagged(
-    records: list[dict[str, Any]], column: str, tagger: str, where: str
-) -> tuple[list[dict[str, Any]], list[str]]:
+def tagged(records: list[dict[str, Any]], column: str, where: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Records whose text is its words joined by blanks and whose label is their tags; and the ids of those without.
 
     Args:
         records: with a text in `column`.
-        tagger: a key of TAGGERS. where: params file and key, for messages.
+        where: params file and key, for messages.
     """
-    tag, made, without = TAGGERS[tagger](where), [], []
+    tag, made, without = textblob(where), [], []
     for one in records:
         pairs = [(part, name) for word, name in tag(one[column]) for part in word.split()]
         if not pairs:

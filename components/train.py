@@ -24,15 +24,17 @@ from pydantic import Field
 
 from gradworks import base
 from gradworks.base import artifacts
+from gradworks.base.errors import InputError
 from gradworks.cell import Run, out_of_memory
 from gradworks.telemetry import live
 
 
 class Gpu(base.Section):
-    """The section `gpu`: how many processes train together, each with a GPU of its own."""
+    """The section `gpu`: how many processes train together, each with a GPU of its own, and on how many nodes."""
 
     kind: str = ""
     count: int = Field(0, ge=0)
+    nodes: int = Field(1, ge=1)
 
 
 def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) -> dict[str, Any]:
@@ -52,12 +54,19 @@ def _status(trace: Any, ended: tuple[str, str], constant: float, better: int) ->
 
 def processes(params: base.Params, asked: int | None) -> int:
     """How many processes are to be started in the place of this one, `asked` for or `gpu.count`; 0 = none."""
-    if params.value("device") == "cpu" or "LOCAL_WORLD_SIZE" in os.environ:
+    alone = os.environ.get("PET_NNODES", "1") == "1"  # not on one of several nodes
+    if "LOCAL_WORLD_SIZE" in os.environ or (alone and params.value("device") == "cpu"):
         return 0  # and torch is not imported
     from gradworks.distributed import wanted
 
     count = params.optional("gpu", Gpu).count if asked is None else asked
     return wanted(params.value("device"), count, os.environ)
+
+
+def _expect(asked: int, found: int) -> None:
+    """Raises InputError where Trainer has started another number of nodes than was asked for."""
+    if found not in (1, asked):
+        raise InputError(f"gpu.nodes: found {asked}, but Kubeflow Trainer has started {found} nodes\nexpected as many")
 
 
 def main() -> None:
@@ -74,12 +83,15 @@ def main() -> None:
     parser.add_argument("--schedule", type=Path, help=said)
     said = "processes that train together, each with a GPU (default: gpu.count); with `device: cuda`, or in a pod"
     parser.add_argument("--processes", type=int, metavar="N", help=said)
+    said = "nodes that train together, as Kubeflow Trainer starts them (default: gpu.nodes); elsewhere one trains"
+    parser.add_argument("--nodes", type=int, metavar="N", help=said)
     args = parser.parse_args()
     run = Run(args, args.schedule)
     if count := processes(run.params, args.processes):
         from gradworks import distributed
 
-        distributed.launch(count, "components.train", sys.argv[1:])
+        _expect(args.nodes or run.params.optional("gpu", Gpu).nodes, distributed.nodes(os.environ))
+        distributed.launch(count, "components.train", sys.argv[1:], run.params.value("device"))
     else:
         train(run)
 

@@ -97,6 +97,17 @@ class World:
         self.sum([found := torch.tensor(float(flag), device=self.device)])
         return bool(found > 0)
 
+    def same(self, step: int) -> None:
+        """Raises InputError on every rank unless all have resumed from the same step: nodes fetch checkpoints each."""
+        if self.size == 1:
+            return
+        steps = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        steps[self.rank] = step
+        self.sum([steps])
+        if (steps != steps[0]).any():
+            found = ", ".join(map(str, steps.tolist()))
+            raise InputError(f"checkpoints: found those of the steps {found} on the ranks\nexpected one: start again")
+
     def end(self, reason: str) -> None:
         """Say why this rank goes before the others, whose next message to it fails."""
         if self.store is not None:
@@ -118,18 +129,19 @@ def place(environment: Mapping[str, str]) -> tuple[int, int]:
     """Rank and number of the processes, as torchrun says; (0, 1) without it.
 
     Raises:
-        InputError: several nodes, or a number of processes that torchrun did not start.
+        InputError: a number of processes that torchrun did not start, or nodes with different numbers of them.
     """
     size = environment.get("WORLD_SIZE", "1")
     if size == "1":
         return 0, 1
-    local, rank = environment.get("LOCAL_WORLD_SIZE"), environment.get("RANK", "")
-    if local is None or not (rank.isdigit() and size.isdigit()):
+    local, rank = environment.get("LOCAL_WORLD_SIZE", ""), environment.get("RANK", "")
+    if not (local.isdigit() and rank.isdigit() and size.isdigit()):
         raise InputError(f"WORLD_SIZE: found {size} without torchrun's RANK and LOCAL_WORLD_SIZE\nexpected: torchrun")
-    if local != size:
+    nodes = environment.get("GROUP_WORLD_SIZE", "1")
+    if int(local) * int(nodes) != int(size):
         raise InputError(
-            f"WORLD_SIZE: found {size} processes, {local} of them on this node\n"
-            "expected all on one node: several nodes are not supported"
+            f"WORLD_SIZE: found {size} processes, {local} of them on this node of {nodes}\n"
+            "expected the same number on each node"
         )
     return int(rank), int(size)
 
@@ -138,36 +150,48 @@ def wanted(device: str, count: int, environment: Mapping[str, str]) -> int:
     """How many processes this one should start instead of training itself; 0 = none.
 
     As many as a pod asked the cluster for GPUs, or on a machine with `device: cuda` as `gpu.count` says; `auto` there
-    takes one. What torchrun has started starts none.
+    takes one. On one of several nodes as Trainer says. What torchrun has started starts none.
     """
-    if device == "cpu" or "LOCAL_WORLD_SIZE" in environment:
+    if "LOCAL_WORLD_SIZE" in environment:
+        return 0
+    if nodes(environment) > 1:
+        return int(environment["PET_NPROC_PER_NODE"])
+    if device == "cpu":
         return 0
     asked = environment.get(ASKED) or (str(count) if device == "cuda" else "1")
     return int(asked) if int(asked) > 1 else 0
 
 
-def launch(count: int, module: str, arguments: Sequence[str]) -> None:
+def nodes(environment: Mapping[str, str]) -> int:
+    """How many nodes Kubeflow Trainer has started, of which this is one; 1 without it."""
+    return int(environment.get("PET_NNODES") or 1)
+
+
+def launch(count: int, module: str, arguments: Sequence[str], device: str = "cuda") -> None:
     """Run `python -m module` as `count` processes of this machine, each with a GPU of its own, to their end.
 
+    On one of several nodes they are processes of one world, which Trainer's variables lead them to.
+
     Raises:
-        InputError: torch sees fewer GPUs.
+        InputError: torch sees fewer GPUs, where the device is not `cpu`.
         SystemExit: a process failed, with its code; or this one was asked to stop, and they have stopped.
     """
     there = torch.cuda.device_count()
-    if there < count:
+    if there < count and device != "cpu":
         raise InputError(f"gpu.count: found {count}, but torch sees {there} GPUs\nexpected one for each process")
     torchrun(count, module, arguments)
 
 
 def torchrun(count: int, module: str, arguments: Sequence[str]) -> None:
-    """`torchrun --standalone`, whose errors are those of the processes."""
+    """`torchrun --standalone`, or torchrun as Trainer's PET_ variables say; its errors are those of the processes."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes have said what is wrong
     try:
-        run.run(run.parse_args(["--standalone", "--nproc-per-node", str(count), "-m", "--", module, *arguments]))
+        how = [] if nodes(os.environ) > 1 else ["--standalone"]  # else torchrun reads address, port and rank itself
+        run.run(run.parse_args([*how, "--nproc-per-node", str(count), "-m", "--", module, *arguments]))
     except ChildFailedError as error:
         code = min(error.failures.values(), key=lambda one: one.timestamp).exitcode
         raise SystemExit(code if code > 0 else 128 - code) from None

@@ -197,6 +197,7 @@ def fit(
         conflicts.load_state_dict(saved["conflicts"])
         if world.first:
             print(f"{name}: resumed from step {trace.step} of {total}", flush=True)
+    world.same(trace.step)
 
     def save() -> None:
         if checkpoint and world.first:
@@ -207,8 +208,7 @@ def fit(
     model.train()
     rows = {key: row for row, key in enumerate(mixture.rows())}
     marks, warned = _marks(total, settings.every), set()
-    floor = -settings.better * math.inf
-    still = Still(model, world)
+    floor, still = -settings.better * math.inf, Still(model, world)
     with Progress(name, total, "step", start=trace.step) if world.first else contextlib.nullcontext() as bar:
         while trace.step < total and not trace.diverged:
             began = time.perf_counter()

@@ -37,6 +37,7 @@ _LEFT_OUT = ("root", "here", *cells.OPTIONAL)
 class _Gpu(Section):
     kind: str
     count: int = Field(ge=0)
+    nodes: int = Field(1, ge=1)
 
 
 class _Surroundings(Section):

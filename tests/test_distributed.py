@@ -23,6 +23,9 @@ def one_rank(rank, size, port, folder):
     tensors = [VALUES[rank].clone(), torch.tensor([[rank + 1]]), VALUES[rank][:2].double()]
     world.sum(tensors)
     flags = [world.any(rank == 1), world.any(False)]
+    world.same(5)
+    with pytest.raises(InputError, match=r"found those of the steps 0, 1.* on the ranks"):
+        world.same(rank)
     torch.save((world.rank, world.size, world.first, tensors, flags), f"{folder}/{rank}.pt")
     world.close()
 
@@ -58,17 +61,20 @@ def test_one_process_needs_no_group():
     assert tensors[0].item() == 1.0 and world.any(True) is True and world.any(False) is False and world.first
     assert place({}) == place({"WORLD_SIZE": "1", "RANK": "0"}) == (0, 1)
     assert place({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "3"}) == (3, 4)
+    assert place({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3", "GROUP_WORLD_SIZE": "2"}) == (3, 4)
+    world.same(7)
 
 
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"}, "8 processes, 4 of them on this node"),
+        ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"}, "8 processes, 4 of them on this node of 1"),
+        ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "3", "RANK": "5", "GROUP_WORLD_SIZE": "2"}, "of 2\nexpected the same"),
         ({"WORLD_SIZE": "8", "RANK": "5"}, "without torchrun"),
         ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "without torchrun"),
     ],
 )
-def test_several_nodes_and_other_launchers_are_refused(environment, said):
+def test_uneven_nodes_and_other_launchers_are_refused(environment, said):
     with pytest.raises(InputError, match=said):
         place(environment)
 
@@ -84,6 +90,8 @@ def test_several_nodes_and_other_launchers_are_refused(environment, said):
         ("auto", 0, {ASKED: "2"}, 2),
         ("cuda", 4, {ASKED: "2"}, 2),  # a pod has what it asked for
         ("cuda", 4, {ASKED: "4", "LOCAL_WORLD_SIZE": "4"}, 0),
+        ("cpu", 0, {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1"}, 1),  # one of several nodes, as Trainer says
+        ("cpu", 0, {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "LOCAL_WORLD_SIZE": "1"}, 0),
     ],
 )
 def test_who_starts_how_many_processes(device, count, environment, processes):

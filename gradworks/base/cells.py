@@ -86,8 +86,9 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
     encoders, cells = each["pretrain"].values(), each["train"].values()
     mixed = values.get("mixtures") or {}
     several = "${item.mixture}/" if len(mixed) > 1 else ""
-    count = (values.get("gpu") or {}).get("count", 0)
+    count, nodes = ((values.get("gpu") or {}).get(key, 0) for key in ("count", "nodes"))
     together = isinstance(count, int) and count > 1  # which changes the bits of a cell
+    apart = isinstance(nodes, int) and nodes > 1  # as this does
     return {
         "has": [stage for stage in ("measure", "ensemble") if each[stage]]
         + [s for s in ("label", "slice") if s in values]
@@ -106,8 +107,11 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "schedule": "${item.mixture_schedule}" if mixed else "single",
         "flag": " --mixture ${item.mixture}" if mixed else "",
         "mixture": ', "mixtures.${item.mixture}"' if mixed else "",
-        "gpus": ", gpu.count" if together else "",
-        "processes": " --processes ${gpu.count}" if together else "",  # DVC misses a parameter that is dropped later
+        "apart": ", gpu.nodes" * apart,
+        "gpus": ", gpu.count" * together + ", gpu.nodes" * apart,
+        # DVC misses a parameter that is dropped later
+        "processes": " --processes ${gpu.count}" * together + " --nodes ${gpu.nodes}" * apart,
+        "nodes": ', nodes: "${gpu.nodes}"' * apart,
         "one_gpu": "1" if together else '"${gpu.count}"',  # of stages that use one
         "measured": f"{several}${{item.encoder}}/${{item.method}}",
         "trained": "${item.condition}/${item.method}" + ("/${item.mixture}" if several else ""),

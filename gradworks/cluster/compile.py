@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
-from gradworks.cluster import check, lineage, settings
+from gradworks.cluster import check, lineage, settings, trainjob
 from gradworks.cluster.profile import Profile
 from gradworks.pod import environment
 from gradworks.store.stages import Stage, checkout, load
@@ -80,6 +80,7 @@ def possible(stages: Mapping[str, Stage], pipeline: str, profile: Profile | None
     """Raises InputError when a stage needs an image or a kind of GPU that the cluster's profile does not name."""
     check.gpus(stages.values(), pipeline, profile)
     check.images(stages.values(), pipeline, profile)
+    trainjob.possible(stages.values(), pipeline)
 
 
 def tags(root: Path, stages: Mapping[str, Stage]) -> dict[str, str]:
@@ -130,7 +131,7 @@ def ir(
             else:
                 with dsl.ParallelFor([stage.name for stage in task.stages], name=task.name) as item:
                     one = component(**given, **inputs, stage=item).after(*above)
-            settings.apply(one, first.meta, profile)
+            settings.apply(one, trainjob.apply(one, first.meta, image, profile), profile)
             made |= {stage.name: one for stage in task.stages}
 
     body.__signature__ = inspect.Signature(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import compile, sets
+from gradworks.cluster import compile, sets, trainjob
 from gradworks.cluster.profile import Profile
 from gradworks.store import cached, code, runs
 from gradworks.store.places import Places
@@ -88,11 +88,13 @@ def plan(
         here, stages = compile.checked(path)
         tags = compile.tags(here, stages)
         compile.possible(stages, path.as_posix(), profile)
+        if profile is None:
+            trainjob.expect_cluster(stages.values(), path.as_posix())
         where = {
             "endpoint": profile.endpoint if profile else "", "namespace": profile.namespace if profile else None,
             "kube_context": profile.auth.kube_context if profile else None, "images": tags,
             "measured": [stage.name for stage in stages.values() if cached.measured(stage)],
-            "gpus": {name: stage.meta.gpu.model_dump() for name, stage in stages.items() if stage.meta.gpu},
+            "gpus": {name: stage.meta.gpus for name, stage in stages.items() if stage.meta.gpu},
         }  # fmt: skip
         found = {} if everything else _restored(here, path, stages, Places(remote), where)
         left = {

@@ -24,7 +24,7 @@ from gradworks.base import device
 from gradworks.base.errors import InputError
 from gradworks.cost import hardware
 from gradworks.dvc_compat import Failed, Project, read_lock, write_lock
-from gradworks.pod import environment, objects, outputs
+from gradworks.pod import environment, nodes, objects, outputs
 from gradworks.pod.watch import Checkpoints, Log, Watch
 from gradworks.store import stages, standing
 from gradworks.store.places import Damaged, Places, encoded
@@ -41,6 +41,7 @@ class Task:
         run: the run's name; stage: as in dvc.lock; pipeline: path of the dvc.yaml in the checkout.
         remote: URL of the DVC remote, which also holds the run's own objects.
         record: name of the standing pipeline, where Kubeflow began the run itself; else "".
+        node: which of the nodes of a TrainJob this pod is; None for the stage's own pod.
     """
 
     run: str
@@ -48,6 +49,13 @@ class Task:
     pipeline: str
     remote: str
     record: str = ""
+    node: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its record in S3."""
+        stage = encoded(self.stage)
+        return f"stages/{stage}" if self.node is None else f"nodes/{stage}/{self.node}"
 
 
 def main(text: str, begun: float) -> None:
@@ -59,7 +67,8 @@ def main(text: str, begun: float) -> None:
     """
     given = json.loads(text)
     values = given["inputs"]["parameterValues"]
-    task = Task(*(str(values[name]) for name in ("run", "stage", "pipeline", "remote")), str(values.get("record", "")))
+    named = (str(values[name]) for name in ("run", "stage", "pipeline", "remote"))
+    task = Task(*named, str(values.get("record", "")), nodes.rank(values))
     sys.exit(run(task, given, begun))
 
 
@@ -77,7 +86,7 @@ def run(task: Task, given: dict[str, Any] | None = None, begun: float | None = N
     log, places = Log(Path(".gradworks/log.txt").absolute()), None
     try:
         places = Places(task.remote)
-        if task.record:
+        if task.record and task.node is None:
             standing.begin(places, task.record, task.run)
         earlier = places.get(_log_key(places, task))
         with log.keep(earlier):
@@ -95,7 +104,7 @@ class _Stopped(Exception):
 
 def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None, begun: float) -> int:
     """`_run` with clear errors; a record is written to S3 in every case."""
-    name, code, said = f"stages/{encoded(task.stage)}", 0, ""
+    name, code, said = task.name, 0, ""
     record = {"state": "running", "begun": begun, "seconds": {}, "image": os.environ.get("GRADWORKS_IMAGE")}
     record["attempt"] = _tries(places, task.run, name) + 1
     places.put_record(task.run, name, record)
@@ -105,6 +114,7 @@ def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None
         said = str(error) if str(error).startswith(task.stage) else f"{task.stage}: {error}"
         code, said = 2, "\n".join(said.splitlines()[:3])
     except _Stopped:
+        record["stopped"] = True
         code, said = 143, f"{task.stage}: stopped by SIGTERM; a retry goes on from its last checkpoint"
     except Exception as error:
         traceback.print_exc()
@@ -113,9 +123,12 @@ def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None
         print(f"error: {said}", file=sys.stderr, flush=True)
         record["error"] = said
     again = record["attempt"] <= record.get("retries", 0)  # Kubeflow starts another pod for the stage
+    record["ended"] = time.time()
     record["state"] = ("retrying" if again else "failed") if said else "succeeded"
     record["seconds"]["total"] = round(time.time() - begun, 3)
     places.put_record(task.run, name, record)
+    if task.node is not None:
+        return code
     spent = record["seconds"]
     names = {"code": "fetch", "pull": "pull", "run": "run", "push": "push"}
     push.phases(task.run, task.stage, {names[phase]: spent[phase] for phase in names if phase in spent})
@@ -132,7 +145,7 @@ def _tries(places: Places, run: str, name: str) -> int:
 
 
 def _log_key(places: Places, task: Task) -> str:
-    return places.key("logs", task.run, f"{encoded(task.stage)}.txt")
+    return places.key("logs", task.run, f"{encoded(task.stage)}{'' if task.node is None else f'.{task.node}'}.txt")
 
 
 def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, record: dict[str, Any]) -> None:
@@ -148,17 +161,27 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
     _prepare(task, places, root, pipeline, stage)
     checkpoints = Checkpoints(places, places.key("checkpoints", encoded(task.pipeline), encoded(task.stage)),
                               root / _CHECKPOINTS)  # fmt: skip
-    resumed = checkpoints.fetch()
+    follows = stage.meta.resources.nodes > 1 and task.node is None
+    resumed = 0 if follows else checkpoints.fetch()
     with Project(root) as project:
         record["objects_read"] = objects.fetch(project, places, pipeline, stage, found)
-        objects.fetch_run_cache(project, places, pipeline, stage)
+        if task.node is None:  # of all nodes none restores what the others run
+            objects.fetch_run_cache(project, places, pipeline, stage)
         clock("pull")
-        with Watch(places, checkpoints, log, _log_key(places, task)), _terminable():
-            record["ran"] = _reproduce(project, pipeline, stage, resumed, log)
+        with Watch(places, None if task.node else checkpoints, log, _log_key(places, task)), _terminable():
+            values = (given or {}).get("inputs", {}).get("parameterValues", {})
+            ran = follows and nodes.together(project, places, pipeline, stage, values, lambda: bool(_terminated))
+            if _terminated:
+                raise _Stopped
+            record["ran"] = _reproduce(project, pipeline, stage, resumed, log, task.node) or ran
         clock("run")
+        if task.node:
+            return  # the first writes
         record["objects_written"] = objects.push(project, places, pipeline, stage)
         lock = read_lock(pipeline.with_name("dvc.lock"))[stage.name]
         clock("push")
+    if task.node is not None:
+        return  # the pod that follows reports
     own = places.put_entry(task.run, stage.name, lock)
     if given is not None:
         outputs.write(given, stage, places, lock, own)
@@ -224,16 +247,24 @@ def _configure(places: Places, root: Path) -> None:
     file.write()
 
 
-def _reproduce(project: Project, pipeline: Path, stage: stages.Stage, resumed: int, log: Log) -> bool:
+def _reproduce(
+    project: Project, pipeline: Path, stage: stages.Stage, resumed: int, log: Log, node: int | None = None
+) -> bool:  # fmt: skip
     """Run or restore the stage; returns whether it ran."""
 
     def unrestorable(why: str) -> None:
+        if node is None and stage.meta.resources.nodes > 1:
+            raise InputError(f"{stage.name}: its nodes' outputs cannot be restored: {why}")
         print(f"{stage.name}: cannot be restored, so it runs: {why}", flush=True)
 
     if resumed:
         print(f"{stage.name}: has the checkpoint of an earlier try", flush=True)
     before = log.size()
     try:
+        if node:  # DVC would miss the outputs, which the first node alone writes
+            if code := nodes.command(stage):
+                raise Failed(f"{stage.cmd.split()[0]} exited with {code}")
+            return True
         return project.reproduce(f"{pipeline.as_posix()}:{stage.name}", unrestorable)
     except Failed as error:
         if _terminated:

@@ -124,9 +124,12 @@ class Log:
 
 
 class Watch:
-    """`with Watch(...):` copies checkpoints and log to S3 while the block runs, and once more at its end."""
+    """`with Watch(...):` copies checkpoints and log to S3 while the block runs, and once more at its end.
 
-    def __init__(self, places: Places, checkpoints: Checkpoints, log: Log, log_key: str) -> None:
+    Without checkpoints it copies the log alone.
+    """
+
+    def __init__(self, places: Places, checkpoints: Checkpoints | None, log: Log, log_key: str) -> None:
         self._places, self._checkpoints, self._log, self._key = places, checkpoints, log, log_key
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._go, daemon=True)
@@ -138,14 +141,18 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(InputError):
-            self._checkpoints.send()
+        self._send()
+
+    def _send(self) -> None:
+        if self._checkpoints:
+            with contextlib.suppress(InputError):
+                self._checkpoints.send()
 
     def _go(self) -> None:
         logged = time.monotonic()
         while not self._ended.wait(_LOOK):
+            self._send()
             with contextlib.suppress(InputError):
-                self._checkpoints.send()
                 if time.monotonic() - logged > _LOG and self._log.file.exists():
                     self._places.upload(self._key, self._log.file)
                     logged = time.monotonic()

@@ -82,6 +82,12 @@ def machines(places: Places, like: Callable[[dict[str, Any]], bool]) -> list[str
     return list(seen)
 
 
+def there(places: Places, key: str) -> bool:
+    """Whether the run cache has an entry of a key whose outputs are all in the store."""
+    with ThreadPoolExecutor(_AT_ONCE) as heads:
+        return _Store(places, heads).entry(key) is not None
+
+
 def measured(stage: Stage) -> bool:
     """Whether a stage's results belong to the node that it runs on."""
     return any(PurePosixPath(dep).name == hardware.NAME for dep in stage.deps)

@@ -7,13 +7,11 @@ The cluster's names for GPUs, nodes and secrets are in its profile (see profile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from gradworks.base import Section
-from gradworks.base.errors import InputError
 from gradworks.store.sections import text, validated
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -35,12 +33,14 @@ class Gpu(Section):
 class Resources(Section):
     """Resources of a stage's pod; the requests are also its limits.
 
-    cpu: cores (4, 0.5, 500m). memory: bytes with a unit (16Gi).
+    cpu: cores (4, 0.5, 500m). memory: bytes with a unit (16Gi). nodes: pods of these resources each that run the stage
+    together, as a TrainJob of Kubeflow Trainer; 1 = the stage's own pod alone.
     """
 
     cpu: Cpu | None = None
     memory: Memory | None = None
     gpu: Gpu | None = None
+    nodes: int = Field(1, ge=1)
 
 
 class Meta(Section):
@@ -69,6 +69,11 @@ class Meta(Section):
         return gpu if gpu and gpu.count else None
 
     @property
+    def gpus(self) -> dict[str, str | int] | None:
+        """The GPUs of all its nodes together, or None."""
+        return {"kind": self.gpu.kind, "count": self.gpu.count * self.resources.nodes} if self.gpu else None
+
+    @property
     def kind(self) -> str:
         """Kind of its image: cpu or gpu."""
         return self.image or ("gpu" if self.gpu else "cpu")
@@ -91,12 +96,6 @@ def read(value: Any, where: str) -> Meta:
         where: file and stage, for the error message.
 
     Raises:
-        InputError: a key is unknown, a value impossible, or several nodes are requested.
+        InputError: a key is unknown or a value impossible.
     """
-    resources = value.get("resources") if isinstance(value, Mapping) else None
-    if isinstance(resources, Mapping) and "nodes" in resources:
-        raise InputError(
-            f"{where}: meta.resources.nodes: found {resources['nodes']}\n"
-            "expected no such key: a stage runs on one node, on several GPUs of it with gpu.count"
-        )
     return validated({} if value is None else value, Meta, f"{where}: meta")

@@ -61,7 +61,7 @@ def objects(found: Places) -> tuple[list[str], list[str]]:
         run, _, rest = one["Key"].removeprefix(prefix).partition("/")
         if run and rest == "run.json":
             ends.append((one["LastModified"], run))
-        elif not (run and (rest == "reasons.json" or re.fullmatch(r"stages/[^/]+\.json", rest))):
+        elif not (run and (rest == "reasons.json" or re.fullmatch(r"(stages/[^/]+|nodes/[^/]+/\d+)\.json", rest))):
             foreign.append(one["Key"])
     return [run for _, run in sorted(ends, key=lambda end: end[0], reverse=True)], foreign
 

@@ -1,5 +1,6 @@
 """The grid of params.yaml written out: names, paths, entries, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -209,14 +210,14 @@ def both(values, names=("both",)):
         block["mixture"] = list(names)
 
 
-def defined(tmp_path, change=None, count=0):
+def defined(tmp_path, change=None, count=0, **gpu):
     """The stages of dvc.yaml, as DVC resolves them."""
     from gradworks.dvc_compat import resolved
 
     (tmp_path / "components").mkdir(exist_ok=True)
     expand(tmp_path, change)
     values = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": count}}
+    more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": count, **gpu}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values | more))
     cells.write(tmp_path / "params.yaml")
     return resolved(tmp_path / "dvc.yaml")
@@ -263,6 +264,15 @@ def test_gpus_that_train_together_are_a_parameter_and_other_stages_reserve_one(t
         assert ("gpu.count" in keys) == (together or name == "cells"), name  # `cells` compares at every count
         # DVC runs a stage again whose command has changed, and not one that has lost a parameter
         assert ("--processes 4" in stage["cmd"]) == together, name
+
+
+def test_nodes_that_train_together_are_a_parameter_of_training_alone(tmp_path):
+    for name, stage in defined(tmp_path, nodes=2).items():
+        keys = {key for one in stage.get("params", []) for key in next(iter(one.values()))}
+        train = name.startswith("train@")
+        assert ("gpu.nodes" in keys) == (train or name == "cells"), name
+        assert ("--nodes 2" in stage["cmd"]) == train == ("nodes" in stage.get("meta", {}).get("resources", {})), name
+    assert "gpu.nodes" not in json.dumps(defined(tmp_path))
 
 
 def test_a_stale_definition_is_noticed(tmp_path):

@@ -1,0 +1,151 @@
+"""A stage of several nodes as a TrainJob, against an API that checks every request: refusals leave nothing behind."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gradworks.base.errors import InputError
+from gradworks.pod import trainjob
+from gradworks.pod.kubernetes import Api
+from tests.cluster.test_trainjob import VALUES, asked
+from tests.cluster.trainer import server
+from tests.cluster.trainer.server import Trainer
+
+DENIED = (
+    'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.runtimeRef: Invalid value'
+)
+SECURITY = 'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": seccompProfile'
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    with Trainer(tmp_path) as serving:
+        for name, value in serving.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(trainjob, "_LOOK", 0.01)
+        yield serving
+
+
+def job(request, failed="", stopped=lambda: False):
+    return trainjob.Job(Api.here(), request, lambda: failed, stopped)
+
+
+def refused(request, **more):
+    with pytest.raises(InputError) as raised:
+        job(request, **more).run()
+    said = str(raised.value)
+    assert len(said.splitlines()) <= 2 and "planted" not in said
+    return said
+
+
+def test_a_trainjob_is_made_followed_and_removed(monkeypatch, cluster, capsys):
+    made = asked(monkeypatch)
+    cluster.status = {"conditions": [cluster.condition("Complete", "JobsCompleted")]}
+    assert job(made).run() is True
+    assert cluster.jobs == {} and cluster.wrong == []
+    assert [one for one in cluster.asked if one.startswith(("POST", "DELETE"))] == [
+        "DELETE trainjobs", "POST trainjobs", "DELETE trainjobs",
+    ]  # fmt: skip
+    # one of an earlier try, whose pod was killed, goes first
+    cluster.jobs[made["metadata"]["name"]] = {"left": True}
+    assert job(made).run() is True and cluster.jobs == {}
+    # asked to stop while its queue holds it
+    cluster.status = {"conditions": [cluster.condition("Suspended", "Suspended")]}
+    assert job(made, stopped=lambda: "GET events" in cluster.asked).run() is False
+    assert cluster.jobs == {} and "waits: suspended" in capsys.readouterr().out
+
+
+def _expired(cluster):
+    cluster.token = "the next one"
+
+
+def _elsewhere(cluster):
+    (cluster.account / "namespace").write_text("other")
+
+
+def _answers(status, message, *methods):
+    return lambda cluster: cluster.refuses.update(
+        {(one, "trainjobs"): (status, message) for one in methods or ["POST"]}
+    )
+
+
+NONE = b"404 page not found"
+FORBIDDEN = r'cannot delete resource "trainjobs".* in the namespace "other" \(403\)\n.*rbac.example'
+REFUSED = {
+    "namespace": (_elsewhere, FORBIDDEN),
+    "token": (_expired, r"^Kubernetes refuses the pod's token \(401\): Unauthorized\n"),
+    "queue": (
+        lambda cluster: cluster.queues.clear(),
+        "^queue: found 'team-queue', which namespace team does not have\n",
+    ),
+    "crd": (
+        _answers(404, NONE, "POST", "DELETE", "GET"),
+        r"no TrainJobs in namespace team \(404\).*\n.*Kubeflow Trainer",
+    ),
+    "webhook": (_answers(403, DENIED), r"^Kubernetes refuses the TrainJob \(403\): admission webhook"),
+    "invalid": (_answers(422, "TrainJob is invalid: x"), r"^Kubernetes refuses the TrainJob \(422\): TrainJob is inv"),
+    "busy": (_answers(503, "no endpoints"), r"^Kubernetes refuses the TrainJob \(503\): no endpoints$"),
+}
+
+
+def listing(cluster):
+    """The TrainJobs that the API lists for one who may see them."""
+    (cluster.account / "namespace").write_text(server.SPACE)
+    (cluster.account / "token").write_text(cluster.token)
+    cluster.refuses.clear()
+    return Api.here().ask("GET", f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{server.SPACE}/trainjobs")["items"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_is_a_line_and_leaves_nothing(monkeypatch, cluster, name):
+    made = asked(monkeypatch)
+    change, said = REFUSED[name]
+    change(cluster)
+    assert re.search(said, refused(made))
+    assert listing(cluster) == []
+
+
+def test_what_goes_wrong_while_it_runs_is_a_line_and_leaves_nothing(monkeypatch, cluster):
+    made = asked(monkeypatch)
+    name = made["metadata"]["name"]
+    assert refused(made, failed="train@x: out of memory on the host") == "train@x: out of memory on the host"
+    assert listing(cluster) == []
+    event = {"reason": "FailedCreate", "message": SECURITY, "involvedObject": {"name": f"{name}-node-0"}}
+    cluster.events = [event]
+    assert f"TrainJob {name}: its pods are refused: {SECURITY}" == refused(made)
+    assert listing(cluster) == []
+    cluster.events = [{**event, "message": 'pods "x" is forbidden: exceeded quota: gpus'}]
+    cluster.status = {"conditions": [cluster.condition("Failed", "DeadlineExceeded", "TrainJob exceeded its deadline")]}
+    assert "failed: DeadlineExceeded: TrainJob exceeded its deadline" in refused(made)  # a full quota is waited for
+    assert listing(cluster) == []
+    monkeypatch.setattr(trainjob, "_PATIENCE", 0.05)
+    cluster.status = {}
+    cluster.refuses["GET", "trainjobs"] = 500, "etcdserver: leader changed"
+    found = refused(made)
+    assert "etcdserver: leader changed" in found and f"left: kubectl delete trainjob {name} -n team" in found
+
+
+def test_a_token_that_is_replaced_while_it_runs_is_read_again(monkeypatch, cluster):
+    made = asked(monkeypatch)
+
+    def replaced():
+        if cluster.token == server.TOKEN:
+            cluster.token = "planted-next"
+        elif cluster.asked.count("GET trainjobs") > 6:
+            (cluster.account / "token").write_text("planted-next")
+            (found,) = cluster.jobs.values()
+            found["status"] = {"conditions": [cluster.condition("Complete")]}
+        return False
+
+    assert job(made, stopped=replaced).run() is True and listing(cluster) == []
+
+
+def test_without_a_cluster_it_is_refused(monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(InputError, match=r"several nodes: found no KUBERNETES_SERVICE_HOST\n"):
+        Api.here()
+    monkeypatch.delenv(trainjob.REQUEST, raising=False)
+    with pytest.raises(InputError, match=r"^train: meta.resources.nodes: found 2, and a pod without"):
+        trainjob.request(VALUES, "train", 2)

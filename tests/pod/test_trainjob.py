@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from gradworks.base.errors import InputError
 from gradworks.pod import trainjob
@@ -32,6 +34,14 @@ def job(request, failed="", stopped=lambda: False):
     return trainjob.Job(Api.here(), request, lambda: failed, stopped)
 
 
+def allowed():
+    """What the example's Role of the pods lets them ask."""
+    documents = yaml.safe_load_all((Path(__file__).parents[2] / "pipelines/rbac.example.yaml").read_text())
+    (rules,) = [one["rules"] for one in documents if one["metadata"]["name"] == "gradworks-pods" and "rules" in one]
+    methods = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}
+    return {f"{methods.get(verb)} {kind}" for rule in rules for kind in rule["resources"] for verb in rule["verbs"]}
+
+
 def refused(request, **more):
     with pytest.raises(InputError) as raised:
         job(request, **more).run()
@@ -45,6 +55,7 @@ def test_a_trainjob_is_made_followed_and_removed(monkeypatch, cluster, capsys):
     cluster.status = {"conditions": [cluster.condition("Complete", "JobsCompleted")]}
     assert job(made).run() is True
     assert cluster.jobs == {} and cluster.wrong == []
+    assert set(cluster.asked) <= allowed()
     assert [one for one in cluster.asked if one.startswith(("POST", "DELETE"))] == [
         "DELETE trainjobs", "POST trainjobs", "DELETE trainjobs",
     ]  # fmt: skip

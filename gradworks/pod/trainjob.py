@@ -222,7 +222,7 @@ class Job:
         if error.status == 403 and "cannot" in said and "admission webhook" not in said:
             return f"Kubernetes: {said} (403)\nexpected a Role for it in namespace {space}: pipelines/rbac.example.yaml"
         if error.status == 404 and self.name not in said:
-            return f"Kubernetes: no TrainJobs in namespace {space} (404): {said}\nexpected Kubeflow Trainer 2.3 there"
+            return f"Kubernetes: no TrainJobs in namespace {space} (404): {said}\nexpected Kubeflow Trainer 2.2 or newer there"
         if error.status == 404:
             return f"TrainJob {self.name}: was deleted while it ran"
         return f"Kubernetes refuses the TrainJob ({error.status}): {said}"

@@ -17,6 +17,7 @@ sources (section `fetch` of the parameter file):
   bare:      {from: "file:data/bare", header: [label, premise, hypothesis]}          # files whose first line is a row
   rte:       {from: "https://HOST/RTE.zip", sha256: …, files: {train: train.tsv}}    # or s3://BUCKET/KEY
   words:     {from: "file:data/reviews.csv", task: universal_pos, columns: {text: review}, tags: textblob}
+  tones:     {from: "file:data/reviews.csv", task: tone, columns: {label: tone}, ids: words}  # other labels of its rows
   digits:    {from: "file:data/mnist", task: mnist}          # X-images-idx3-ubyte.gz, X.npz, or folders SPLIT/CLASS
   mrpc:      {from: "hub:nyu-mll/glue@COMMIT", config: mrpc, task: mrpc}             # Parquet repositories only
 """
@@ -40,14 +41,14 @@ from gradworks.telemetry import live
 if TYPE_CHECKING:
     from gradworks.tasks.kinds import Kind
 
-_FILES = {"files", "layout", "columns", "labels", "header", "tags"}
+_FILES = {"files", "layout", "columns", "labels", "header", "tags", "ids"}
 _KEYS = {  # which keys go with which kind of source, besides task, seed and bad_rows
     "synthetic": {"rows"},
     "file": _FILES,
     "http": {"sha256", *_FILES},
     "https": {"sha256", *_FILES},
     "s3": {"sha256", *_FILES},
-    "hub": {"config", "columns", "labels", "tags"},
+    "hub": {"config", "columns", "labels", "tags", "ids"},
 }
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a split: it becomes a file
 _SHOWN = 5  # bad rows on the screen; bad_rows.json has them all
@@ -69,6 +70,8 @@ class Source(base.Section):
         config: of a hub repository that has several.
         unlabelled: its rows have no labels, or none that are read; for labelling functions.
         tags: textblob: its rows are texts, and their labels are part-of-speech tags that TextBlob gives their words.
+        ids: another source of the same files, whose name begins the ids in the place of this one's: splits, drawn by
+            ids, then have the same rows.
         sha256: of what lies behind a URL or in S3.
         bad_rows: the share of malformed rows above which the stage stops.
     """
@@ -85,6 +88,7 @@ class Source(base.Section):
     config: str | None = None
     unlabelled: bool | None = None
     tags: Literal["textblob"] | None = None
+    ids: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     bad_rows: float = Field(default=0.001, ge=0, le=1)
 
@@ -106,7 +110,7 @@ class Source(base.Section):
     def _fits(self) -> Source:
         if self.kind not in _KEYS:
             raise ValueError("from: expected synthetic:nli, file:FOLDER, https://…, s3://… or hub:…")
-        for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256", "tags"):
+        for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256", "tags", "ids"):
             if getattr(self, key) is not None and key not in _KEYS[self.kind]:
                 raise ValueError(f"{key}: not for a source from {self.kind}:")
         if self.tags and (self.labels or self.unlabelled):
@@ -270,7 +274,7 @@ def main() -> None:
     source = base.section(args.params, key, Source)
     where = f"{args.params}: {key}"
     task = tasks.of(args.params, source.task)
-    splits, left_out = _splits(source, task, args.source, where)
+    splits, left_out = _splits(source, task, source.ids or args.source, where)
     for split, reason in left_out.items():
         print(f"{split}: left out: {reason}", file=sys.stderr)
     _report(splits, source.bad_rows, bool(source.labels), where)

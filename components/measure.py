@@ -82,7 +82,7 @@ class Bench:
         of = [entry_options(slot) for slot in (point.objective, point.weighting, point.update)]
         # each task has a clean gradient of its own, made again for every k-th batch that is scored
         kept = [one.get("clean_every", 1) for one in of]
-        parts = len(self.run.kinds) if max(kept) > 1 else 1
+        parts = len(self.run.trained) if max(kept) > 1 else 1
         self.period = math.lcm(*(one.get("every", 1) * k * parts for one, k in zip(of, kept, strict=True)))
         method = self.method()
         self.consumed = method.batches
@@ -100,7 +100,7 @@ class Bench:
 
     def examples(self) -> float:
         """Of a batch: of a budget in the mean of an epoch."""
-        batch, parts = self.plan.batch, self.mixture.parts.values()
+        batch, parts = self.plan.batch, self.mixture.streams.values()
         if isinstance(batch, int):
             return batch
         return sum(len(part.train) for part in parts) / sum(self.mixture.sizes(batch).values())
@@ -109,7 +109,7 @@ class Bench:
         """Of an example, without padding; 0 of pictures."""
         lengths = [
             sum(len(ids) for name, ids in one.items() if name != "token_type_ids" and isinstance(ids, list))
-            for part in self.mixture.parts.values() for one in part.train.encodings
+            for part in self.mixture.streams.values() for one in part.train.encodings
         ]  # fmt: skip
         return sum(lengths) / len(lengths)
 
@@ -171,7 +171,7 @@ class Side:
         for parts in drawn:
             mass = sum(part.mass.sum() for part in parts)
             for part in parts:
-                task = self._bench.run.kinds[part.task]
+                task = self._bench.run.trained[part.task]
                 losses = task.loss(task.outputs(model, part), part)
                 loss = (part.mass * losses).sum() / (mass * len(drawn))
                 loss.backward()

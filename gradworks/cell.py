@@ -108,6 +108,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, schedule: Path | None = None) -> None:
         from gradworks import tasks
+        from gradworks.tasks.kinds._shared import together
 
         self.args, self.params = args, base.Params(args.params)
         self.settings = self.params.section("train", Train)
@@ -116,6 +117,7 @@ class Run:
         self.mixed = _mixture(args, self.main)
         self.kinds = {name: tasks.of(args.params, name) for name in self.mixed.parts}
         self.slices = self._slices()
+        self.trained = together.kinds_of(self.kinds, self.mixed.sets)
         self.task = self.kinds[self.main if self.main in self.kinds else self.mixed.parts[0]]
         self.looks = self._looks()
         artifacts.check(args.data)
@@ -125,7 +127,7 @@ class Run:
         self.parameters |= {"seed": args.seed, "task": self.task.name}
         more = {
             key: one
-            for key in ("batch", "epoch", "epochs", "from_", "layer", "conflicts")
+            for key in ("batch", "epoch", "epochs", "from_", "layer", "conflicts", "together")
             if (one := getattr(self.mixed, key))
         }
         if len(self.kinds) > 1 or more:
@@ -211,14 +213,15 @@ class Run:
         clip = s.clip if self.point.clip is None else self.point.clip or None
         each: dict[str, float] = {}
         sizes = mixture.sizes(s.batch) if isinstance(s.batch, Budget) else {}
-        for task in self.kinds:
+        for name, (task, *_) in self.mixed.streams.items():
             rows = artifacts.read_parquet(self._folder(task) / "train.parquet", ["id"]).num_rows
             if sizes:
-                each[task] = sizes[task] * rows / len(mixture.parts[task].train)
+                each[name] = sizes[name] * rows / len(mixture.streams[name].train)
             else:
-                each[task] = -(-rows // (self.mixed.batch or {}).get(task, s.batch))
+                each[name] = -(-rows // (self.mixed.batch or {}).get(task, s.batch))
         where = f"{self.params}: mixtures.{getattr(self.args, 'mixture', None)}"
-        epoch = schedules.epoch(self.mixed.chosen, each, self.mixed.epoch, f"{where}.schedule")
+        once = next((name for name, tasks in self.mixed.streams.items() if self.mixed.epoch in tasks), None)
+        epoch = schedules.epoch(self.mixed.chosen, each, once, f"{where}.schedule")
         return loop.Settings(
             batches=round((self.mixed.epochs or s.epochs) * epoch * (self.longer or 1)), batch=s.batch,
             micro=s.micro_batch, clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
@@ -247,7 +250,7 @@ class Run:
                     f"{self.params}: train.batch.tokens: found {most}\n"
                     f"expected at least {longest}, the tokens of the longest training example of {task}"
                 )
-        return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches())
+        return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches(), self.mixed.sets)
 
     def _batches(self) -> dict[str, int]:
         """Sizes of the batches of some parts. Raises InputError where those of the others are budgets."""
@@ -260,12 +263,14 @@ class Run:
     def method(self, world: Any = None) -> Any:
         """Refused in words where an entry does not fit, or the schedule cannot give the update what it needs."""
         from gradworks import schedules
+        from gradworks.tasks.kinds._shared import together
 
         args, several = self.args, len(self.kinds) > 1
-        task = dict(self.kinds) if several else self.task
+        task = dict(self.trained) if len(self.trained) > 1 else next(iter(self.trained.values()))
         made = method_of(args.params, args.method, self.point, task, args.seed, world)
         where = f"{args.params}: methods.{args.method}" + (f": mixtures.{args.mixture}.schedule" if several else "")
-        schedules.check(self.mixed.chosen, made.needs, list(self.kinds), where)
+        schedules.check(self.mixed.chosen, made.needs, list(self.trained), where)
+        together.check_method(made, self.mixed.sets, f"{args.params}: mixtures.{args.mixture}", args.method)
         return made
 
     def model(self) -> Any:

@@ -24,7 +24,7 @@ from gradworks.data import corruptions, labelling, predictions, sizes, slices, s
 from gradworks.named_files import not_there
 from gradworks.report.settings import Report, Target, check_steps
 from gradworks.tasks.kinds import Kind
-from gradworks.tasks.kinds._shared import sliced
+from gradworks.tasks.kinds._shared import sliced, together
 
 _SECTIONS = (
     "root", "here", "threads", "device", "gpu", "task", "tasks", "mixtures", "fetch", "label", "corrupt", "pretrain",
@@ -137,6 +137,8 @@ def _sources(params: Path, values: Mapping[str, Any], task: Kind) -> dict[str, A
         _program("fetch").asked_of(source, own, where)
         if source.kind == "synthetic" and own.name != "nli":
             raise InputError(f"{where}: synthetic:nli has examples of the task nli, not of {own.name}\nadd `task: nli`")
+        if source.ids is not None and source.ids not in values["fetch"]:
+            raise InputError(words.unknown(f"{where}.ids", source.ids, values["fetch"]))
         files = list((source.files or {}).values())
         twice = next((file for file in files if files.count(file) > 1), None)
         if twice:
@@ -199,12 +201,15 @@ def _mixtures(params: Path, values: Mapping[str, Any], sources: Mapping[str, Any
                 raise InputError(f"{where}.parts: no splits of {part!r}\nexpected corrupt.parts.{part}")
         if one.select not in (None, "mean", *one.parts):
             raise InputError(words.unknown(f"{where}.select", one.select, ("mean", *one.parts)))
-        methods = dict.fromkeys(m for mixture, block in trained if mixture == name for m in block["method"])
+        blocks = [block for mixture, block in trained if mixture == name]
+        together.check_rows(one, found[name], values, blocks, where)
+        methods = dict.fromkeys(m for block in blocks for m in block["method"])
         for method in methods:
             point = points.method_point(params, method, values["methods"][method])
-            for task in found[name].values():
+            for task in together.kinds_of(found[name], one.sets).values():
                 made = cell.method_of(params, method, point, task, 0)
-            schedules.check(one.chosen, made.needs, one.parts, f"{where}.schedule, for methods.{method}")
+            schedules.check(one.chosen, made.needs, list(one.streams), f"{where}.schedule, for methods.{method}")
+            together.check_method(made, one.sets, where, method)
 
 
 def _slices(params: Path, values: Mapping[str, Any], task: Kind, top: Path) -> None:

@@ -18,6 +18,7 @@ from gradworks.base import Section, ensembles, fresh_yaml, names, slicing, valid
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.base.points import MethodPoint, Slot, entry_name, method_point
+from gradworks.base.together import Given, check_sets, sets_of, streams_of
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ALWAYS_PRESENT = slicing.ALWAYS_PRESENT
@@ -50,6 +51,7 @@ class Mixture(Section):
         combine: how the predictions of its heads become one; `task` is those of the task's head alone.
         slice_weight: of the loss of each slice beside the task's.
         conflicts: every so many steps the gradients of the tasks are compared; see `gradworks.trace.Conflicts`.
+        together: sets of tasks that read the same rows in one forward pass; see gradworks/base/together.py.
     """
 
     parts: list[str] = Field(min_length=1)
@@ -64,6 +66,7 @@ class Mixture(Section):
     combine: Literal["mean", "defer", "residual", "task"] | None = None
     slice_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
     conflicts: Annotated[int, Field(gt=0)] | None = None
+    together: list[Given] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _of_slices(self) -> Mixture:
@@ -72,6 +75,7 @@ class Mixture(Section):
                 raise ValueError(f"{key}: found without slices\nexpected slices: names of the section slice")
         if self.conflicts and len(self.parts) < 2:
             raise ValueError("conflicts: found it for one part\nexpected two or more tasks to compare")
+        check_sets(self.together or (), self.parts, self.batch or {}, self.conflicts)
         return self
 
     @property
@@ -80,9 +84,19 @@ class Mixture(Section):
         return [name for names_ in (self.layer or {}).values() for name in names_]
 
     @property
+    def sets(self) -> dict[str, dict[str, float]]:
+        """Tasks that are read together, by the name of the set: task -> weight."""
+        return sets_of(self.together or ())
+
+    @property
+    def streams(self) -> dict[str, list[str]]:
+        """What a schedule chooses from, parts and sets, and the tasks of each."""
+        return streams_of(self.parts, self.sets)
+
+    @property
     def chosen(self) -> Slot:
         """The schedule, or the default one."""
-        return self.schedule or ("single" if len(self.parts) == 1 else "round_robin")
+        return self.schedule or ("single" if len(self.streams) == 1 else "round_robin")
 
 
 class Cells(Section):
@@ -253,9 +267,7 @@ def _schedule(params: Path, points: dict[str, MethodPoint], method: str, folder:
 def _measure(
     params: Path, points: dict[str, MethodPoint], cells: dict[str, dict[str, Any]], several: bool
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """A method's cost on an encoder (and mixture) is measured once, with the data and the initial model of its first
-    cell.
-    """
+    """A method's cost on an encoder (and mixture) is measured once, with data and initial model of its first cell."""
     made: dict[str, dict[str, Any]] = {}
     axes = ("mixture", "encoder", "method") if several else ("encoder", "method")
     for cell in cells.values():

@@ -157,18 +157,25 @@ class Examples:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These rows, in this order, as one batch."""
-        inputs = self.collate([self.encodings[i] for i in rows])
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
-        labels = self.labels[index]
-        labels, mass = self.join(labels) if self.join else (labels, torch.ones(len(rows), device=self.device))
+        labels, mass = self.labelled(index)
         return Batch(
             task=self.task,
             ids=[self.ids[i] for i in rows],
-            inputs={name: tensor.to(self.device) for name, tensor in inputs.items()},
+            inputs={name: tensor.to(self.device) for name, tensor in self.inputs(rows).items()},
             labels=labels,
             mass=mass,
             group=None if self.group is None else self.group[index],
         )
+
+    def inputs(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """What the model reads of these rows, padded to the longest; on the CPU."""
+        return self.collate([self.encodings[i] for i in rows])
+
+    def labelled(self, index: Tensor) -> tuple[Any, Tensor]:
+        """Labels and mass of the rows (n,)."""
+        labels = self.labels[index]
+        return self.join(labels) if self.join else (labels, torch.ones(len(index), device=self.device))
 
 
 def _length(encoding: Encoding) -> int:

@@ -154,7 +154,7 @@ class Transformer(Headed):
     def _states(self, inputs: dict[str, Tensor], embedded: Tensor | None) -> Any:
         if embedded is not None:
             inputs = {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": embedded}
-        return self.encoder(**inputs)
+        return self.once("encoder", list(inputs.values()), lambda: self.encoder(**inputs))
 
 
 def _sides(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

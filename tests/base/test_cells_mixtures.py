@@ -46,6 +46,30 @@ def test_one_mixture_changes_no_name_and_several_are_an_axis(tmp_path):
     assert made["ensemble"]["clean-erm-alone-gru+cased"]["mixture"] == "alone"
 
 
+def test_tasks_read_together_are_one_part_to_the_schedule_and_change_no_name(tmp_path):
+    def sets(values, **more):
+        both(values)
+        values["mixtures"]["both"].pop("schedule", None)
+        values["mixtures"]["both"] |= {"parts": ["nli", "tone", "sts"], **more}
+
+    plain = expand(tmp_path, sets)["train"]
+    for together, schedule in (([["tone", "nli"]], "round_robin"), ([{"nli": 1.0, "tone": 0.5, "sts": 2.0}], "single")):
+        made = expand(tmp_path, lambda v, together=together: sets(v, together=together))["train"]
+        assert {cell["mixture_schedule"] for cell in made.values()} == {schedule}
+        assert made == {key: one | {"mixture_schedule": schedule} for key, one in plain.items()}
+    for more, said in (
+        ({"together": [["nli"]]}, r"both:\ntogether: found \['nli'\]\nexpected two tasks or more"),
+        ({"together": [["nli", "mnli"]]}, "both:\ntogether: found 'mnli'\nexpected some of the parts: nli, tone, sts"),
+        ({"together": [["nli", "tone"], ["tone", "sts"]]}, "both:\ntogether: found tone twice"),
+        ({"together": [["nli", "tone"]], "batch": {"nli": 8}}, "both:\nbatch: found other sizes for nli, tone"),
+        ({"together": [["nli", "tone"]], "conflicts": 5}, "both:\nconflicts: found it beside together"),
+        ({"together": [{"nli": 1.0, "tone": 0.0}]}, "both.together.0"),
+        ({"parts": ["nli", "tone", "nli+tone"], "together": [["nli", "tone"]]}, "nli\\+tone is the name of a task too"),
+    ):
+        with pytest.raises(InputError, match=said):
+            expand(tmp_path, lambda v, more=more: sets(v, **more))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

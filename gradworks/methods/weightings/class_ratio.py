@@ -29,7 +29,12 @@ class ClassRatio(BaseWeighting):
             and ranks; the first step balances its own batch.
 
     Labels must be (n,) class indices; others are refused at the first batch.
+
+    Attributes:
+        classes: it reads labels as classes.
     """
+
+    classes = True
 
     def __init__(self, counts: Sequence[float] | None = None):
         if counts is not None and (isinstance(counts, str) or not isinstance(counts, Sequence) or not counts):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gradworks.models._shared.reading import Reading
 
 Sizes = int | Mapping[str, int]  # outputs of the one head, or of each by task
 
@@ -43,6 +47,7 @@ class Headed(nn.Module):
 
     head: nn.Linear
     heads: Heads
+    _reading: Reading | None = None
 
     def make_head(self, width: Sizes, sizes: Sizes) -> None:
         """Of one task the layer is drawn here, from torch's generator; of several by `redraw`."""
@@ -61,6 +66,20 @@ class Headed(nn.Module):
     def answer(self, vector: Tensor, task: str | None) -> Tensor:
         """(n, width) -> (n, outputs of the task); a model of one head does not ask which."""
         return (self.heads.of(task) if hasattr(self, "heads") else self.head)(vector)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Inside, heads that read the same rows share one forward pass of the encoder; see `Reading`."""
+        devices = sorted({p.device.index for p in self.parameters() if p.is_cuda})
+        before, self._reading = self._reading, Reading(devices)
+        try:
+            yield self._reading
+        finally:
+            self._reading = before
+
+    def once(self, part: str, reads: Sequence[Tensor], make: Callable[[], Any], encoder: bool = True) -> Any:
+        """`make()`; inside `reading` once for all heads that read the same. Arguments: see `Reading.__call__`."""
+        return make() if self._reading is None else self._reading(part, reads, make, encoder)
 
 
 def last_layers(model: nn.Module) -> nn.Module:

@@ -59,7 +59,11 @@ class PictureModel(Headed):
     def vectors(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
         """(n, width)"""
         pixels = self.embed(inputs) if embedded is None else embedded
-        return self.trunk(pixels.view(-1, *self.shape).permute(0, 3, 1, 2).contiguous())
+        return self.once(
+            "trunk",
+            [inputs["pixels"], *([] if embedded is None else [embedded])],
+            lambda: self.trunk(pixels.view(-1, *self.shape).permute(0, 3, 1, 2).contiguous()),
+        )
 
     def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
         """(n, outputs); `task`: whose head, where there are several."""

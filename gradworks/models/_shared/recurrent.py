@@ -31,6 +31,9 @@ class Recurrent(towers.Towers):
 
     def tokens(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
         """(n, L, W) what the head reads of each token of sequences that are one text."""
+        return self.once("states of tokens", towers.reads(inputs, embedded), lambda: self._tokens(inputs, embedded))
+
+    def _tokens(self, inputs: dict[str, Tensor], embedded: Tensor | None) -> Tensor:
         lengths = inputs["lengths"][:, 0]
         embedded = self.dropout(self.embed(inputs) if embedded is None else embedded)
         states = [self.directions[0](embedded)[0]]

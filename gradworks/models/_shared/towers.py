@@ -85,15 +85,22 @@ class Towers(Headed):
 
     def forward(self, inputs: dict[str, Tensor], embedded: Tensor | None = None, task: str | None = None) -> Tensor:
         """(n, outputs). All texts of the batch are encoded in one call. `task`: whose head, where there are several."""
-        read = self.vectors(inputs, embedded).view(*inputs["ids"].shape[:2], -1)
-        return self.answer(self.mlp(features(read, self.config["texts"] > 1)), task)
+
+        def made() -> Tensor:
+            read = self.vectors(inputs, embedded).view(*inputs["ids"].shape[:2], -1)
+            return self.mlp(features(read, self.config["texts"] > 1))
+
+        return self.answer(self.once("perceptron", reads(inputs, embedded), made, encoder=False), task)
 
     def vectors(self, inputs: dict[str, Tensor], embedded: Tensor | None = None) -> Tensor:
         """(n * texts, H) one vector of each text; the encoding of a text on its own."""
         n, texts, length = inputs["ids"].shape
-        embedded = self.embed(inputs) if embedded is None else embedded
-        flat = self.dropout(embedded).reshape(n * texts, length, -1)
-        return self.read(flat, inputs["lengths"].flatten())
+
+        def made() -> Tensor:
+            flat = self.dropout(self.embed(inputs) if embedded is None else embedded).reshape(n * texts, length, -1)
+            return self.read(flat, inputs["lengths"].flatten())
+
+        return self.once("encoder", reads(inputs, embedded), made)
 
     def hidden(self, states: Tensor) -> Tensor:
         """(n, L, H) states of tokens -> (n, L, W), what the head reads of each: as of a text without another."""
@@ -105,6 +112,11 @@ class Towers(Headed):
     def read(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """(m, L, D) embedded tokens of m texts and their lengths (m,) -> (m, H)."""
         raise NotImplementedError
+
+
+def reads(inputs: dict[str, Tensor], embedded: Tensor | None) -> list[Tensor]:
+    """What the encoder depends on."""
+    return [inputs["ids"], inputs["lengths"], *([] if embedded is None else [embedded])]
 
 
 def features(texts: Tensor, pairs: bool) -> Tensor:

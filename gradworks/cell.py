@@ -270,7 +270,8 @@ class Run:
         made = method_of(args.params, args.method, self.point, task, args.seed, world)
         where = f"{args.params}: methods.{args.method}" + (f": mixtures.{args.mixture}.schedule" if several else "")
         schedules.check(self.mixed.chosen, made.needs, list(self.trained), where)
-        together.check_method(made, self.mixed.sets, f"{args.params}: mixtures.{args.mixture}", args.method)
+        mixed = f"{args.params}: mixtures.{getattr(args, 'mixture', None)}"
+        together.check_method(made, self.mixed.sets, mixed, args.method)
         return made
 
     def model(self) -> Any:

@@ -70,7 +70,7 @@ def values(**train):
     made["corrupt"]["splits"]["train"] = {"from": "synthetic/train", "size": 62}
     made["corrupt"]["splits"]["selection"]["size"] = 30
     # of clean batches, both ranks compute all; of `both`, a micro-batch each
-    made["train"] |= {"epochs": 1.5, "micro_batch": 4, "clean_batch": 4, "select": {"every": 0.5}} | train
+    made["train"] |= {"epochs": 1, "micro_batch": 4, "clean_batch": 4, "select": {"every": 0.5}} | train
     made["methods"] = METHODS
     made["mixtures"] = {
         name: {"parts": ["nli", task], "schedule": "round_robin", "select": "mean"}
@@ -98,7 +98,7 @@ def project(tmp_path_factory):
     (folder / "both.yaml").write_text(yaml.safe_dump(values(clean_batch=8)))
     # most batches in two parts of unequal size; of one example, which all ranks compute
     tokens = {"batch": {"tokens": 96}, "micro_batch": {"tokens": 48}}
-    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(**tokens)))
+    (folder / "tokens.yaml").write_text(yaml.safe_dump(values(epochs=1.5, **tokens)))
     for source in ("synthetic", "mine", "valued"):
         run("fetch", "--source", source, "--out", f"runs/fetch/{source}")
     run("corrupt", "--condition", "noise", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/noise/0")
@@ -164,7 +164,7 @@ def sides(project, request):
         cells["tokens", method] = Cell(arguments(method, None, "tokens-two", params="tokens.yaml"))
     # last of those that train: its collectives may be left half done
     for rank in (0, 1):
-        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=5)
+        cells["OOM", rank] = Cell(arguments("erm-2", None, f"oom{rank}"), "OOM", rank, steps=3)
     for method in REFUSED:
         cells["refused", method] = Cell(arguments(method, "valued", "refused"))
     cells["uneven"] = Cell(arguments("erm-2", None, "uneven", params="uneven.yaml"))
@@ -178,7 +178,7 @@ def test_two_processes_are_two_micro_batches_byte_for_byte(sides, method, mixtur
     assert (alone.written, first.written, second.written) == (1, 1, 0)
     assert differ(*(f"{side}/{mixture}-{method}" for side in ("one", "two"))) == []
     status = artifacts.read_json(Path(f"two/{mixture}-{method}/run/status.json"))
-    assert status["state"] in ("ok", "not converged") and status["steps"] >= 3
+    assert status["state"] in ("ok", "not converged") and status["steps"] >= 2
 
 
 @pytest.mark.parametrize("method", TOKENS)

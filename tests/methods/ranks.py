@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gradworks.methods import Method
 from tests.methods.own_entries import GroupDro
-from tests.methods.shipped import STAR, TRIPLES
+from tests.methods.shipped import PAIRWISE, STAR
 from tests.methods.toys import TASKS, Net, batch, build, gradients, split
 
 OWN = {
@@ -26,7 +26,7 @@ OWN = {
     "kept-3": (lambda: "rdrop", lambda: {"reweight": KEPT}, lambda: {"erm": {"batches": 3}}),
 }
 KEPT = {"clean_every": 2, "clean_momentum": 0.5}
-CASES = {"-".join(triple): tuple(lambda name=name: name for name in triple) for triple in TRIPLES} | OWN
+CASES = {"-".join(triple): tuple(lambda name=name: name for name in triple) for triple in PAIRWISE} | OWN
 WRITTEN = {  # kinds whose labels are tokens: the halves of a batch differ in mass, and in length
     f"{kind} {'-'.join(triple)}": (kind, triple)
     for kind in ("causal", "seq2seq")

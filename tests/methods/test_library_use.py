@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from gradworks import Method
-from tests.methods.shipped import STAR, TRIPLES
+from tests.methods.shipped import PAIRWISE, STAR
 from tests.methods.toys import TASKS, Kind, Net, batch, build, draw, gradients, same, symmetric_kl
 
 # the functions of a person, for the toy model
@@ -199,7 +199,7 @@ def adapted(model, task, triple):
     return {name for name, p in rows if p.grad is not None and p.grad.any()}, {name for name, _ in rows}
 
 
-@pytest.mark.parametrize("triple", TRIPLES, ids="-".join)
+@pytest.mark.parametrize("triple", PAIRWISE, ids="-".join)
 def test_every_method_trains_the_adapters_of_a_classifier_and_nothing_else(classifier, triple):
     reached, names = adapted(classifier, Classes(), triple)
     assert reached == {name for name in names if "lora_" in name or "modules_to_save" in name}

@@ -168,8 +168,8 @@ def fit(
         checkpoint: where to resume from and to save to, at every look at the selection split.
         stop: asked after every step; when true the checkpoint is saved and Stopped raised.
         watch: called after every step, also one that is not finite, with the method's report, and by name the step's
-            `examples`, `seconds` (of the wall, without looks at the selection split), `loss`, `learning_rate`,
-            `gradient_norm`. It must change nothing.
+            `examples`, `seconds` (of the wall, without looks at the selection split), `done` (share of all steps),
+            `loss`, `learning_rate`, `gradient_norm`. It must change nothing.
         world: this process among several, of which the method knows; all of them end with the same.
 
     Returns:
@@ -234,7 +234,7 @@ def fit(
                 trace.diverged = f"step {trace.step + 1}: loss {loss:.3g}, gradient norm {made.norm:.3g}{term}"
             if watch:
                 count = sum(len(part.ids) for batch in drawn for part in batch)
-                watch(report, examples=count, seconds=time.perf_counter() - began, **figures)
+                watch(report, examples=count, seconds=time.perf_counter() - began, done=trace.step / total, **figures)
             if trace.diverged:
                 break
             if bar:

@@ -1,7 +1,7 @@
 """The TrainJob of a stage that asks for several nodes, but for what its pod adds (pod/trainjob.py).
 
-The request is that of Kubeflow Trainer 2.2 to 2.3 (trainer.kubeflow.org/v1alpha1) with the runtime `torch-distributed`. It
-holds the names of secrets, never their values.
+The request is that of Kubeflow Trainer 2.2 and 2.3 (trainer.kubeflow.org/v1alpha1), with the runtime
+`torch-distributed`. It holds the names of secrets, never their values.
 """
 
 from __future__ import annotations

@@ -56,7 +56,10 @@ def together(
 
 def _failed(places: Places, records: str) -> str:
     """What the first node that failed said; "" where none has. One that was asked to stop has not failed."""
-    found = [json.loads(places.get(one["Key"]) or b"{}") for one in places.list(records)]
+    try:
+        found = [json.loads(places.get(one["Key"]) or b"{}") for one in places.list(records)]
+    except InputError:  # the store does not answer now: the nodes go on, and so does this pod
+        return ""
     said = [(one.get("ended", 0), one["error"]) for one in found if "error" in one and not one.get("stopped")]
     return str(min(said)[1]) if said else ""
 

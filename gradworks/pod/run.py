@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -275,7 +276,7 @@ def _reproduce(
 
 def _last_words(printed: str) -> list[str]:
     """A failed stage's own error, or the last line of its traceback; [] if there is neither."""
-    lines = printed.splitlines()
+    lines = [re.sub(r"^\[rank\d+\]: ", "", line) for line in printed.splitlines()]  # as torch prints those of ranks
     errors = [at for at, line in enumerate(lines) if line.startswith("error: ")]
     if errors:
         at = errors[-1]

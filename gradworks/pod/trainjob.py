@@ -160,15 +160,32 @@ class Job:
         if "Complete" in true:
             return True
         if said := self._failed():
-            raise InputError(said)
+            raise InputError(f"{self._killed()}{said}")
         if "Failed" in true:
             said = " ".join(f"{true['Failed'].get('reason')}: {true['Failed'].get('message')}".split())
-            raise InputError(f"TrainJob {self.name} failed: {said[:300]}")
+            raise InputError(f"{self._killed()}TrainJob {self.name} failed: {said[:300]}")
         jobs = {one.get("name"): one for one in found.get("status", {}).get("jobsStatus", [])}
         waits = "Suspended" in true or found.get("spec", {}).get("suspend")
         running = "runs" if jobs.get(NODE, {}).get("ready") else "starts"
         self._say("waits: suspended, as by its queue" if waits else running)
         return False
+
+    def _killed(self) -> str:
+        """A line on the node that Kubernetes says was killed: the others saw no more than a lost connection; or ""."""
+        query = quote(f"jobset.sigs.k8s.io/jobset-name={self.name}")
+        path = f"/api/v1/namespaces/{quote(self._api.namespace)}/pods?labelSelector={query}"
+        try:
+            pods = self._api.ask("GET", path).get("items", [])
+        except (Refused, Away):
+            return ""
+        for pod in pods:
+            node = pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-completion-index", "?")
+            for container in pod.get("status", {}).get("containerStatuses", []):
+                for state in (container.get("state", {}), container.get("lastState", {})):
+                    why = (state.get("terminated") or {}).get("reason")
+                    if why not in (None, "Completed", "Error"):
+                        return f"TrainJob {self.name}: node {node} was killed: {why}\n"
+        return ""
 
     def _refused_pods(self) -> None:
         """Raises InputError where Kubernetes refuses the nodes' pods, which the TrainJob does not say."""
@@ -222,7 +239,9 @@ class Job:
         if error.status == 403 and "cannot" in said and "admission webhook" not in said:
             return f"Kubernetes: {said} (403)\nexpected a Role for it in namespace {space}: pipelines/rbac.example.yaml"
         if error.status == 404 and self.name not in said:
-            return f"Kubernetes: no TrainJobs in namespace {space} (404): {said}\nexpected Kubeflow Trainer 2.2 or newer there"
+            return (
+                f"Kubernetes: no TrainJobs in namespace {space} (404): {said}\nexpected Kubeflow Trainer, 2.2 or newer"
+            )
         if error.status == 404:
             return f"TrainJob {self.name}: was deleted while it ran"
         return f"Kubernetes refuses the TrainJob ({error.status}): {said}"

@@ -1,6 +1,7 @@
 """Metrics of a running stage, for Prometheus: over HTTP while it runs, and pushed to a gateway.
 
-Without `--metrics-port` and PROMETHEUS_PUSHGATEWAY, nothing is imported or counted. Metrics never change an output: no
+Without `--metrics-port` and PROMETHEUS_PUSHGATEWAY, nothing is imported or counted (what Kubeflow Trainer asks for is
+in trainer.py). Metrics never change an output: no
 method, model or artifact reads them. Counters cover this process only, so that a resumed run's seconds and examples
 match.
 """
@@ -20,6 +21,7 @@ from gradworks.telemetry import push
 
 if TYPE_CHECKING:
     from gradworks.spec import StepReport
+    from gradworks.telemetry import trainer
 
 LABELS = ("run", "stage", "method", "encoder", "condition", "seed", "task")
 HOST = "GRADWORKS_METRICS_HOST"
@@ -33,9 +35,14 @@ _FIGURES = {  # entries of a method's log that are exported unchanged
 
 
 class Silent:
-    """Metrics are off."""
+    """Metrics are off.
 
-    step = None
+    Args:
+        status: of the TrainJob, if steps are reported there.
+    """
+
+    def __init__(self, status: trainer.Status | None = None) -> None:
+        self.step = status.step if status else None
 
     def overhead(self, ratio: float) -> None:
         """See `Live.overhead`."""
@@ -49,12 +56,14 @@ class Live:
 
     Args:
         labels: values of LABELS; empty where unknown.
+        status: of the TrainJob, if steps are reported there too.
     """
 
-    def __init__(self, labels: dict[str, str]) -> None:
+    def __init__(self, labels: dict[str, str], status: trainer.Status | None = None) -> None:
         from prometheus_client import CollectorRegistry, disable_created_metrics
 
         disable_created_metrics()
+        self._status = status
         self._labels = {name: labels.get(name, "") for name in LABELS}
         self.registry = CollectorRegistry()
         self._ends: list[Any] = []
@@ -94,7 +103,7 @@ class Live:
 
     def step(
         self, report: StepReport | None, *, examples: int, seconds: float, loss: float, learning_rate: float,
-        gradient_norm: float,
+        gradient_norm: float, done: float | None = None,
     ) -> None:  # fmt: skip
         """Record one optimizer step.
 
@@ -102,7 +111,10 @@ class Live:
             report: the method's report; None without a method.
             examples: consumed; seconds: wall time.
             loss: mean over its examples; gradient_norm: before clipping.
+            done: share of all steps.
         """
+        if self._status:
+            self._status.step(report, done=done, loss=loss, learning_rate=learning_rate)
         if "counters" not in self._shown:
             self._shown["counters"] = self._counters()
         duration, steps, total, skipped, bad = self._shown["counters"]
@@ -202,13 +214,18 @@ def begin(kind: str, args: argparse.Namespace, **labels: Any) -> Live | Silent:
         labels: further ones; they override arguments.
     """
     gateway = push.configured()
+    status = None
+    if os.environ.get("KUBEFLOW_TRAINER_SERVER_URL"):
+        from gradworks.telemetry import trainer
+
+        status = trainer.configured()
     if args.metrics_port is None and gateway is None:
-        return Silent()
+        return Silent(status)
     found = {name: getattr(args, name) for name in LABELS if getattr(args, name, None) is not None} | labels
     out = getattr(args, "out", "")
     found["run"] = os.environ.get("GRADWORKS_RUN") or "local"
     found["stage"] = os.environ.get("GRADWORKS_STAGE") or os.environ.get("DVC_STAGE") or f"{kind}@{out}"
-    live = Live({name: str(value) for name, value in found.items()})
+    live = Live({name: str(value) for name, value in found.items()}, status)
     if args.metrics_port is not None:
         live.serve(args.metrics_port)
     if gateway is not None:

@@ -92,6 +92,9 @@ def test_two_nodes_are_one_process_with_two_micro_batches_byte_for_byte(world):
     assert {f"run/{name}" for name in FILES} | {"model/model.safetensors"} <= alone.keys()
     assert [name for name, body in alone.items() if (restored / name).read_bytes() != body] == []
     assert json.loads(alone["run/status.json"])["steps"] >= 3
+    last = cluster.progress[-1]
+    assert last["progressPercentage"] == 100 and last["estimatedRemainingSeconds"] == 0
+    assert [one["name"] for one in last["metrics"]] == ["loss", "learning_rate"]
     # another run restores it, and makes no TrainJob
     before = cluster.asked.count("POST trainjobs")
     ended, said = runs.pod("second", "train")

@@ -118,18 +118,30 @@ def test_a_refusal_is_a_line_and_leaves_nothing(monkeypatch, cluster, name):
     assert listing(cluster) == []
 
 
-def test_what_goes_wrong_while_it_runs_is_a_line_and_leaves_nothing(monkeypatch, cluster):
+def test_what_goes_wrong_while_it_runs_is_a_line_and_leaves_nothing(monkeypatch, cluster, capsys):
     made = asked(monkeypatch)
     name = made["metadata"]["name"]
     assert refused(made, failed="train@x: out of memory on the host") == "train@x: out of memory on the host"
     assert listing(cluster) == []
+    terminated = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    labels = {"batch.kubernetes.io/job-completion-index": "1"}
+    cluster.pods = [{"metadata": {"labels": labels}, "status": {"containerStatuses": [{"lastState": terminated}]}}]
+    killed = f"TrainJob {name}: node 1 was killed: OOMKilled"
+    assert refused(made, failed="train@x: closed by peer") == f"{killed}\ntrain@x: closed by peer"
+    cluster.pods = []
     event = {"reason": "FailedCreate", "message": SECURITY, "involvedObject": {"name": f"{name}-node-0"}}
     cluster.events = [event]
     assert f"TrainJob {name}: its pods are refused: {SECURITY}" == refused(made)
     assert listing(cluster) == []
-    cluster.events = [{**event, "message": 'pods "x" is forbidden: exceeded quota: gpus'}]
-    cluster.status = {"conditions": [cluster.condition("Failed", "DeadlineExceeded", "TrainJob exceeded its deadline")]}
-    assert "failed: DeadlineExceeded: TrainJob exceeded its deadline" in refused(made)  # a full quota is waited for
+    cluster.events, before = [{**event, "message": 'pods "x" is forbidden: exceeded quota: gpus'}], len(cluster.asked)
+
+    def later():  # a full quota is waited for
+        if cluster.asked[before:].count("GET events") == 3:
+            cluster.jobs[name]["status"] = {"conditions": [cluster.condition("Failed", "DeadlineExceeded", "too long")]}
+        return False
+
+    assert refused(made, stopped=later) == f"TrainJob {name} failed: DeadlineExceeded: too long"
+    assert 'waits: pods "x" is forbidden: exceeded quota: gpus\n' in capsys.readouterr().out
     assert listing(cluster) == []
     monkeypatch.setattr(trainjob, "_PATIENCE", 0.05)
     cluster.status = {}

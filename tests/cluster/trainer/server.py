@@ -67,8 +67,9 @@ class Trainer:
     Attributes:
         jobs: TrainJobs by name, as the API shows them; asked: "POST trainjobs", ... in order; wrong: of requests.
         refuses: (method, kind) -> status and message, in the place of an answer; token: that a request has to have.
-        queues: of Kueue; events: of the namespace; secrets: (name, key) -> value, for the nodes.
-        runs: environment of the nodes, None = they are not run; status: of a new TrainJob.
+        queues: of Kueue; events, pods: of the namespace; status: of a new TrainJob.
+        runs: environment of the nodes, None = they are not run; secrets: (name, key) -> value, for them.
+        progress: that they reported; printed: what they printed, once they are gone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +77,8 @@ class Trainer:
         self.asked: list[str] = []
         self.wrong: list[str] = []
         self.refuses: dict[tuple[str, str], Answer] = {}
-        self.queues, self.events, self.token = {"team-queue"}, [], TOKEN
+        self.queues, self.events, self.pods, self.token = {"team-queue"}, [], [], TOKEN
+        self.progress: list[dict[str, Any]] = []
         self.secrets: dict[tuple[str, str], str] = {}
         self.runs: dict[str, str] | None = None
         self.status: dict[str, Any] = {}
@@ -120,10 +122,12 @@ class Trainer:
     def answer(self, method: str, url: str, token: str, body: bytes) -> Answer:
         parts = urlsplit(url)
         kind, _, name = parts.path.partition(f"/namespaces/{SPACE}/")[2].partition("/")
-        found = re.fullmatch(r"(.*)/namespaces/([^/]+)/([a-z]+)(?:/([^/]+))?", parts.path)
+        found = re.fullmatch(r"(.*)/namespaces/([^/]+)/([a-z]+)(?:/([^/]+))?(/status)?", parts.path)
         if not found:
             return 404, b"404 page not found"
-        group, space, kind, name = found.groups()
+        group, space, kind, name, status = found.groups()
+        if status:
+            return self._progress(name, token, json.loads(body))
         self.asked.append(f"{method} {kind}")
         if token != f"Bearer {self.token}":
             return 401, "Unauthorized"
@@ -139,6 +143,9 @@ class Trainer:
             wanted = dict(one.split("=") for one in parse_qs(parts.query)["fieldSelector"][0].split(","))
             about = wanted["involvedObject.name"]
             return 200, {"items": [one for one in self.events if one["involvedObject"]["name"] == about]}
+        if kind == "pods":
+            assert parse_qs(parts.query)["labelSelector"][0].startswith("jobset.sigs.k8s.io/jobset-name=gw-")
+            return 200, {"items": self.pods}
         if group != f"/apis/{_GROUP}/v1alpha1" or kind != "trainjobs":
             return 404, b"404 page not found"
         with self._lock:
@@ -167,6 +174,16 @@ class Trainer:
         self._look(name)
         return 200, self.jobs[name]
 
+    def _progress(self, name: str, token: str, body: Any) -> Answer:
+        """What Trainer's own server does with a report of a node."""
+        if token != f"Bearer {TOKEN}-of-{name}":
+            return 403, "Forbidden"
+        status = body["trainerStatus"]
+        job = {"metadata": {"name": name}, "spec": {"runtimeRef": {"name": "x"}}, "status": {"trainerStatus": status}}
+        self.wrong += violations(job)
+        self.progress.append(status)
+        return 200, body
+
     def _begin(self, name: str) -> None:
         """Start its nodes, as Trainer, JobSet and Job do."""
         trainer, port = self.jobs[name]["spec"]["trainer"], free_port()
@@ -180,6 +197,10 @@ class Trainer:
                      "PET_NODE_RANK": rank, "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}  # fmt: skip
             work = self._folder / name / str(rank)
             work.mkdir(parents=True, exist_ok=True)
+            (work / "token").write_text(f"{TOKEN}-of-{name}")
+            url = f"https://127.0.0.1:{self.port}/apis/{_GROUP}/v1alpha1/namespaces/{SPACE}/trainjobs/{name}/status"
+            for key, value in (("URL", url), ("CA_CERT", self.account / "ca.crt"), ("TOKEN", work / "token")):
+                given[f"KUBEFLOW_TRAINER_SERVER_{key}"] = value
             environment = {**self.runs, **own, **{key: str(value) for key, value in given.items()}}
             nodes.append(subprocess.Popen(
                 [sys.executable, *trainer["command"][1:], *trainer["args"]], cwd=work, start_new_session=True,

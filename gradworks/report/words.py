@@ -29,11 +29,34 @@ def answer(results: dict[str, Any]) -> list[str]:
         best = max(known, key=lambda s: s["difference"]["primary"]["mean"] * primary["better"])
         shown.append((place, best["difference"]["primary"]))
         lines.append(f"{place}: {_verdict(results, best, family, len(others) - len(known))}")
+    added = _steps(results)
     if not lines:
-        return _alone(results)
-    if len(lines) > _LINES:
-        lines[_LINES - 1 :] = [f"{form.count(len(lines) - _LINES + 1)} more comparisons are in the tables."]
-    return [f"Figures: {primary['name']}.", *lines, *_power(shown[:_LINES])]
+        return [f"Figures: {primary['name']}.", *added] if added else _alone(results)
+    room = _LINES - len(added)
+    if len(lines) > room:
+        lines[room - 1 :] = [f"{form.count(len(lines) - room + 1)} more comparisons are in the tables."]
+    return [f"Figures: {primary['name']}.", *added, *lines, *_power(shown[:room])]
+
+
+def _steps(results: dict[str, Any]) -> list[str]:
+    """What the steps of the waterfall add: their scores, and which of them is beyond chance; empty without two."""
+    rows = [row for row in results.get("waterfall", []) if row["value"] is not None]
+    if len(rows) < 2:
+        return []
+    scores = ", ".join(f"{row['name']} {form.number(row['value'])}" for row in rows)
+    sure = [row for row in rows if row["gain"] and row["gain"]["verdict"] in ("gain", "loss")]
+    found = [
+        f"{row['name']} {'gains' if row['gain']['verdict'] == 'gain' else 'loses'} {form.gap(row['gain'])} "
+        f"over {row['to']} ({row['gain']['covers']})"
+        for row in sure
+    ]
+    tested = sum(row["gain"] is not None and row["gain"]["low"] is not None for row in rows)
+    if tested > len(sure):
+        found.append(f"no {'other ' if sure else ''}step is beyond chance, of {tested} tested" if tested > 1
+                     else "the one step tested is not beyond chance")  # fmt: skip
+    elif not tested:
+        found.append("no step has an interval")
+    return [f"Steps, each against the one before: {scores}.", "; ".join(found) + "."]
 
 
 def families(results: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -89,11 +112,8 @@ def _no_pair(baseline: str, family: list[dict[str, Any]]) -> str:
 
 def _verdict(results: dict[str, Any], best: dict[str, Any], family: list[dict[str, Any]], waiting: int) -> str:
     one, better = best["difference"]["primary"], results["primary"]["better"]
-    base, value, over = (
-        form.number(one["base"]),
-        form.number(one["value"]),
-        form.over(one),
-    )  # of the seeds that both have
+    # of the seeds that both have
+    base, value, over = form.number(one["base"]), form.number(one["value"]), form.over(one)
     if one["verdict"] == "gain":
         more = f"p = {one['corrected_p']:.2g}, corrected over {form.methods(one['methods'])}"
         said = f"{best['method']} gains {form.gap(one)} over {one['to']}, from {base} to {value} ({over}; {more})"

@@ -115,6 +115,34 @@ def test_a_report_of_one_method_says_what_it_found():
     assert said[1] == "noise, gru: erm 0.510 ± 0.006 (3 seeds)" and "Only one method" in said[2]
 
 
+def test_the_steps_of_a_waterfall_are_the_answer():
+    def step(name, value, **gain):
+        return {"name": name, "value": value, "to": "one", "gain": {"covers": "3 seeds", **gain} if gain else None}
+
+    alone = results_of({"erm": by_seed(0.5, 0.52, 0.51)})
+    unsure = step("two", 0.52, mean=0.01, low=-0.02, high=0.04, verdict="undecided")
+    sure = step("three", 0.62, mean=0.1, low=0.05, high=0.15, verdict="gain")
+    loss = step("four", 0.5, mean=-0.12, low=-0.2, high=-0.04, verdict="loss")
+    none = step("five", 0.6, mean=0.1, low=None, high=None, verdict="no interval")
+    never = step("six", None)
+
+    def said(*rows):
+        return words.answer(alone | {"waterfall": [step("one", 0.51), *rows]})
+
+    found = said(unsure, sure, loss, never)
+    assert found[1] == "Steps, each against the one before: one 0.510, two 0.520, three 0.620, four 0.500."
+    assert found[2].startswith("three gains +0.100 [+0.050, +0.150] over one (3 seeds); four loses −0.120")
+    assert found[2].endswith("; no other step is beyond chance, of 3 tested.") and len(found) == 3
+    assert said(unsure)[2] == "the one step tested is not beyond chance."
+    assert said(unsure, unsure)[2] == "no step is beyond chance, of 2 tested."
+    assert said(sure)[2].endswith("(3 seeds).") and said(none)[2] == "no step has an interval."
+    assert "Only one method" in said(never)[-1]
+    both = results_of({"erm": by_seed(0.5, 0.52, 0.49), "reweight": by_seed(0.71, 0.7, 0.72)})
+    more = [{**row, "condition": f"c{i}"} for i in range(9) for row in both["summaries"]]
+    found = words.answer({**both, "summaries": more, "waterfall": [step("one", 0.51), sure]})
+    assert found[1].startswith("Steps") and len(found) <= 6 and "8 more comparisons" in " ".join(found)
+
+
 def test_failed_cells_are_named():
     results = results_of({"erm": by_seed(0.5, 0.52, 0.51), "a": by_seed(0.5, 0.52, 0.53), "b": {}})
     results["summaries"][2]["states"] = {"OOM": 2, "diverged": 1}

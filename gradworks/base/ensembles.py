@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -110,9 +110,13 @@ class _Soups(RootModel[list[Soup]]):
 
 
 def soups(
-    params: Path, values: dict[str, Any], cells: dict[str, dict[str, Any]], mixed: Collection[str], here: str
+    params: Path, values: dict[str, Any], cells: dict[str, dict[str, Any]], mixed: Mapping[str, Any], here: str
 ) -> dict[str, dict[str, str]]:
-    """The items of the stage `soup`, as those of `expand`; names end in `-uniform-soup` or `-greedy-soup`."""
+    """The items of the stage `soup`, as those of `expand`; names end in `-uniform-soup` or `-greedy-soup`.
+
+    Raises:
+        InputError: as `expand`; or the members have heads for slices.
+    """
     asked = validate(values.get("soup") or [], _Soups, f"{params}: soup").root
     made: dict[str, dict[str, str]] = {}
     for number, one in enumerate(asked):
@@ -121,6 +125,10 @@ def soups(
             ((key, item),) = expand(params, alone, cells, mixed, here).items()
         except InputError as error:
             raise InputError(str(error).replace(f"{params}: ensemble.0", f"{params}: soup.{number}")) from None
+        mixture = one.mixture or next(iter(mixed), None)
+        if mixture is not None and mixed[mixture].slices:
+            where = f"{params}: soup.{number}.mixture"
+            raise InputError(f"{where}: {mixture} has heads for slices\nexpected one without; `ensemble` takes these")
         key = f"{key}-{one.rule}-soup"
         if key in made:
             raise InputError(f"{params}: soup.{number}: duplicate {key}\nexpected each once")

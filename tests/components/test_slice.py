@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from gradworks import loop
+from gradworks import loop, parameters
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
 from tests.small import run, run_all
@@ -196,3 +196,18 @@ def test_the_report_compares_heads_with_none(project):
     page = (folder / "report/report.html").read_text()
     assert "Heads for slices" in page and "by negated" not in page
     assert "## Heads for slices" in (folder / "report/report.md").read_text()
+
+
+def test_a_soup_of_models_with_heads_for_slices_is_refused_in_params_and_by_the_stage(project, tmp_path):
+    (tmp_path / "slices.py").write_text(FUNCTIONS)
+    soup = {"condition": "plain", "method": "erm", "mixture": "sliced", "encoders": ["gru"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"soup": [soup]}))
+    with pytest.raises(InputError, match=r"soup\.0\.mixture: sliced has heads for slices\nexpected one without"):
+        parameters.check(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"soup": [soup | {"mixture": "base"}]}))
+    parameters.check(tmp_path / "params.yaml")
+    with pytest.raises(InputError, match=r"gru/0: a model with heads of slices\nexpected members without"):
+        run("soup", "--encoders", "gru", "--seeds", 0, 1, "--models", "runs/models/plain/erm/sliced", "--data",
+            "runs/corrupt/plain", "--rule", "uniform", "--out", tmp_path / "out",
+            "--metrics", tmp_path / "out.json")  # fmt: skip
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.json").exists()

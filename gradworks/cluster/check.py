@@ -10,12 +10,15 @@ from gradworks.base import read_yaml
 from gradworks.base.errors import InputError
 from gradworks.cluster.profile import Profile
 from gradworks.cost import hardware
+from gradworks.store import chains
 from gradworks.store.stages import Stage
 
 
 def outputs(stages: Iterable[Stage], pipeline: Path) -> None:
-    """Raises InputError when DVC would not push an output; names the command that fixes it."""
+    """Raises InputError when DVC would not push an output; names the command that fixes it. Or a name is impossible."""
     for stage in stages:
+        if chains.BETWEEN in stage.name:
+            raise InputError(f"{pipeline}: stage {stage.name}: expected a name without {chains.BETWEEN!r}")
         for out in stage.outs:
             if out.cache and out.push:
                 continue

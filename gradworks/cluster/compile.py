@@ -5,8 +5,8 @@ Each stage is one container task that runs pod/boot.py, gets the code of the run
 artifacts are for the lineage that Kubeflow shows (see lineage.py). Kubeflow's own cache is off because DVC's run cache
 is used. The pipeline holds no secrets: pods get them from the cluster.
 
-A workflow of many tasks exceeds etcd's limit (1.5 MiB), so above 40 tasks similar stages of a matrix are folded into a
-loop over their names.
+Stages that wait for each other alone share a task and its pod (see chains.py). A workflow of many tasks exceeds etcd's
+limit (1.5 MiB), so above 40 tasks similar ones of a matrix are folded into a loop over their stages' names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import inspect
 import json
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
-from gradworks.cluster import check, lineage, settings, trainjob
+from gradworks.cluster import chains, check, lineage, settings, trainjob
+from gradworks.cluster.chains import Chain
 from gradworks.cluster.profile import Profile
 from gradworks.pod import environment
+from gradworks.store import chains as words
 from gradworks.store.stages import Stage, checkout, load
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
 
-TASKS = 40  # above this, stages are folded into loops
+TASKS = 40  # above this, tasks are folded into loops
 PARAMETER = 10_000  # Kubeflow's limit in characters; the items of a loop are one parameter
 SIZE = 1_000_000  # bytes of a pipeline; its workflow is larger and must fit into etcd's 1.5 MiB
 _BOOT = Path(__file__).parents[1] / "pod/boot.py"
@@ -42,15 +44,25 @@ _NAMED, _NONE = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the pipeline: one stage, or a loop over similar stages.
+    """A task of the pipeline: one pod, or a loop over similar pods.
 
     Attributes:
         name: of its component, one per pipeline.
-        stages: in the order of the loop.
+        chains: what each pod runs, in the order of the loop: one stage, or several one after the other.
     """
 
     name: str
-    stages: tuple[Stage, ...]
+    chains: tuple[Chain, ...]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All of them."""
+        return [stage for chain in self.chains for stage in chain]
+
+    @property
+    def items(self) -> list[str]:
+        """The stages of each pod as one text."""
+        return [_item(chain) for chain in self.chains]
 
 
 def text(pipeline: Path, profile: Profile | None = None) -> str:
@@ -113,25 +125,27 @@ def ir(
 
     possible(stages, pipeline, profile)
     planned = plan(stages)
-    alone = {task.stages[0].name: task.stages[0] for task in planned if len(task.stages) == 1}
-    read = {task.name: lineage.edges(task.stages, alone) for task in planned}
+    alone = [task.chains[0] for task in planned if len(task.chains) == 1]
+    read = {task.name: lineage.edges(task.chains, alone) for task in planned}
 
     def body(*values: Any) -> None:
         given = dict(fixed or zip(_RUN, values, strict=True), pipeline=pipeline)
         made: dict[str, PipelineTask] = {}
         for task in planned:
-            first = task.stages[0]
-            image = settings.image(first.meta.kind, tags[first.meta.kind], profile)
+            meta = task.stages[0].meta
+            image = settings.image(meta.kind, tags[meta.kind], profile)
             component = _component(task, pipeline, image, tuple(fixed or _RUN), read[task.name])
-            inputs = {edge.name: made[edge.source].outputs[edge.out.name] for edge in read[task.name]}
-            above = {id(made[up]): made[up] for stage in task.stages for up in stage.ups}.values()
-            if len(task.stages) == 1:
-                one = component(**given, **inputs, stage=first.name).set_display_name(first.name)
+            inputs = {edge.name: made[edge.source].outputs[edge.output] for edge in read[task.name]}
+            ups = [up for stage in task.stages for up in stage.ups]
+            above = {id(made[up]): made[up] for up in ups if up in made}.values()
+            if len(task.chains) == 1:
+                one = component(**given, **inputs, stage=task.items[0]).set_display_name(task.items[0])
                 one.after(*above)
             else:
-                with dsl.ParallelFor([stage.name for stage in task.stages], name=task.name) as item:
+                with dsl.ParallelFor(task.items, name=task.name) as item:
                     one = component(**given, **inputs, stage=item).after(*above)
-            settings.apply(one, trainjob.apply(one, first.meta, image, profile), profile)
+            own = trainjob.apply(one, meta, image, profile)
+            settings.apply(one, own, profile, [stage.meta.seconds for stage in task.chains[0]])
             made |= {stage.name: one for stage in task.stages}
 
     body.__signature__ = inspect.Signature(
@@ -164,7 +178,7 @@ def write_components(pipeline: Path, folder: Path, profile: Profile | None = Non
     path = pipeline.absolute().relative_to(root).as_posix()
     check.images(stages.values(), path, profile)
     known, files = tags(root, stages), []
-    for task in _named([(stage,) for stage in stages.values()]):
+    for task in _named([((stage,),) for stage in stages.values()]):
         kind = task.stages[0].meta.kind
         component = _component(task, path, settings.image(kind, known[kind], profile))
         files.append(folder / task.name / "component.yaml")
@@ -173,40 +187,48 @@ def write_components(pipeline: Path, folder: Path, profile: Profile | None = Non
 
 
 def plan(stages: Mapping[str, Stage]) -> list[Task]:
-    """The tasks of a pipeline, upstream first: one per stage, or loops over similar stages where there are too many."""
-    depth: dict[str, int] = {}
+    """The tasks of a pipeline, upstream first: one per chain, or loops over similar chains where there are too many."""
+    found = chains.chains(stages)
+    if len(found) <= TASKS:
+        return _named([(chain,) for chain in found])
+    alike: dict[Any, list[Chain]] = {}
+    waiting: dict[str, set[str]] = defaultdict(set)
     for stage in stages.values():
-        depth[stage.name] = 1 + max((depth[up] for up in stage.ups), default=0)
-    if len(stages) <= TASKS:
-        return _named([(stage,) for stage in stages.values()])
-    alike: dict[Any, list[Stage]] = {}
-    # stages of one depth do not depend on each other; the tasks of a loop share image, resources and artifacts
-    for stage in sorted(stages.values(), key=lambda stage: depth[stage.name]):
-        artifacts = tuple((out.name, out.kind) for out in stage.outs)
-        alike.setdefault((depth[stage.name], stage.group, stage.meta, artifacts), []).append(stage)
+        for up in stage.ups:
+            waiting[up].add(stage.group)
+    # chains of one depth do not depend on each other; the tasks of a loop share image, resources and artifacts. And who
+    # waits for one waits for its loop, and does not begin where another in there failed: so a loop has like readers
+    for depth, chain in sorted(zip(chains.depths(found), found, strict=True), key=lambda one: one[0]):
+        each = tuple((s.group, s.meta, tuple((out.name, out.kind) for out in s.outs)) for s in chain)
+        readers = frozenset(group for s in chain for group in waiting[s.name])
+        alike.setdefault((depth, each, readers), []).append(chain)
     return _named([tuple(chunk) for group in alike.values() for chunk in _chunks(group)])
 
 
-def _chunks(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
+def _chunks(found: Sequence[Chain]) -> Iterator[list[Chain]]:
     """Chunks that fit into the items of one loop."""
-    chunk: list[Stage] = []
-    for stage in stages:
-        if chunk and len(json.dumps([one.name for one in (*chunk, stage)])) > PARAMETER:
+    chunk: list[Chain] = []
+    for chain in found:
+        if chunk and len(json.dumps([_item(one) for one in (*chunk, chain)])) > PARAMETER:
             yield chunk
             chunk = []
-        chunk.append(stage)
+        chunk.append(chain)
     yield chunk
 
 
-def _named(groups: Sequence[tuple[Stage, ...]]) -> list[Task]:
-    """Tasks with valid Kubernetes names: that of the stage, or of the group for a loop."""
+def _item(chain: Chain) -> str:
+    return words.joined(stage.name for stage in chain)
+
+
+def _named(loops: Sequence[tuple[Chain, ...]]) -> list[Task]:
+    """Tasks with valid Kubernetes names: that of the stage, or of the group for a loop; those of a chain in a row."""
     seen: Counter[str] = Counter()
     tasks = []
-    for group in groups:
-        full = group[0].name if len(group) == 1 else group[0].group
-        name = _small(full)
+    for loop in loops:
+        first, *rest = loop[0]
+        name = _small(" ".join([first.name if len(loop) == 1 else first.group, *(stage.group for stage in rest)]))
         seen[name] += 1
-        tasks.append(Task(name + (f"-{seen[name]}" if seen[name] > 1 else ""), group))
+        tasks.append(Task(name + (f"-{seen[name]}" if seen[name] > 1 else ""), loop))
     return tasks
 
 
@@ -222,11 +244,13 @@ def _component(
     """The component of a task: its inputs, one artifact per output, and the program."""
     from kfp import dsl
 
-    stage = task.stages[0]
-    alone = len(task.stages) == 1
-    inputs = {**dict.fromkeys(run, _NONE), "pipeline": pipeline, "stage": stage.name if alone else _NONE}
+    chain, alone = task.chains[0], len(task.chains) == 1
+    inputs = {**dict.fromkeys(run, _NONE), "pipeline": pipeline, "stage": _item(chain) if alone else _NONE}
     artifacts = {edge.name: dsl.Input[getattr(dsl, edge.out.kind)] for edge in read}
-    outputs = {"lock": dsl.OutputPath(str), **{out.name: dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}}
+    outputs: dict[str, Any] = {}
+    for stage, owner in zip(chain, words.owners([stage.name for stage in chain]), strict=True):
+        outputs[words.output("lock", owner)] = dsl.OutputPath(str)
+        outputs |= {words.output(out.name, owner): dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}
 
     def program(*_: Any) -> Any:
         # "{{$}}" becomes the executor input, with the output locations. The other argument makes containers differ:
@@ -235,7 +259,7 @@ def _component(
         return dsl.ContainerSpec(image=image, command=["python3", "-c", _BOOT.read_text()], args=args)
 
     program.__name__ = task.name.replace("-", "_")
-    program.__doc__ = f"{stage.name if alone else stage.group} of {pipeline}"
+    program.__doc__ = f"{_item(chain) if alone else words.joined(s.group for s in chain)} of {pipeline}"
     program.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, _NAMED, annotation=str, default=value) for name, value in inputs.items()]
         + [inspect.Parameter(name, _NAMED, annotation=kind) for name, kind in (artifacts | outputs).items()]

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gradworks.cluster.chains import Chain
+from gradworks.store import chains
 from gradworks.store.stages import Out, Stage
 
 INPUTS = 65_536  # bytes of the inputs of one task, by the bounds below
@@ -20,36 +22,52 @@ _OTHER = 1_500  # of a pointer: five values and two URIs
 
 @dataclass(frozen=True)
 class Edge:
-    """An artifact that a task reads. `source`: the stage that writes it; `name`: of the input."""
+    """An artifact that a task reads.
+
+    Attributes:
+        source: the stage that writes it; output: its name among the outputs of that stage's task.
+        name: of the input.
+    """
 
     source: str
     out: Out
+    output: str
     name: str
 
 
-def edges(stages: Sequence[Stage], alone: dict[str, Stage]) -> list[Edge]:
-    """The artifacts that a task reads from tasks of one stage; the smallest first where not all fit.
+def edges(task: Sequence[Chain], alone: Sequence[Chain]) -> list[Edge]:
+    """The artifacts that a task reads from tasks that are no loops; the smallest first where not all fit.
 
     Args:
-        stages: of the task.
-        alone: the stages above that have a task of their own, by name.
+        task: the stages of its pods.
+        alone: those of each task that is no loop.
     """
-    found = list(dict.fromkeys(pair for stage in stages for pair in _read(stage, alone)))
-    found.sort(key=lambda pair: _BYTES.get(pair[1].kind, _OTHER))  # stable: else in the order of the pipeline
+    made = {stage.name: (stage, owner) for chain in alone for stage, owner in zip(chain, _owners(chain), strict=True)}
+    found = list(dict.fromkeys(one for chain in task for one in _read(chain, made)))
+    found.sort(key=lambda one: _BYTES.get(one[1].kind, _OTHER))  # stable: else in the order of the pipeline
     left, kept = INPUTS, []
-    for source, out in found:
+    for source, out, output in found:
         left -= _BYTES.get(out.kind, _OTHER)
         if left < 0:
             break
-        kept.append(Edge(source, out, f"input_{len(kept) + 1}_{out.name}"))
+        kept.append(Edge(source, out, output, f"input_{len(kept) + 1}_{out.name}"))
     return kept
 
 
-def _read(stage: Stage, alone: dict[str, Stage]) -> Iterator[tuple[str, Out]]:
-    for up in stage.ups:
-        for out in alone[up].outs if up in alone else ():
-            if any(_overlap(path, out.path) for path in (*stage.deps, *stage.params)):
-                yield up, out
+def _owners(chain: Chain) -> list[str]:
+    return chains.owners([stage.name for stage in chain])
+
+
+def _read(chain: Chain, made: dict[str, tuple[Stage, str]]) -> Iterator[tuple[str, Out, str]]:
+    inside = {stage.name for stage in chain}
+    for stage in chain:
+        for up in stage.ups:
+            if up in inside or up not in made:
+                continue
+            source, owner = made[up]
+            for out in source.outs:
+                if any(_overlap(path, out.path) for path in (*stage.deps, *stage.params)):
+                    yield up, out, chains.output(out.name, owner)
 
 
 def _overlap(a: str, b: str) -> bool:

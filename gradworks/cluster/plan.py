@@ -101,13 +101,15 @@ def plan(
             n: replace(s, ups=tuple(up for up in s.ups if up not in found)) for n, s in stages.items() if n not in found
         }
         fixed = _fixed(run, commit, Places(remote)) if standing else None
+        planned = compile.plan(left)
         ir = compile.ir(left, path.as_posix(), compile.title(path), profile, tags, fixed) if left else ""
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages),
         "restored": list(found), "remote": remote, "begun": time.time(), "state": "submitting",
         "ups": {name: list(stage.ups) for name, stage in stages.items()},
-        "tasks": {task.name: [stage.name for stage in task.stages] for task in compile.plan(left)},
+        "tasks": {task.name: [stage.name for stage in task.stages] for task in planned},
+        "pods": sum(len(task.chains) for task in planned),
         "price_per_gpu_hour": profile.price_per_gpu_hour if profile else {},
     } | where  # fmt: skip
     return Plan(run, path.as_posix(), remote, commit, tuple(stages), ir, record, found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gradworks.cluster.nodes import Toleration
 from gradworks.cluster.profile import CA_FOLDER, Profile
-from gradworks.store.meta import Meta
+from gradworks.store.meta import LONGEST, Meta
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -23,8 +24,8 @@ def image(kind: str, tag: str, profile: Profile | None) -> str:
     return given if own else f"{given}:{tag}"
 
 
-def apply(task: PipelineTask, meta: Meta, profile: Profile | None) -> None:
-    """Configure a task, except for its name."""
+def apply(task: PipelineTask, meta: Meta, profile: Profile | None, timeouts: Sequence[int | None]) -> None:
+    """Configure a task, except for its name. `timeouts`: of its stages in seconds; `meta`: of one, as the rest is."""
     from kfp import kubernetes
 
     task.set_caching_options(False)  # DVC's run cache is the cache
@@ -39,8 +40,8 @@ def apply(task: PipelineTask, meta: Meta, profile: Profile | None) -> None:
         task.set_accelerator_type(resource).set_accelerator_limit(meta.gpu.count)
     if meta.retries:
         task.set_retry(meta.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
-    if meta.seconds:
-        kubernetes.set_timeout(task, meta.seconds)
+    if all(timeouts):
+        kubernetes.set_timeout(task, min(sum(filter(None, timeouts)), LONGEST))
     if profile:
         _nodes(task, meta, profile)
         _environment(task, profile)

@@ -65,7 +65,8 @@ def submit(
         record |= {"run_id": run_id, "url": url, "state": "submitted"}
         places.put_record(made.run, "run", record)
         before = f", {len(made.restored)} of them restored before the start" if made.restored else ""
-        print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline} at {made.code.base[:12]}{before}")
+        pods = f", in {record['pods']} pods"
+        print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline} at {made.code.base[:12]}{before}{pods}")
         print(f"{url or 'Kubeflow calls it ' + run_id}", flush=True)
         if wait:
             _wait(client, places, record, patience)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradworks.cluster.kube import Kube
+from gradworks.store import chains
 
 _LONG = 300  # characters of a reason
 _STARTING = ("ContainerCreating", "PodInitializing")
@@ -42,12 +43,12 @@ def look(cluster: Kube, run_id: str, tasks: Mapping[str, list[str]], begun: floa
     latest = {str(event.involved_object.name): _said(event) for event in events}
     reasons, moving = {}, False
     for pod in pods:  # oldest first, so that the latest attempt wins
-        name, why = stage_of(pod), _problem(pod, latest.get(pod.metadata.name, ""))
+        names, why = stages_of(pod), _problem(pod, latest.get(pod.metadata.name, ""))
         moving = moving or (not why and pod.status.phase in ("Pending", "Running"))
-        if name:
+        for name in names:
             reasons.pop(name, None)
         if why:  # a pod of Kubeflow's own runs before those of its stages
-            names = [name] if name else _stages(_node(pod.metadata.annotations), tasks)
+            names = names or _stages(_node(pod.metadata.annotations), tasks)
             reasons |= dict.fromkeys(names or [f"pod {pod.metadata.name}"], why)
     for name, why in _refused(events, pods, tasks, begun):
         reasons.setdefault(name, why)
@@ -55,12 +56,13 @@ def look(cluster: Kube, run_id: str, tasks: Mapping[str, list[str]], begun: floa
 
 
 def messages(run: Any) -> dict[str, str]:
-    """Kubeflow's messages on failed tasks, by display name."""
+    """Kubeflow's messages on failed tasks, by stage: a task's display name has them all."""
     tasks = (run.run_details.task_details if run.run_details else None) or []
     return {
-        task.display_name: (task.error.message if task.error else "") or ""
+        name: (task.error.message if task.error else "") or ""
         for task in tasks
         if task.state == "FAILED" and task.display_name
+        for name in chains.split(task.display_name)
     }
 
 
@@ -85,7 +87,7 @@ def explained(
         if causes:
             blocked[name] = causes[0]
             found[name] = f"{causes[0]} failed, whose outputs it needs"
-        elif name in reasons:
+        elif name in reasons and not any(reasons.get(one) == reasons[name] for one in before):  # of one pod
             found[name] = reasons[name]
         elif before:
             found[name] = f"after {before[0]}" + (f" and {len(before) - 1} more" if len(before) > 1 else "")
@@ -95,16 +97,16 @@ def explained(
     return found
 
 
-def stage_of(pod: Any) -> str | None:
-    """The stage of a pod, from its executor input."""
+def stages_of(pod: Any) -> list[str]:
+    """The stages of a pod, from its executor input; [] of one of Kubeflow's own."""
     for container in pod.spec.containers or []:
         for text in (*(container.command or []), *(container.args or [])):
             if text.startswith("{") and '"stage"' in text:
                 try:
-                    return str(json.loads(text)["inputs"]["parameterValues"]["stage"])
+                    return chains.split(str(json.loads(text)["inputs"]["parameterValues"]["stage"]))
                 except (ValueError, KeyError, TypeError):
                     continue
-    return None
+    return []
 
 
 def _problem(pod: Any, event: str) -> str:

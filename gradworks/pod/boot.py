@@ -1,4 +1,4 @@
-"""The first lines that run in a pod: they download the code of the run from S3 and start it.
+"""The first lines that run in a pod, and for each stage of a chain: they get the code of the run from S3 and start it.
 
 The image holds the environment only, so this text is part of the pipeline: `python3 -c TEXT EXECUTOR_INPUT`.
 It may import boto3 and the standard library only.
@@ -42,6 +42,6 @@ os.chdir(root)
 sys.path.insert(0, root)
 os.environ["PYTHONPATH"] = root
 os.environ.setdefault("HOME", tempfile.gettempdir())
-from gradworks.pod import run  # noqa: E402
+from gradworks.pod import chain  # noqa: E402
 
-run.main(sys.argv[1], begun)
+chain.main(sys.argv[1], begun)

@@ -43,6 +43,7 @@ class Task:
         remote: URL of the DVC remote, which also holds the run's own objects.
         record: name of the standing pipeline, where Kubeflow began the run itself; else "".
         node: which of the nodes of a TrainJob this pod is; None for the stage's own pod.
+        head: the stage that its pod began with, where it is not the first one (see chain.py); else "".
     """
 
     run: str
@@ -51,12 +52,12 @@ class Task:
     remote: str
     record: str = ""
     node: int | None = None
+    head: str = ""
 
     @property
     def name(self) -> str:
         """Of its record in S3."""
-        stage = encoded(self.stage)
-        return f"stages/{stage}" if self.node is None else f"nodes/{stage}/{self.node}"
+        return _name(self.stage) if self.node is None else f"nodes/{encoded(self.stage)}/{self.node}"
 
 
 def main(text: str, begun: float) -> None:
@@ -69,7 +70,7 @@ def main(text: str, begun: float) -> None:
     given = json.loads(text)
     values = given["inputs"]["parameterValues"]
     named = (str(values[name]) for name in ("run", "stage", "pipeline", "remote"))
-    task = Task(*named, str(values.get("record", "")), nodes.rank(values))
+    task = Task(*named, str(values.get("record", "")), nodes.rank(values), str(values.get("head", "")))
     sys.exit(run(task, given, begun))
 
 
@@ -123,7 +124,8 @@ def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None
     if said:
         print(f"error: {said}", file=sys.stderr, flush=True)
         record["error"] = said
-    again = record["attempt"] <= record.get("retries", 0)  # Kubeflow starts another pod for the stage
+    pods = record["attempt"] if task.head in ("", task.stage) else _tries(places, task.run, _name(task.head))
+    again = pods <= record.get("retries", 0)  # Kubeflow starts another pod for the stage
     record["ended"] = time.time()
     record["state"] = ("retrying" if again else "failed") if said else "succeeded"
     record["seconds"]["total"] = round(time.time() - begun, 3)
@@ -134,6 +136,11 @@ def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None
     names = {"code": "fetch", "pull": "pull", "run": "run", "push": "push"}
     push.phases(task.run, task.stage, {names[phase]: spent[phase] for phase in names if phase in spent})
     return code
+
+
+def _name(stage: str) -> str:
+    """The name of a stage's record."""
+    return f"stages/{encoded(stage)}"
 
 
 def _tries(places: Places, run: str, name: str) -> int:
@@ -245,6 +252,8 @@ def _configure(places: Places, root: Path) -> None:
         config.write_text("[default]\ns3 =\n  addressing_style = path\n")
         os.environ["AWS_CONFIG_FILE"] = str(config)
     file['remote "run"'] = options
+    if os.environ.get("GRADWORKS_CACHE"):  # of the stages of a chain
+        file["cache"] = {"dir": os.environ["GRADWORKS_CACHE"]}
     file.write()
 
 

@@ -1,6 +1,6 @@
 """What a stage requests from a cluster: its `meta` in dvc.yaml, which DVC ignores.
 
-meta: {resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2}
+meta: {resources: {cpu: 4, memory: 16Gi, gpu: {kind: a100, count: 1}}, timeout: 12h, retries: 2, pod: own}
 
 The cluster's names for GPUs, nodes and secrets are in its profile (see profile.py).
 """
@@ -20,7 +20,7 @@ _CORES = "cores to a thousandth, as 4, 0.5 or 500m"
 Cpu = text(r"[1-9][0-9]{0,8}m?|(?=.*[1-9])(0|[1-9][0-9]{0,8})\.[0-9]{1,3}", _CORES, int | float)
 Memory = text(r"[1-9][0-9]{0,17}([KMGTPE]i|[MGTPE])", "bytes with a unit, as 16Gi or 800M")
 Duration = text(r"[1-9][0-9]{0,8}[smhd]", "seconds, or a number with its unit, as 90m or 12h", int)
-_LONGEST = 2**31 - 1  # seconds
+LONGEST = 2**31 - 1  # seconds
 
 
 class Gpu(Section):
@@ -48,18 +48,20 @@ class Meta(Section):
 
     image: cpu or gpu; by default gpu if it requests a GPU. timeout: seconds, or a number with s, m, h or d (90m);
     none = unlimited. retries: how often Kubeflow restarts it after a failure or the loss of its node; it resumes.
+    pod: own keeps the stage alone; a shared one may hold the stage before this one, or that which waits for it.
     """
 
     image: Literal["cpu", "gpu"] | None = None
     resources: Resources = Field(default_factory=Resources)
     timeout: Duration | None = None
     retries: int = Field(0, ge=0, le=20)
+    pod: Literal["shared", "own"] = "shared"
 
     @field_validator("timeout", mode="after")
     @classmethod
     def _not_too_long(cls, value: Any) -> Any:
-        if value is not None and _seconds(value) > _LONGEST:
-            raise ValueError(f"expected at most {_LONGEST} seconds, 68 years")
+        if value is not None and _seconds(value) > LONGEST:
+            raise ValueError(f"expected at most {LONGEST} seconds, 68 years")
         return value
 
     @property

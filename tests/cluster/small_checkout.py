@@ -68,8 +68,12 @@ def parsed(text: str):
     return documents[0], executors
 
 
-def grown(count: int, name: str = "cell") -> dict:
-    """Stages in a matrix: half of them start from what the others made, and differ in what they write or ask for."""
+def grown(count: int, name: str = "cell", pod: str = "own") -> dict:
+    """Stages in a matrix: half of them start from what the others made, and differ in what they write or ask for.
+
+    Args:
+        pod: shared = each goes on in the pod of the one that it starts from.
+    """
     long = [f"{name}-{number}" for number in range(count)]
     return {
         "stages": {
@@ -82,6 +86,7 @@ def grown(count: int, name: str = "cell") -> dict:
                     "deps": ["train/${item}"],
                     "outs": ["again/${item}"],
                     "metrics": ["m/${item}.json"],
+                    "meta": {"pod": pod},
                 },
             },
             "end": {"cmd": "e", "deps": ["m", "train"], "outs": ["end.md"]},

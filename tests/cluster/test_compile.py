@@ -247,7 +247,8 @@ def test_stages_of_different_depth_are_not_in_one_loop(tmp_path):
     made = {name: f"made/{name}" for name in (f"first-{n}" for n in range(40))}
     chain = {name: {"from": "code.py", "to": path} for name, path in made.items()}
     chain |= {f"then-{name}": {"from": path, "to": f"then/{name}"} for name, path in made.items()}
-    each = {"foreach": chain, "do": {"cmd": "c", "deps": ["${item.from}"], "outs": ["${item.to}"]}}
+    one = {"cmd": "c", "deps": ["${item.from}"], "outs": ["${item.to}"], "meta": {"pod": "own"}}
+    each = {"foreach": chain, "do": one}
     spec, _ = parsed(compile.text(checkout(tmp_path, {"stages": {"train": each}})))
     assert [len(some) for some in order(spec)] == [40, 40]
     assert {name.removeprefix("comp-") for name in spec["components"]} >= {"train", "train-2"}
@@ -318,7 +319,7 @@ def test_the_default_benchmark(tmp_path):
     compile.write(ROOT / "dvc.yaml", out, profile.read(EXAMPLE))
     spec, _ = parsed(out.read_text())
     assert spec["pipelineInfo"]["name"] == "gradworks" and len(spec["root"]["dag"]["tasks"]) <= compile.TASKS
-    types = spec["components"]["comp-train"]["outputDefinitions"]["artifacts"]
+    types = spec["components"]["comp-train-evaluate"]["outputDefinitions"]["artifacts"]
     assert types["model"]["artifactType"]["schemaTitle"] == "system.Model"
 
 

@@ -143,7 +143,9 @@ def test_the_pipeline_is_that_of_the_code_that_is_sent(world, api, tmp_path, cap
     told = record(run)
     assert told["stages"] == ["make", "double@c", "join", "last"] and told["dirty"] is True
     spec = api.bodies[-1]["pipeline_spec"]["pipeline_spec"]
-    assert set(spec["root"]["dag"]["tasks"]) == {"make", "double-c", "join", "last"}
+    (task,) = spec["root"]["dag"]["tasks"].values()
+    assert task["taskInfo"]["name"] == "make -> double@c -> join -> last"
+    assert list(told["tasks"].values()) == [told["stages"]]
     assert api.bodies[-1]["runtime_config"]["parameters"] == {"run": run, "code": told["code"], "remote": toy.REMOTE}
     assert capsys.readouterr().out.splitlines()[2:] == [
         f"status: gradworks runs show {run}", f"its results, when it has ended: gradworks collect {run}"

@@ -60,6 +60,9 @@ def look(run_id: str = "id", begun: float = 0.0) -> waiting.Found:
              "state": {"terminated": {"reason": "Error", "exitCode": 2}}}])], [], {}),  # its record says why
         ([pod("p", "other", "make", **unplaced(NO_GPU))], [], {}),
         ([pod("p", "id", "make", space="theirs", **unplaced(NO_GPU))], [], {}),
+        # of several stages, one after the other
+        ([pod("p", "id", "make -> double@a", **unplaced("x"))], [],
+         {"make": "Unschedulable: x", "double@a": "Unschedulable: x"}),
         # a pod of Kubeflow's own, of one stage and of a loop
         ([pod("p", "id", None, node="gradworks-x7k2m.root.make-driver", **unplaced("x"))], [],
          {"make": "Unschedulable: x"}),
@@ -86,6 +89,14 @@ def look(run_id: str = "id", begun: float = 0.0) -> waiting.Found:
 def test_what_kubernetes_says(cluster, made, events, expected):
     cluster.pods, cluster.events = made, events
     assert look().reasons == expected
+
+
+def test_stages_of_one_pod_wait_for_each_other(cluster):
+    record, states = {"ups": {"join": ["make"]}}, {"make": {"state": "waiting"}, "join": {"state": "waiting"}}
+    reasons = dict.fromkeys(states, "Unschedulable: x")
+    assert waiting.explained(record, states, reasons) == {"make": "Unschedulable: x", "join": "after make"}
+    states["make"]["state"] = "succeeded"
+    assert waiting.explained(record, states, reasons)["join"] == "Unschedulable: x"
 
 
 def test_whether_anything_moves(cluster):
@@ -224,7 +235,13 @@ def test_a_stage_that_never_began_has_kubernetes_reason_at_the_end(world, api, c
 def test_kubeflows_own_word_stays_where_there_is_no_kubeconfig(world, api, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     api.run = lambda *_: False
-    api.tasks = [{"display_name": "make", "state": "FAILED", "error": {"code": 13, "message": "No more retries left"}}]
+    api.tasks = [
+        {
+            "display_name": "make -> double@a",
+            "state": "FAILED",
+            "error": {"code": 13, "message": "No more retries left"},
+        }
+    ]
     with pytest.raises(InputError, match="failed: make: No more retries left\n") as caught:
         followed(api, tmp_path, monkeypatch, capsys)
     run = str(caught.value).split()[1]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gradworks.pod import environment
-from gradworks.store import code, stages, storage
+from gradworks.store import chains, code, stages, storage
 from gradworks.store.places import Places, encoded
 from tests.cluster import backend
 
@@ -121,19 +121,21 @@ class Runs:
         self.uri = code.upload(code.bundle(self.root), self.places)
 
     def given(self, run: str, stage: str) -> dict[str, Any]:
-        """The executor input that Kubeflow would make."""
-        at = self.folder / run / encoded(stage)
+        """The executor input that Kubeflow would make. `stage`: or a chain of some."""
+        at, names = self.folder / run / encoded(stage), chains.split(stage)
+        owned = list(zip(names, chains.owners(names), strict=True))
+        outs = [chains.output(out.name, owner) for name, owner in owned for out in self.stages[name].outs]
         artifacts = {
-            out.name: {"artifacts": [{"name": out.name, "uri": str(at / out.name), "metadata": {}}]}
-            for out in self.stages[stage].outs
+            name: {"artifacts": [{"name": name, "uri": str(at / name), "metadata": {}}]}
+            for name in (*outs, backend.LOGS)
         }
-        artifacts[backend.LOGS] = {"artifacts": [{"name": backend.LOGS, "uri": str(at / backend.LOGS), "metadata": {}}]}
+        locks = [chains.output("lock", owner) for _, owner in owned]
         values = {"run": run, "stage": stage, "pipeline": "dvc.yaml", "remote": REMOTE, "code": self.uri}
         return {
             "inputs": {"parameterValues": values},
             "outputs": {
                 "outputFile": str(at / "executor_output.json"),
-                "parameters": {"lock": {"outputFile": str(at / "lock")}},
+                "parameters": {name: {"outputFile": str(at / name)} for name in locks},
                 "artifacts": artifacts,
             },
         }
@@ -151,7 +153,7 @@ class Runs:
         )  # fmt: skip
 
     def pod(self, run: str, stage: str, **more: str) -> tuple[int, str]:
-        """Run one stage; exit code and what it printed."""
+        """Run one stage, or a chain; exit code and what it printed."""
         process = self.begin(run, stage, **more)
         said, _ = process.communicate(timeout=240)
         return process.returncode, said

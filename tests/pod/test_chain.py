@@ -1,0 +1,109 @@
+"""Stages that share a pod: each restored, logged, recorded, stopped and resumed as one of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.cluster import launcher, toy
+
+pytestmark = pytest.mark.slow("runs pods against an S3 server")
+
+CHAIN = "make -> double@a -> join"
+FAILS = "if what == os.environ.get('FAILS'):\n    sys.exit('error: as planned')\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chains")
+    with toy.served(folder) as (environment, _):
+        yield folder, environment
+
+
+def made(root: Path, served, sleep: int = 0) -> toy.Runs:
+    """A checkout whose stages make one chain, of two tries; its program fails in the stage of the variable FAILS."""
+    toy.checkout(root, toy.PARAMS.replace(", b: {}", "").replace("sleep: 0", f"sleep: {sleep}"))
+    given = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    for stage in (given["make"], given["double"]["do"], given["join"]):
+        stage["meta"] = {"retries": 1}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": given}, sort_keys=False))
+    (root / "work.py").write_text(toy.WORK.replace("if what ==", f"{FAILS}if what ==", 1))
+    toy.git(root, "commit", "-q", "-am", "one")
+    return toy.Runs(root, root.parent, served[1])
+
+
+@pytest.fixture(scope="module")
+def world(served):
+    """One checkout, and a run of its chain that went well."""
+    runs = made(served[0] / "checkout", served)
+    ended, said = runs.pod("chain", CHAIN)
+    assert ended == 0, said
+    return runs
+
+
+def test_a_chain_writes_what_pods_of_their_own_write(world):
+    world.all("alone")  # restored: the entries have the keys that such pods look for
+    assert world.places.entries("chain") == world.places.entries("alone") and len(world.stages) == 3
+    for run, ran in (("chain", True), ("alone", False)):
+        assert [world.record(run, stage)["ran"] for stage in world.stages] == [ran] * 3
+    for stage in world.stages:
+        log = world.places.get(world.places.key("logs", "chain", f"{stage}.txt")).decode()
+        assert f"Running stage '{stage}'" in log and log.count("Running stage") == 1 and "planted" not in log
+
+
+def test_kubeflow_gets_the_outputs_of_all_stages_under_names_of_their_own(world):
+    given = world.given("chain", CHAIN)
+    assert launcher.violations(given, str(world.folder)) == []
+    told = json.loads(Path(given["outputs"]["outputFile"]).read_text())["artifacts"]
+    assert list(told) == ["dataset", "model_of_double", "metrics_of_double", "html_of_join", "markdown_of_join"]
+    assert told["metrics_of_double"]["artifacts"][0]["metadata"] == {"overall.accuracy": 0.194}
+    at = Path(given["outputs"]["outputFile"]).parent
+    assert json.loads((at / "model_of_double").read_text())["path"] == "out/a"
+    assert (at / "html_of_join").read_text() == "<p>194</p>"
+    for name, stage in (("lock", "make"), ("lock_of_double", "double%40a"), ("lock_of_join", "join")):
+        assert json.loads((at / name).read_text())["uri"].endswith((f"/{stage}.json", "/double@a.json"))
+
+
+def test_a_failed_stage_ends_its_chain_and_a_retry_goes_on_behind_what_ended(served, tmp_path):
+    runs = made(tmp_path / "fails", served, sleep=1)
+    runs.places.put_record("fails", "stages/make", {"state": "retrying", "attempt": 1})  # by an earlier pod
+    ended, said = runs.pod("fails", CHAIN, FAILS="double")
+    assert ended == 2 and "error: double@a: as planned" in said and "join" not in said
+    record = runs.record("fails", "double@a")
+    # its own first try, in the second of two pods
+    assert (record["state"], record["attempt"], record["error"]) == ("failed", 1, "double@a: as planned")
+    assert list(runs.places.entries("fails")) == ["make"] and runs.record("fails", "join") is None
+    ended, said = runs.pod("fails", CHAIN)
+    assert ended == 0, said
+    assert runs.record("fails", "make")["ran"] is False and runs.record("fails", "double@a")["ran"] is True
+    assert len(runs.places.entries("fails")) == 3
+
+
+def test_a_chain_that_is_stopped_in_its_second_stage_resumes_there(served, tmp_path):
+    runs = made(tmp_path / "slow", served, sleep=600)
+    process = runs.begin("stopped", CHAIN)
+    prefix = runs.places.key("checkpoints", "dvc.yaml", "double@a")
+    until = time.monotonic() + 120
+    while not (sent := list(runs.places.list(f"{prefix}/"))) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert sent
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "error: double@a: stopped by SIGTERM" in said
+    assert not [one for one in psutil.process_iter(["cwd"]) if (one.info["cwd"] or "").startswith(str(tmp_path))]
+    assert runs.record("stopped", "double@a")["state"] == "retrying" and runs.record("stopped", "join") is None
+    shutil.rmtree(tmp_path / "stopped")  # the pod's disk is gone
+    runs.places.put(sent[0]["Key"], b"598")  # what is left to do is cut short, or the test would take a minute
+    ended, said = runs.pod("stopped", CHAIN)
+    assert ended == 0 and "begins at 598" in said
+    states = [runs.record("stopped", stage) for stage in runs.stages]
+    assert [(one["state"], one["ran"], one["attempt"]) for one in states] == [
+        ("succeeded", False, 2), ("succeeded", True, 2), ("succeeded", False, 1),
+    ]  # fmt: skip

@@ -136,8 +136,9 @@ def ir(
             image = settings.image(meta.kind, tags[meta.kind], profile)
             component = _component(task, pipeline, image, tuple(fixed or _RUN), read[task.name])
             inputs = {edge.name: made[edge.source].outputs[edge.output] for edge in read[task.name]}
-            ups = [up for stage in task.stages for up in stage.ups]
-            above = {id(made[up]): made[up] for up in ups if up in made}.values()
+            inside = {stage.name for stage in task.stages}
+            ups = [up for stage in task.stages for up in stage.ups if up not in inside]
+            above = {id(made[up]): made[up] for up in ups}.values()
             if len(task.chains) == 1:
                 one = component(**given, **inputs, stage=task.items[0]).set_display_name(task.items[0])
                 one.after(*above)

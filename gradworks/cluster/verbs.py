@@ -50,6 +50,7 @@ def add(verbs: Any) -> None:
     one.add_argument("run", metavar="RUN")
     one.add_argument("--cluster", type=Path, metavar="PROFILE", help=_STORE)
     one.add_argument("--force", action="store_true", help="replace entries of dvc.lock that are not committed")
+    one.add_argument("--some", action="store_true", help="what there is of a run that failed or has not ended")
 
     one = verb("runs", "show submitted runs and their state", pipeline=False)
     one.add_argument("act", nargs="?", choices=("show", "remove"), help="show one run; end a schedule")
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         from gradworks.store import collect
 
         with _store(args.cluster):
-            collect.collect(args.run, args.force)
+            collect.collect(args.run, args.force, args.some)
     elif args.verb == "runs":
         from gradworks.cluster import profile
 

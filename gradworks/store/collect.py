@@ -17,28 +17,30 @@ from gradworks.store.artifacts.lock import parsed
 from gradworks.telemetry import push
 
 
-def collect(run: str, force: bool = False) -> None:
+def collect(run: str, force: bool = False, some: bool = False) -> None:
     """Merge a run's lock entries into the dvc.lock beside its dvc.yaml, pull its files, forget its live metrics.
 
     Args:
         run: its name.
         force: replace uncommitted entries of this checkout.
+        some: also of a run that has not finished or failed: what there is of it.
 
     Raises:
-        InputError: no such run, it has not finished, its entries contradict each other, or uncommitted entries of
-            dvc.lock would be lost.
+        InputError: no such run, it has not finished (or nothing of it, with `some`), its entries contradict each
+            other, or uncommitted entries of dvc.lock would be lost.
     """
     places = runs.places()
     record = runs.record(places, run)
     pipeline = Path(record["pipeline"])
     entries = places.entries(run)
     missing = [name for name in record["stages"] if name not in entries]
-    if missing:
+    if missing and not (some and len(missing) < len(record["stages"])):
         raise InputError(
             f"run {run}: {len(missing)} of {len(record['stages'])} stages have not finished: {', '.join(missing[:3])}\n"
             f"look at it: gradworks runs show {run}"
+            + ("" if some else f"\nget what there is all the same: gradworks collect {run} --some")
         )
-    entries = {name: entries[name] for name in record["stages"]}
+    entries = {name: entries[name] for name in record["stages"] if name in entries}
     _consistent(run, entries)
     lock = pipeline.with_name("dvc.lock")
     here = _stages(lock.read_bytes(), str(lock)) if lock.is_file() else {}
@@ -50,7 +52,11 @@ def collect(run: str, force: bool = False) -> None:
     print(f"{lock}: {len(entries)} entries of run {run}; pulling their files", flush=True)
     _pull(pipeline, list(entries))
     _say_differences(record)
-    push.forget(run, record["stages"])
+    if missing:
+        print(f"{len(missing)} of {len(record['stages'])} stages have not finished: {', '.join(missing[:3])}")
+        print(f"the report of what is there: gradworks report {pipeline.with_name('params.yaml')}")
+    else:
+        push.forget(run, record["stages"])
 
 
 def _consistent(run: str, entries: dict[str, Any]) -> None:

@@ -65,7 +65,9 @@ def test_an_unchanged_pipeline_submits_nothing_and_is_collected(world, api, tmp_
 def test_a_change_submits_what_it_concerns_and_the_pods_find_the_rest(world, api, tmp_path, capsys):
     run = submit.submit(Path("dvc.yaml"), profile(tmp_path, api), ["numbers={b: {}, a: {}, c: {}}"])
     tasks = api.bodies[-1]["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert {name: one.get("dependentTasks") for name, one in tasks.items()} == {"double-c": None, "join": ["double-c"]}
+    assert {name: one.get("dependentTasks") for name, one in tasks.items()} == {"double-c-join": None}
+    record = runs.record(world.places, run)
+    assert record["tasks"] == {"double-c-join": ["double@c", "join"]} and record["pods"] == 1
     assert "5 stages of dvc.yaml" in (said := capsys.readouterr().out) and "3 of them restored before the start" in said
     assert sorted(world.places.entries(run)) == ["double@a", "double@b", "make"]
     assert history.shown(world.places, run).count("waiting") == 2

@@ -86,6 +86,17 @@ def test_a_run_that_has_not_ended(made, clone):
     assert not (clone / "dvc.lock").exists()
 
 
+def test_what_there_is_of_a_run_that_failed(made, clone, capsys):
+    submitted(made, "some", without=["join", "double@b"])
+    collect.collect("some", some=True)
+    assert yaml.safe_load((clone / "dvc.lock").read_text())["stages"] == {n: made[1][n] for n in ("make", "double@a")}
+    assert (clone / "out/a/model.txt").read_text() == "194\n" and not (clone / "out/b").exists()
+    assert "2 of 4 stages have not finished: double@b, join\n" in capsys.readouterr().out
+    submitted(made, "none", without=list(made[1]))
+    with pytest.raises(InputError, match="4 of 4 stages have not finished"):
+        collect.collect("none", some=True)
+
+
 def test_entries_of_two_states_of_the_world(made, clone):
     places = submitted(made, "mixed")
     entry = copy.deepcopy(made[1]["double@a"])

@@ -29,7 +29,7 @@ def test_nothing_asked_and_everything_asked():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"imgae": "cpu"}, "meta.imgae: unknown key\nexpected one of: image, resources, retries, timeout"),
+        ({"imgae": "cpu"}, "meta.imgae: unknown key\nexpected one of: image, pod, resources, retries, timeout"),
         ({"resources": {"gpu": {"kind": "a", "number": 1}}}, "meta.resources.gpu.number: unknown key\n.*: count, kind"),
         ({"resources": {"gpu": 1}}, "meta.resources.gpu: found 1"),
         ({"resources": {"gpu": {"kind": "a", "count": -1}}}, "meta.resources.gpu.count: found -1"),

@@ -16,7 +16,7 @@ import inspect
 import json
 import re
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
-from gradworks.cluster import chains, check, lineage, settings, trainjob
+from gradworks.cluster import chains, check, lineage, loops, settings, trainjob
 from gradworks.cluster.chains import Chain
 from gradworks.cluster.profile import Profile
 from gradworks.pod import environment
@@ -125,8 +125,7 @@ def ir(
 
     possible(stages, pipeline, profile)
     planned = plan(stages)
-    alone = [task.chains[0] for task in planned if len(task.chains) == 1]
-    read = {task.name: lineage.edges(task.chains, alone) for task in planned}
+    read = lineage.edges({task.name: task.chains for task in planned})
 
     def body(*values: Any) -> None:
         given = dict(fixed or zip(_RUN, values, strict=True), pipeline=pipeline)
@@ -135,7 +134,10 @@ def ir(
             meta = task.stages[0].meta
             image = settings.image(meta.kind, tags[meta.kind], profile)
             component = _component(task, pipeline, image, tuple(fixed or _RUN), read[task.name])
-            inputs = {edge.name: made[edge.source].outputs[edge.output] for edge in read[task.name]}
+            written = {edge.name: made[edge.source].outputs[edge.output] for edge in read[task.name]}
+            inputs = {
+                e.name: dsl.Collected(written[e.name]) if e.items > 1 else written[e.name] for e in read[task.name]
+            }
             inside = {stage.name for stage in task.stages}
             ups = [up for stage in task.stages for up in stage.ups if up not in inside]
             above = {id(made[up]): made[up] for up in ups}.values()
@@ -192,18 +194,7 @@ def plan(stages: Mapping[str, Stage]) -> list[Task]:
     found = chains.chains(stages)
     if len(found) <= TASKS:
         return _named([(chain,) for chain in found])
-    alike: dict[Any, list[Chain]] = {}
-    waiting: dict[str, set[str]] = defaultdict(set)
-    for stage in stages.values():
-        for up in stage.ups:
-            waiting[up].add(stage.group)
-    # chains of one depth do not depend on each other; the tasks of a loop share image, resources and artifacts. And who
-    # waits for one waits for its loop, and does not begin where another in there failed: so a loop has like readers
-    for depth, chain in sorted(zip(chains.depths(found), found, strict=True), key=lambda one: one[0]):
-        each = tuple((s.group, s.meta, tuple((out.name, out.kind) for out in s.outs)) for s in chain)
-        readers = frozenset(group for s in chain for group in waiting[s.name])
-        alike.setdefault((depth, each, readers), []).append(chain)
-    return _named([tuple(chunk) for group in alike.values() for chunk in _chunks(group)])
+    return _named([tuple(chunk) for group in loops.loops(found, stages, TASKS) for chunk in _chunks(group)])
 
 
 def _chunks(found: Sequence[Chain]) -> Iterator[list[Chain]]:
@@ -247,7 +238,8 @@ def _component(
 
     chain, alone = task.chains[0], len(task.chains) == 1
     inputs = {**dict.fromkeys(run, _NONE), "pipeline": pipeline, "stage": _item(chain) if alone else _NONE}
-    artifacts = {edge.name: dsl.Input[getattr(dsl, edge.out.kind)] for edge in read}
+    kinds = {edge.name: getattr(dsl, edge.out.kind) for edge in read}
+    artifacts = {edge.name: dsl.Input[list[kinds[edge.name]] if edge.items > 1 else kinds[edge.name]] for edge in read}
     outputs: dict[str, Any] = {}
     for stage, owner in zip(chain, words.owners([stage.name for stage in chain]), strict=True):
         outputs[words.output("lock", owner)] = dsl.OutputPath(str)

@@ -17,7 +17,7 @@ from gradworks.store.places import Places
 from gradworks.store.stages import Out, Stage
 
 _SCHEMES = ("s3", "gs", "minio")  # Kubeflow mounts SCHEME://BUCKET/KEY as /SCHEME/BUCKET/KEY (gs as /gcs)
-_FIGURES = 100  # metrics shown in the run's view
+_FIGURES = 800  # characters of the metrics shown in the run's view; a reader's pod gets them as an argument, too
 
 
 def write(
@@ -61,12 +61,24 @@ def _artifact(out: Out, path: Path, places: Places, stage: Stage, hashes: dict[s
         return {}
     if out.kind == "Metrics":
         shutil.copyfile(source, path)
-        return dict(list(figures(json.loads(source.read_text())).items())[:_FIGURES])
+        return _first(figures(json.loads(source.read_text())))
     found = next(one for one in hashes.values() if _same(one["path"], out.path))
     pointer = {"stage": stage.name, "path": out.path, "md5": found["md5"], "bytes": found.get("size", 0),
                "files": found.get("nfiles", 1), "data": places.uri(places.data_key(found["md5"]))}  # fmt: skip
     _text(path, json.dumps(pointer, indent=1, sort_keys=True))
     return pointer
+
+
+def _first(found: dict[str, Any]) -> dict[str, Any]:
+    """As many figures as fit, those over all test examples first."""
+    made: dict[str, Any] = {}
+    left = _FIGURES
+    for name in sorted(found, key=lambda name: (not name.startswith("overall."), name.count("."))):
+        left -= len(json.dumps({name: found[name]}))
+        if left < 0:
+            break
+        made[name] = found[name]
+    return made
 
 
 def _same(locked: str, path: str) -> bool:

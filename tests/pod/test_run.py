@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from gradworks.base.errors import InputError
+from gradworks.pod import outputs
 from tests.cluster import launcher, toy
 
 pytestmark = pytest.mark.slow("runs pods against an S3 server")
@@ -56,6 +57,13 @@ def test_kubeflow_gets_what_its_launcher_accepts(world):
     body = world.places.get(pointer["data"].removeprefix("s3://gradworks/"))
     assert json.loads(body)[0]["relpath"] == "model.txt"  # the address leads to the data
     assert (world.folder / "first/join/html").read_text() == "<p>194 196</p>"
+
+
+def test_the_figures_over_all_examples_come_first_and_the_others_as_far_as_they_fit():
+    found = {f"by.heuristic.constituent.accuracy.{n}": 0.5 for n in range(40)} | {"overall.accuracy.low": 0.1}
+    made = outputs._first(found | {"overall.accuracy": 0.2})
+    assert list(made)[:2] == ["overall.accuracy", "overall.accuracy.low"] and 2 < len(made) < 20
+    assert len(json.dumps(made)) <= outputs._FIGURES + 2 * len(made)
 
 
 @pytest.mark.parametrize(

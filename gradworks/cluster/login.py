@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import ssl
+import time
 from pathlib import Path
+from typing import Any
 
 from gradworks.base.errors import InputError
 from gradworks.cluster.profile import Profile
+
+_AUDIENCE = "pipelines.kubeflow.org"  # of a ServiceAccount's token: kubectl create token NAME --audience
 
 
 class Login:
@@ -59,7 +65,8 @@ class Login:
         if not self.profile.endpoint:
             return f"auth.kubeContext in {self.file}: kubectl --context {auth.kube_context} get pods has to work"
         if auth.token_file:
-            return f"auth.tokenFile in {self.file}: put a new token into {self._path(auth.token_file)}"
+            said = f"auth.tokenFile in {self.file}: put a new token into {self._path(auth.token_file)}"
+            return said + _wrong_with(self.token() or "")
         if auth.cookie_file:
             return f"auth.cookieFile in {self.file}: put a new session's cookie into {self._path(auth.cookie_file)}"
         return f"set auth.tokenFile or auth.cookieFile in {self.file}"
@@ -87,3 +94,24 @@ class Login:
         if len(found.splitlines()) != 1:
             raise InputError(f"{self.file}: auth.{key}: {path}: expected one line, found {len(found.splitlines())}")
         return found
+
+
+def _wrong_with(token: str) -> str:
+    """Why a JSON web token (RFC 7519) was refused, as far as it says itself; "" of any other."""
+    claims = _claims(token)
+    expires, audience = claims.get("exp"), claims.get("aud")
+    if isinstance(expires, int | float) and not isinstance(expires, bool) and expires <= time.time():
+        return f": it expired at {time.strftime('%Y-%m-%d %H:%M', time.gmtime(expires))} UTC"
+    heard = audience if isinstance(audience, list) else [audience]
+    if "kubernetes.io" in claims and _AUDIENCE not in heard:
+        return f": it is for {', '.join(map(str, heard))}, Kubeflow takes {_AUDIENCE}"
+    return ""
+
+
+def _claims(token: str) -> dict[str, Any]:
+    body = token.split(".")[1] if token.count(".") == 2 else ""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import json
@@ -118,6 +119,32 @@ def test_a_token_is_read_anew_and_a_cookie_sent_whole(api, tmp_path):
     api.token = "second"
     (tmp_path / "token").write_text("second\n")
     assert health(made) is False
+
+
+def web_token(**claims):
+    parts = [base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in ({}, claims, "x")]
+    return ".".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (web_token(exp=1_764_000_000), ": it expired at 2025-11-24 16:00 UTC"),
+        (web_token(exp=4e9, aud=["https://kubernetes.default.svc"], **{"kubernetes.io": {}}),
+         ": it is for https://kubernetes.default.svc, Kubeflow takes pipelines.kubeflow.org"),
+        (web_token(exp=4e9, aud=["a", "pipelines.kubeflow.org"], **{"kubernetes.io": {}}), ""),
+        (web_token(exp=4e9, aud="dex"), ""),
+        (web_token(exp="soon"), ""),
+        ("a.b.c", ""), ("opaque", ""), ("a.WzFd.c", ""),
+    ],
+)  # fmt: skip
+def test_a_refused_token_says_what_is_wrong_with_it(api, tmp_path, token, said):
+    api.token, api.spaces = "another", {"ours"}
+    made = connected(tmp_path, f"endpoint: {api.url}\nnamespace: ours", tokenFile="token")
+    (tmp_path / "token").write_text(token)
+    found = refusal(made)
+    assert found.endswith(f"put a new token into {tmp_path / 'token'}{said}") and len(found.splitlines()) <= 3
+    assert token not in found
 
 
 def test_what_another_tool_left_in_the_home_folder_counts_for_nothing(api, tmp_path, monkeypatch):

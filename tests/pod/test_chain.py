@@ -12,6 +12,7 @@ import psutil
 import pytest
 import yaml
 
+from gradworks.store.places import encoded
 from tests.cluster import launcher, toy
 
 pytestmark = pytest.mark.slow("runs pods against an S3 server")
@@ -56,6 +57,9 @@ def test_a_chain_writes_what_pods_of_their_own_write(world):
     for stage in world.stages:
         log = world.places.get(world.places.key("logs", "chain", f"{stage}.txt")).decode()
         assert f"Running stage '{stage}'" in log and log.count("Running stage") == 1 and "planted" not in log
+    left = world.folder / "chain" / encoded(CHAIN) / "code/.gradworks/chain"
+    assert {file.name for file in left.iterdir()} == {"cache", "0.json", "1.json", "2.json"}  # no checkout
+    assert len(list((left / "cache/files/md5").glob("*/*"))) > 4  # what one stage made, the next need not download
 
 
 def test_kubeflow_gets_the_outputs_of_all_stages_under_names_of_their_own(world):

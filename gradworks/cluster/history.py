@@ -84,8 +84,12 @@ def shown(found: Places, run: str, stage: str | None = None, asked: Reasons = _n
         said = why.get(name) or (state.get("error", "").splitlines() or [""])[0]
         lines.append((name, what, str(state.get("attempt", "")), _seconds(state), plain(said)))
     about = f"run {run} of {record['pipeline']} at {record['base'][:12]}  {' '.join(record['sets'])}".rstrip()
-    head = "\n".join(filter(None, [about, record.get("url", ""), _spent(record, states), note]))
     failed = {name: state.get("error", "") for name, state in states.items() if state["state"] == "failed"}
+    some = ""
+    if failed and any(state["state"] in ("restored", "succeeded") for state in states.values()):
+        report = f"gradworks report {Path(record['pipeline']).with_name('params.yaml')}"
+        some = f"the report of what is there: gradworks collect {run} --some && {report}"
+    head = "\n".join(filter(None, [about, record.get("url", ""), _spent(record, states), note, some]))
     return "\n\n".join([head, columns(lines), *([follow.failure(run, failed)] if failed else [])])
 
 

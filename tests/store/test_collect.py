@@ -268,6 +268,10 @@ def test_the_end_of_what_is_shown_of_a_failed_run_is_what_why_and_where(made, cl
         "its log: gradworks runs show fails --stage double@a --log   (failed too: double@b)",
     ]  # fmt: skip
     assert any(line.split()[:2] == ["make", "retrying"] and line.endswith("make: y") for line in lines)
+    assert not any("--some" in line for line in lines)
+    places.put_record("fails", "stages/join", {"state": "succeeded"})
+    asked = "gradworks collect fails --some && gradworks report params.yaml"
+    assert f"the report of what is there: {asked}" in history.shown(places, "fails").splitlines()
     assert "1 retrying" in history.listing(places) and history.failed(places, "fails") == [
         "make",
         "double@a",

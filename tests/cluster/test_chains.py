@@ -53,6 +53,7 @@ def test_who_shares_a_pod(given, expected):
         ({"pod": "own"}, {}, False),
         ({"resources": {"cpu": 2}}, {"resources": {"cpu": 2}}, True),
         ({"resources": {"cpu": 2}}, {"resources": {"cpu": 1}}, False),
+        ({"resources": {"nodes": 2}}, {"resources": {"nodes": 2}}, False),  # TrainJobs
         ({"image": "gpu"}, {}, False),
         ({"retries": 1}, {}, False),
         ({"timeout": 60}, {"timeout": "2m"}, True),

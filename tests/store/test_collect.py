@@ -191,8 +191,9 @@ def test_runs_are_listed_and_shown(made, clone):
     (line,) = [line for line in history.listing(places).splitlines() if line.startswith("listed ")]
     assert line.split()[:2] == ["listed", "dvc.yaml"] and "1 succeeded, 1 failed, 2 waiting" in line
     shown = history.shown(places, "listed").splitlines()
-    assert shown[3].split() == ["make", "succeeded", "1", "3"]
-    assert shown[4].split() == ["double@a", "failed", "2", "1", "double@a:", "<b>"]
+    assert shown[1].startswith("the report of what is there: ")
+    assert shown[4].split() == ["make", "succeeded", "1", "3"]
+    assert shown[5].split() == ["double@a", "failed", "2", "1", "double@a:", "<b>"]
     assert "attempt: 2" in history.shown(places, "listed", "double@a")
     assert history.failed(places, "listed") == ["double@a"]
 

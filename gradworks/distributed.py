@@ -173,11 +173,11 @@ def launch(count: int, module: str, arguments: Sequence[str], device: str = "cud
     On one of several nodes they are processes of one world, which Trainer's variables lead them to.
 
     Raises:
-        InputError: torch sees fewer GPUs, where the device is not `cpu`.
+        InputError: torch sees fewer GPUs, and the device is `cuda` or the pod asked for some.
         SystemExit: a process failed, with its code; or this one was asked to stop, and they have stopped.
     """
     there = torch.cuda.device_count()
-    if there < count and device != "cpu":
+    if there < count and (device == "cuda" or os.environ.get(ASKED)):
         raise InputError(f"gpu.count: found {count}, but torch sees {there} GPUs\nexpected one for each process")
     torchrun(count, module, arguments)
 

@@ -107,6 +107,11 @@ def test_more_processes_than_gpus_are_refused_before_any_is_started(monkeypatch)
     assert not started
     launch(2, "components.train", ["--seed", "0"])
     assert started == [(2, "components.train", ["--seed", "0"])]
+    for device in ("cpu", "auto"):  # nodes without a GPU
+        launch(4, "components.train", [], device)
+    monkeypatch.setenv(ASKED, "4")
+    with pytest.raises(InputError, match="torch sees 2 GPUs"):
+        launch(4, "components.train", [], "auto")
 
 
 def test_a_rank_without_a_gpu_of_its_own_is_refused(monkeypatch):

@@ -167,11 +167,12 @@ def log(found: Places, run: str, stage: str, asked: Reasons = _nothing) -> str:
 def _spent(record: dict[str, Any], states: dict[str, dict[str, Any]]) -> str:
     """GPU hours by kind, with their price if the profile has one; "" for a run without GPUs.
 
-    A stage's time is that of its last attempt, without the start of the node.
+    A stage's time is that of its last attempt, without the start of the node; of several nodes, without their queue.
     """
     hours: Counter[str] = Counter()
     for name, gpu in record.get("gpus", {}).items():
-        hours[gpu["kind"]] += gpu["count"] * states[name].get("seconds", {}).get("total", 0.0) / 3600
+        seconds = states[name].get("seconds", {})
+        hours[gpu["kind"]] += gpu["count"] * seconds.get("nodes", seconds.get("total", 0.0)) / 3600
     prices = record.get("price_per_gpu_hour", {})
     parts = [
         f"{kind} {spent:.2f}" + (f" ({spent * prices[kind]:.2f} at {prices[kind]:g} an hour)" if kind in prices else "")

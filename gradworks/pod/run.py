@@ -178,10 +178,14 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
         clock("pull")
         with Watch(places, None if task.node else checkpoints, log, _log_key(places, task)), _terminable():
             values = (given or {}).get("inputs", {}).get("parameterValues", {})
-            ran = follows and nodes.together(project, places, pipeline, stage, values, lambda: bool(_terminated))
+            if follows:
+                took = nodes.together(project, places, pipeline, stage, values, lambda: bool(_terminated))
+                if took is not None:
+                    record["seconds"]["nodes"] = took
             if _terminated:
                 raise _Stopped
-            record["ran"] = _reproduce(project, pipeline, stage, resumed, log, task.node) or ran
+            record["ran"] = _reproduce(project, pipeline, stage, resumed, log, task.node)
+            record["ran"] |= "nodes" in record["seconds"]
         clock("run")
         if task.node:
             return  # the first writes

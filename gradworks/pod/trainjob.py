@@ -90,6 +90,7 @@ class Job:
         self.name = request["metadata"]["name"]
         self._all = f"{_GROUP}/namespaces/{quote(api.namespace)}/trainjobs"
         self._own, self._said = f"{self._all}/{self.name}", ""
+        self._made: dict[str, Any] = {}  # uid and creationTimestamp of the one that this pod made
 
     def run(self) -> bool:
         """Create it, follow it to its end, remove it; False where this pod was asked to stop.
@@ -100,7 +101,7 @@ class Job:
         self._queue()
         try:
             self._remove(_EARLIER)  # of an earlier try, whose pod was killed
-            self._api.ask("POST", self._all, self._request)
+            self._made = self._api.ask("POST", self._all, self._request).get("metadata", {})
         except Refused as error:
             if error.status == 409:
                 raise InputError(f"TrainJob {self.name}: another pod has made one\nexpected one pod a stage") from None
@@ -111,8 +112,9 @@ class Job:
             self._leave(f"Kubernetes does not answer: {error}")
         try:
             done = self._follow()
-        except InputError as error:
-            self._leave(str(error))
+        except BaseException as error:
+            self._leave(str(error) if isinstance(error, InputError) else "")
+            raise
         self._leave("")
         return done
 
@@ -155,6 +157,8 @@ class Job:
 
     def _ended(self, found: dict[str, Any]) -> bool:
         """Whether it is complete. Raises InputError where it, or a node, has failed."""
+        if found.get("metadata", {}).get("uid") != self._made.get("uid"):
+            raise InputError(f"TrainJob {self.name}: another pod of this stage has replaced it")
         conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
         true = {kind: one for kind, one in conditions.items() if one.get("status") == "True"}
         if "Complete" in true:
@@ -197,7 +201,10 @@ class Job:
             return  # may not list events: then nothing says so
         for event in events:
             said = " ".join(str(event.get("message")).split())[:300]
+            at = str(event.get("lastTimestamp") or event.get("eventTime") or "")
             if event.get("reason") != "FailedCreate" or "forbidden" not in said:
+                continue
+            if at < str(self._made.get("creationTimestamp", "")):  # of an earlier try, whose name is the same
                 continue
             if "exceeded quota" not in said:  # a quota gets free
                 raise InputError(f"TrainJob {self.name}: its pods are refused: {said}")
@@ -209,15 +216,22 @@ class Job:
         self._said = said
 
     def _remove(self, longest: float = _GONE) -> None:
-        """Remove it with its pods, and wait until they are gone. Raises Refused, Away."""
+        """Remove it with its pods, and wait until they are gone: none but its own, once it is made.
+
+        Raises:
+            Refused, Away: it may be there still.
+        """
+        body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+        if self._made.get("uid"):
+            body["preconditions"] = {"uid": self._made["uid"]}
         try:
-            self._api.ask("DELETE", f"{self._own}?propagationPolicy=Foreground")
+            self._api.ask("DELETE", self._own, body)
             until = time.monotonic() + longest
             while time.monotonic() < until:
                 self._api.ask("GET", self._own)
                 time.sleep(0.2)
         except Refused as error:
-            if error.status != 404:
+            if error.status not in (404, 409):  # 409: another has its name
                 raise
 
     def _leave(self, said: str) -> None:

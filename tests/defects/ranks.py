@@ -14,7 +14,7 @@ ROWS = (
      'tests/base/test_cells.py::test_names_paths_and_entries'),
     ('gradworks/distributed.py', '            if local >= there:\n', '            if False:\n',
      'tests/test_distributed.py::test_a_rank_without_a_gpu_of_its_own_is_refused'),
-    ('gradworks/distributed.py', '    if there < count:\n', '    if False:\n',
+    ('gradworks/distributed.py', '    if there < count and (', '    if False and (',
      'tests/test_distributed.py::test_more_processes_than_gpus_are_refused_before_any_is_started'),
     ('gradworks/distributed.py', 'environment.get(ASKED) or (str(count)', '(str(count)',
      'tests/test_distributed.py::test_who_starts_how_many_processes'),

@@ -60,7 +60,7 @@ def test_a_trainjob_is_made_followed_and_removed(monkeypatch, cluster, capsys):
         "DELETE trainjobs", "POST trainjobs", "DELETE trainjobs",
     ]  # fmt: skip
     # one of an earlier try, whose pod was killed, goes first
-    cluster.jobs[made["metadata"]["name"]] = {"left": True}
+    cluster.jobs[made["metadata"]["name"]] = {"metadata": {"uid": "left"}}
     assert job(made).run() is True and cluster.jobs == {}
     # asked to stop while its queue holds it
     cluster.status = {"conditions": [cluster.condition("Suspended", "Suspended")]}
@@ -130,7 +130,9 @@ def test_what_goes_wrong_while_it_runs_is_a_line_and_leaves_nothing(monkeypatch,
     assert refused(made, failed="train@x: closed by peer") == f"{killed}\ntrain@x: closed by peer"
     cluster.pods = []
     event = {"reason": "FailedCreate", "message": SECURITY, "involvedObject": {"name": f"{name}-node-0"}}
-    cluster.events = [event]
+    event["lastTimestamp"] = server.NOW
+    # one of an hour ago is of an earlier try of the same name
+    cluster.events = [{**event, "message": "forbidden: long ago", "lastTimestamp": "2026-11-26T09:00:00Z"}, event]
     assert f"TrainJob {name}: its pods are refused: {SECURITY}" == refused(made)
     assert listing(cluster) == []
     cluster.events, before = [{**event, "message": 'pods "x" is forbidden: exceeded quota: gpus'}], len(cluster.asked)
@@ -148,6 +150,30 @@ def test_what_goes_wrong_while_it_runs_is_a_line_and_leaves_nothing(monkeypatch,
     cluster.refuses["GET", "trainjobs"] = 500, "etcdserver: leader changed"
     found = refused(made)
     assert "etcdserver: leader changed" in found and f"left: kubectl delete trainjob {name} -n team" in found
+
+
+def test_a_second_pod_of_the_stage_takes_over_and_keeps_its_own(monkeypatch, cluster):
+    made = asked(monkeypatch)
+    name = made["metadata"]["name"]
+
+    def replaced():
+        if "GET events" in cluster.asked:
+            cluster.jobs[name] = {"metadata": {"uid": "of the second"}, "status": {}}
+        return False
+
+    assert refused(made, stopped=replaced) == f"TrainJob {name}: another pod of this stage has replaced it"
+    assert cluster.jobs[name]["metadata"]["uid"] == "of the second"
+    del cluster.jobs[name]
+
+
+def test_a_defect_leaves_nothing_either(monkeypatch, cluster):
+    def broken():
+        assert "GET events" not in cluster.asked
+        return False
+
+    with pytest.raises(AssertionError):
+        job(asked(monkeypatch), stopped=broken).run()
+    assert listing(cluster) == []
 
 
 def test_a_token_that_is_replaced_while_it_runs_is_read_again(monkeypatch, cluster):

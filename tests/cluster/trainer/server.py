@@ -26,6 +26,7 @@ from tests.cluster.trainer import derive
 from tests.telemetry.servers import free_port
 
 SPACE, TOKEN = "team", "planted-account-token"
+NOW = "2026-11-26T10:00:00Z"
 _GROUP = "trainer.kubeflow.org"
 RESERVED = {f"PET_{name}" for name in ("NNODES", "NPROC_PER_NODE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")}
 Answer = tuple[int, Any]
@@ -117,7 +118,7 @@ class Trainer:
 
     def condition(self, kind: str, reason: str = "", message: str = "") -> dict[str, Any]:
         return {"type": kind, "status": "True", "reason": reason or kind, "message": message,
-                "lastTransitionTime": "2026-11-26T10:00:00Z"}  # fmt: skip
+                "lastTransitionTime": NOW}  # fmt: skip
 
     def answer(self, method: str, url: str, token: str, body: bytes) -> Answer:
         parts = urlsplit(url)
@@ -160,7 +161,8 @@ class Trainer:
                 return 422, f'TrainJob.{_GROUP} "{name}" is invalid: {said[0]}'
             if name in self.jobs:
                 return 409, f'trainjobs.{_GROUP} "{name}" already exists'
-            self.jobs[name] = {**body, "status": dict(self.status)}
+            own = {"uid": f"uid-{len(self.asked)}", "creationTimestamp": NOW}
+            self.jobs[name] = {**body, "metadata": {**body["metadata"], **own}, "status": dict(self.status)}
             if self.runs is not None:
                 self._begin(name)
             return 201, self.jobs[name]
@@ -169,6 +171,9 @@ class Trainer:
         if name not in self.jobs:
             return missing
         if method == "DELETE":
+            asked = body.get("preconditions", {}).get("uid")
+            if asked and asked != self.jobs[name]["metadata"]["uid"]:
+                return 409, f"Operation cannot be fulfilled: Precondition failed: UID in precondition: {asked}"
             self._end(name)
             return 200, {}
         self._look(name)

@@ -42,6 +42,7 @@ def check(profile_path: Path, pipeline: Path = Path("dvc.yaml")) -> bool:
     lines.tell("code", lambda: _clean(pipeline), str)
     _images(lines, profile, pipeline)
     _gpus(lines, profile, pipeline)
+    _trainer(lines, profile, pipeline)
     return not lines.failed
 
 
@@ -198,3 +199,21 @@ def _gpus(lines: _Lines, profile: Profile, pipeline: Path) -> None:
         else:
             lines.say("absent", f"gpu {kind}", f"{said}\nno stage here asks for it")
     return None
+
+
+def _trainer(lines: _Lines, profile: Profile, pipeline: Path) -> None:
+    """Check that Kubeflow Trainer is installed, where a stage asks for several nodes, and Kueue for its queue."""
+    try:
+        if not any(stage.meta.resources.nodes > 1 for stage in load(pipeline).values()):
+            return None
+        cluster = kube.connect(profile.auth.kube_context, profile.namespace)
+        there = cluster.groups() if cluster else None
+    except InputError as error:
+        return lines.skip(str(error).splitlines()[0], "several nodes")
+    if there is None:
+        return lines.skip("Kubernetes alone knows: no kubeconfig here", "several nodes")
+    needed = {"trainer.kubeflow.org": "Kubeflow Trainer", **({"kueue.x-k8s.io": "Kueue"} if profile.queue else {})}
+    missing = [f"found no {group}: {name} is not installed" for group, name in needed.items() if group not in there]
+    if missing:
+        return lines.fail("several nodes", "\n".join(missing))
+    return lines.say("ok", "several nodes", f"{' and '.join(needed.values())} installed")

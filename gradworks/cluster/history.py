@@ -144,14 +144,17 @@ def failed(found: Places, run: str) -> list[str]:
 
 
 def log(found: Places, run: str, stage: str, asked: Reasons = _nothing) -> str:
-    """The output of a stage.
+    """The output of a stage; of several nodes, theirs follow it.
 
     Raises:
         InputError: there is none; says why.
     """
     body = found.get(found.key("logs", run, f"{encoded(stage)}.txt"))
     if body is not None:
-        return body.decode(errors="replace")
+        prefix = found.key("logs", run, "nodes", encoded(stage)) + "/"
+        more = {one["Key"].removeprefix(prefix).removesuffix(".txt"): one["Key"] for one in found.list(prefix)}
+        parts = [(f"--- node {node} ---\n", found.get(key) or b"") for node, key in sorted(more.items())]
+        return body.decode(errors="replace") + "".join(head + text.decode(errors="replace") for head, text in parts)
     record = runs.record(found, run)
     if stage not in record["stages"]:
         raise InputError(f"run {run}: no stage {stage!r}\nfound: {', '.join(record['stages'][:5])} ...")

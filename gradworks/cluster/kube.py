@@ -39,6 +39,14 @@ class Kube:
             )
         return sorted(found.items, key=lambda event: str(event.last_timestamp or event.event_time or ""))
 
+    def groups(self) -> set[str]:
+        """The groups of its API: which extensions are installed. Raises InputError."""
+        from kubernetes import client
+
+        with _in_words("groups of the API"):
+            found = client.ApisApi(self._core.api_client).get_api_versions(_request_timeout=_TIMEOUT)
+        return {one.name for one in found.groups}
+
     def nodes(self) -> list[Any]:
         """The nodes. Raises InputError."""
         with _in_words("nodes"):

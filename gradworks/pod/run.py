@@ -153,7 +153,7 @@ def _tries(places: Places, run: str, name: str) -> int:
 
 
 def _log_key(places: Places, task: Task) -> str:
-    return places.key("logs", task.run, f"{encoded(task.stage)}{'' if task.node is None else f'.{task.node}'}.txt")
+    return places.key("logs", task.run, f"{encoded(task.stage) if task.node is None else task.name}.txt")
 
 
 def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, record: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ code/COMMIT-SHA256.tar.gz       the checkout of one commit
 locks/RUN/STAGE.json            a stage's entry of dvc.lock, with its own digest
 logs/RUN/STAGE.txt              the stage's output, also of a failed one
 runs/RUN/run.json               what was submitted; runs/RUN/stages/STAGE.json a stage's state
-runs/RUN/nodes/STAGE/N.json     that of one of several nodes; logs/RUN/STAGE.N.txt its output
+runs/RUN/nodes/STAGE/N.json     that of one of several nodes; logs/RUN/nodes/STAGE/N.txt its output
 pipelines/NAME.json             what runs that Kubeflow begins itself are recorded as
 checkpoints/PIPELINE/STAGE/     of running and of killed stages
 quarantine/                     damaged objects

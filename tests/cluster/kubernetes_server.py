@@ -18,7 +18,7 @@ class Kubernetes:
     """`with Kubernetes() as cluster:` serves while the block runs.
 
     Attributes:
-        pods, events, nodes: as the API has them; a test sets them.
+        pods, events, nodes: as the API has them; a test sets them. groups: of its API.
         status: answers every request where it is not 200; asked: paths with their queries.
     """
 
@@ -26,6 +26,7 @@ class Kubernetes:
         self.pods: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.nodes: list[dict[str, Any]] = []
+        self.groups: list[str] = []
         self.status, self.asked = 200, []
         outer = self
 
@@ -53,6 +54,9 @@ class Kubernetes:
             return self.status, {"kind": "Status", "code": self.status, "reason": "Forbidden", "message": "no"}
         parts = urlsplit(path)
         asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if parts.path == "/apis/":
+            version = {"groupVersion": "x/v1", "version": "v1"}
+            return 200, {"kind": "APIGroupList", "groups": [{"name": n, "versions": [version]} for n in self.groups]}
         if parts.path == "/api/v1/nodes":
             return 200, {"kind": "NodeList", "items": self.nodes}
         _, _, _, _, space, what = parts.path.split("/")

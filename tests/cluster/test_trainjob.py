@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import compile, profile
+from gradworks.cluster import compile, doctor, profile
 from gradworks.cluster import trainjob as compiled
 from gradworks.pod import trainjob
 from gradworks.store import meta
+from tests.cluster.kubernetes_server import Kubernetes
 from tests.cluster.small_checkout import EXAMPLE, PIPELINE, checkout, parsed
 from tests.cluster.trainer import server
 
@@ -121,3 +122,26 @@ def test_what_is_of_one_node_is_refused_before_anything_runs(tmp_path):
     ):
         compile.text(file)
     assert yaml.safe_load(file.read_text())["stages"]["train"]["deps"][1] == "hardware.yaml"
+
+
+def test_doctor_says_what_a_stage_of_several_nodes_lacks(tmp_path, capsys, monkeypatch):
+    file, alone = several(tmp_path / "several", 2), several(tmp_path / "alone", 1)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    told = profile.read(EXAMPLE)
+    doctor._trainer(doctor._Lines(), told, alone)
+    assert capsys.readouterr().out == ""
+    doctor._trainer(doctor._Lines(), told, file)
+    assert "not checked  several nodes:" in capsys.readouterr().out
+    with Kubernetes() as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "config", "team")))
+        for groups, failed, said in (
+            (["apps"], 1, "found no trainer.kubeflow.org: Kubeflow Trainer is not installed"),
+            (["trainer.kubeflow.org"], 1, "found no kueue.x-k8s.io: Kueue is not installed"),
+            (["trainer.kubeflow.org", "kueue.x-k8s.io"], 0, "Kubeflow Trainer and Kueue installed"),
+        ):
+            cluster.groups, lines = groups, doctor._Lines()
+            doctor._trainer(lines, told, file)
+            assert lines.failed == failed and said in capsys.readouterr().out
+        cluster.status = 403
+        doctor._trainer(doctor._Lines(), told, file)
+        assert "this login may not list groups of the API (403)" in capsys.readouterr().out

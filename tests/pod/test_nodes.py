@@ -9,6 +9,7 @@ import shutil
 import pytest
 import yaml
 
+from gradworks.cluster import history
 from gradworks.cluster import trainjob as compiled
 from gradworks.cluster.profile import Profile
 from gradworks.pod import environment, trainjob
@@ -108,5 +109,5 @@ def test_a_node_that_fails_ends_the_stage_with_its_own_words(world):
     assert ended == 2 and "error: fail: node 1 has no disk" in said, said
     assert cluster.jobs == {} and runs.record("broken", "fail")["error"] == "fail: node 1 has no disk"
     assert runs.places.entry("broken", "fail") is None
-    log = runs.places.get(runs.places.key("logs", "broken", "fail.1.txt")).decode()
-    assert "node 1 has no disk" in log
+    said = history.log(runs.places, "broken", "fail")
+    assert said.index("TrainJob gw-fail-") < said.index("--- node 1 ---\n") < said.rindex("error: node 1 has no disk")

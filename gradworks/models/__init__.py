@@ -10,6 +10,8 @@ Every model has
     head, or heads                                             the last, linear layer, or one by task
     answer(vectors, task)                                      the head of a task on what it reads
     windows(texts, max_length, step=None, first=None)          sequences of tokens with their places in the texts
+    reading()                                                  inside, heads that read the same rows share one pass of
+                                                               the encoder, which `once` is asked for
 Models of sequences have tokens(inputs, embedded=None) -> (n, L, W): what the head reads of each token.
 Models of pictures (`READS = "pictures"`) have no `encode` and no tokenizer, but `shape`, and `prepare` is given that.
 Every file has `Options` (its keys in params.yaml), `prepare` (writes an encoder folder), `build` and `write`.

@@ -1,5 +1,6 @@
 """Tasks that read the same rows: one forward pass, and the sum of the losses that each has in a pass of its own."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -16,6 +17,7 @@ from gradworks.data.mixture import Mixture, Part
 from gradworks.data.together import joined
 from gradworks.data.tokenizer import train
 from gradworks.methods import Method
+from gradworks.methods._shared.masks import Masks
 from gradworks.tasks import TaskSpec
 from gradworks.tasks.kinds._shared.together import Together, check_method, kinds_of
 from tests.methods.shipped import STAR
@@ -287,3 +289,21 @@ def test_it_offers_what_all_its_tasks_offer():
         Method(objective="rdrop", task=both)
     with pytest.raises(ValueError, match=r"label_smoothing: needs smoothed"):
         Method(objective="label_smoothing", task=Together({"mood": KINDS["mood"], "worth": KINDS["worth"]}))
+
+
+@pytest.mark.parametrize("triple", [("supervised", "uniform", "sam"), ("smart", "reweight", "dotprod")], ids="-".join)
+def test_dropout_noise_that_is_kept_for_further_passes_is_that_of_the_first(tmp_path, triple, monkeypatch):
+    """Words and sentences draw from one state of the generator: noise of other shapes."""
+    order = ("words", "mood", "worth") if triple[0] == "supervised" else ("mood", "worth")
+    sets, found = {"+".join(order): dict.fromkeys(order, 1.0)}, []
+    model = build("transformer", tmp_path / "m", order)
+    (task,) = kinds_of({one: KINDS[one] for one in order}, sets).values()
+    for kept in (True, False):
+        if not kept:
+            monkeypatch.setattr(Masks, "_noise", lambda *_: contextlib.nullcontext())
+        method = Method(*triple, task=task, seed=SEED)
+        batches, clean = mixture(model, sets, order).draws(method.needs, 8, 4 if method.clean else None, SEED).step(0)
+        method.backward(model, [[b] for b in batches], [[b] for b in clean])
+        found.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() < 1e-12

@@ -38,11 +38,10 @@ class Reading:
 
     def __init__(self, devices: Sequence[int] = ()) -> None:
         self._generators = [torch.default_generator, *(torch.cuda.default_generators[one] for one in devices)]
-        self._start, self._made, self._heads = self._states(), list[_Made](), 0
+        self._made, self._heads = list[_Made](), 0
 
     def next(self) -> None:
-        """A head begins: it draws what it would draw alone."""
-        self._set(self._start)
+        """Another head begins."""
         self._heads += 1
 
     def __call__(self, part: str, reads: Sequence[Tensor], make: Callable[[], Any], encoder: bool) -> Any:
@@ -58,7 +57,8 @@ class Reading:
         """
         for known in self._made:
             if known.part == part and _same(known.reads, reads):
-                self._set(known.after)
+                for one, state in zip(self._generators, known.after, strict=True):
+                    one.set_state(state)
                 return known.value
         if encoder and self._heads > 1:
             raise InputError(
@@ -66,15 +66,8 @@ class Reading:
                 "expected tasks that read the same texts in the same way, in one sequence each"
             )
         value = make()
-        self._made.append(_Made(part, tuple(reads), value, self._states()))
+        self._made.append(_Made(part, tuple(reads), value, [one.get_state() for one in self._generators]))
         return value
-
-    def _states(self) -> list[Tensor]:
-        return [one.get_state() for one in self._generators]
-
-    def _set(self, states: Sequence[Tensor]) -> None:
-        for one, state in zip(self._generators, states, strict=True):
-            one.set_state(state)
 
 
 def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

@@ -13,6 +13,7 @@ from gradworks.base import artifacts, grid
 from gradworks.base.errors import InputError
 from gradworks.base.points import MethodPoint, method_point
 from gradworks.base.size import WINDOW, Budget
+from gradworks.base.together import led_by
 
 if TYPE_CHECKING:
     from gradworks.selection import Looks
@@ -250,7 +251,8 @@ class Run:
                     f"{self.params}: train.batch.tokens: found {most}\n"
                     f"expected at least {longest}, the tokens of the longest training example of {task}"
                 )
-        return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches(), self.mixed.sets)
+        sets = led_by(self.main, self.mixed.sets)
+        return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches(), sets)
 
     def _batches(self) -> dict[str, int]:
         """Sizes of the batches of some parts. Raises InputError where those of the others are budgets."""

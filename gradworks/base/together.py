@@ -25,6 +25,11 @@ def streams_of(parts: Sequence[str], sets: Mapping[str, Mapping[str, float]]) ->
     return {of.get(part, part): list(sets.get(of.get(part, part), [part])) for part in parts}
 
 
+def led_by(main: str, sets: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The same sets, a task first where it is in one: a row then has the id that it has for this task."""
+    return {name: dict(sorted(of.items(), key=lambda one: one[0] != main)) for name, of in sets.items()}
+
+
 def check_sets(given: Sequence[Given], parts: Sequence[str], batch: Mapping[str, int], conflicts: int | None) -> None:
     """Raises ValueError, "KEY: found ..., expected ...", where a mixture cannot have these sets."""
     named = [task for one in given for task in one]

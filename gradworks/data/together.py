@@ -29,18 +29,15 @@ class Labels:
 
     Attributes:
         of: task -> its labels, dim 0 the example.
-        factors: (n, tasks) n * mass / sum of the masses, over the whole batch, whatever micro-batch this is: the mean
+        factors: task -> (n,) n * mass / sum of the masses, over the whole batch, whatever micro-batch this is: the mean
             over the batch of factor * loss is the task's mean loss.
     """
 
     of: Mapping[str, Any]
-    factors: Tensor
+    factors: Mapping[str, Tensor]
 
     def __getitem__(self, rows: Any) -> Labels:
-        return Labels({task: labels[rows] for task, labels in self.of.items()}, self.factors[rows])
-
-    def __len__(self) -> int:
-        return len(self.factors)
+        return Labels(*({task: one[rows] for task, one in each.items()} for each in (self.of, self.factors)))
 
 
 @dataclass(frozen=True)
@@ -60,18 +57,17 @@ class Joined(Examples):
         """These rows, in this order, with the labels of every task. Raises ValueError where a task has others."""
         ids = [self.ids[i] for i in rows]
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
-        labels, masses = {}, []
+        labels, factors = {}, {}
         for task, one in self.members.items():
             if [_row(one.ids[i]) for i in rows] != list(map(_row, ids)):
                 raise ValueError(f"together: {task} and {next(iter(self.members))}: found other rows in a batch")
             labels[task], mass = one.labelled(index)
-            masses.append(mass.double())
-        mass = torch.stack(masses, 1)
+            factors[task] = len(ids) * mass.double() / mass.double().sum().clamp_min(1)
         return Batch(
             task=self.task,
             ids=ids,
             inputs=self._read(rows),
-            labels=Labels(labels, len(ids) * mass / mass.sum(0).clamp_min(1)),
+            labels=Labels(labels, factors),
             mass=torch.ones(len(ids), device=self.device),
             group=None if self.group is None else self.group[index],
         )

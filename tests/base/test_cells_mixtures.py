@@ -3,6 +3,7 @@
 import pytest
 
 from gradworks.base.errors import InputError
+from gradworks.base.together import led_by
 from tests.base.test_cells import blocks, both, expand, longer, phase
 
 
@@ -57,6 +58,10 @@ def test_tasks_read_together_are_one_part_to_the_schedule_and_change_no_name(tmp
         made = expand(tmp_path, lambda v, together=together: sets(v, together=together))["train"]
         assert {cell["mixture_schedule"] for cell in made.values()} == {schedule}
         assert made == {key: one | {"mixture_schedule": schedule} for key, one in plain.items()}
+    assert [*led_by("tone", {"nli+tone": {"nli": 1.0, "tone": 2.0}})["nli+tone"].items()] == [
+        ("tone", 2.0),
+        ("nli", 1.0),
+    ]
     for more, said in (
         ({"together": [["nli"]]}, r"both:\ntogether: found \['nli'\]\nexpected two tasks or more"),
         ({"together": [["nli", "mnli"]]}, "both:\ntogether: found 'mnli'\nexpected some of the parts: nli, tone, sts"),

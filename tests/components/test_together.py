@@ -36,7 +36,7 @@ def values():
         "between_tasks": "keep",  # texts are short
     }
     made["mixtures"] = {
-        "both": {"parts": ["mood", "tone"], "together": [["mood", "tone"]], "select": "mean"},
+        "both": {"parts": ["mood", "tone"], "together": [["tone", "mood"]], "select": "mean"},
         "apart": {"parts": ["mood", "tone"], "select": "mean"},
     }
     made["methods"] = {"erm": {}, "reweight": {"weighting": "reweight"}, "pcgrad": {"update": "pcgrad"}}
@@ -79,7 +79,7 @@ def test_both_labels_are_learned_from_half_the_steps_and_every_row_counts_once(p
     weights = artifacts.read_parquet(both / "run/weights.parquet")
     train_ids = set(artifacts.read_parquet(project / "runs/corrupt/noise/0/train.parquet")["id"].to_pylist())
     assert "task" not in weights.column_names and set(weights["id"].to_pylist()) == train_ids
-    assert artifacts.read_json(both / "run/manifest.json")["parameters"]["mixture"]["together"] == [["mood", "tone"]]
+    assert artifacts.read_json(both / "run/manifest.json")["parameters"]["mixture"]["together"] == [["tone", "mood"]]
     found = evaluate(train("erm", "both"))
     assert found["overall"]["accuracy"]["value"] > 0.8 < found["parts"]["tone"]["overall"]["accuracy"]["value"]
 
@@ -98,13 +98,11 @@ def test_what_cannot_be_read_together_is_refused_by_the_check_of_the_file(projec
 
     grid = lambda v: v["cells"]["grid"][0]  # noqa: E731
     refused(
-        lambda v: grid(v)["method"].append("pcgrad"), "both.together: found mood and tone, and methods.pcgrad: pcgrad"
+        lambda v: grid(v)["method"].append("pcgrad"), "both.together: found tone and mood, and methods.pcgrad: pcgrad"
     )
     refused(lambda v: grid(v).update(condition=["few"]), "found mood in a set, and the condition few with imbalance")
-    refused(lambda v: v["fetch"]["tones"].pop("ids"), "mood and tone: found training rows that are drawn apart")
-    refused(lambda v: v["fetch"]["tones"]["columns"].update(text="other"), r"found texts \['text'\] and \['other'\]")
-    refused(
-        lambda v: v["fetch"]["tones"].update({"from": "file:data/x.csv"}), "found from 'file:data/mine.csv' and 'fil"
-    )
+    refused(lambda v: v["fetch"]["tones"].pop("ids"), "tone and mood: found training rows that are drawn apart")
+    refused(lambda v: v["fetch"]["tones"]["columns"].update(text="other"), r"found texts \['other'\] and \['text'\]")
+    refused(lambda v: v["fetch"]["tones"].update({"from": "file:data/x.csv"}), "found from 'file:data/x.csv' and 'fil")
     refused(lambda v: v["corrupt"]["parts"]["tone"]["test"].update(share=0.1), "that are drawn apart")
     refused(lambda v: v["fetch"]["tones"].update(ids="mood"), "fetch.tones.ids: found 'mood'; did you mean moods")

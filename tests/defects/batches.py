@@ -24,7 +24,7 @@ ROWS = (
      'tests/components/test_train.py::test_batches_of_a_token_budget'),
     ('gradworks/cell.py', 'if longest > most:', 'if False:',
      'tests/components/test_train.py::test_a_budget_that_does_not_hold_an_example_is_refused_before_a_step'),
-    ('gradworks/cell.py', 'self.mixed.chosen, self.settings.window, self._batches(),', 'self.mixed.chosen, batches=self._batches(), together=',
+    ('gradworks/cell.py', 'self.mixed.chosen, self.settings.window, self._batches(), sets)', 'self.mixed.chosen, batches=self._batches(), together=sets)',
      'tests/components/test_train.py::test_the_window_decides_the_order'),
     ('gradworks/predict.py', '(len(rows) + 1) * examples.tokens[row] > tokens', 'len(rows) * examples.tokens[row] > tokens',
      'tests/test_predict.py::test_on_a_cpu_a_pass_has_no_more_tokens_than_its_caches_hold'),

@@ -71,10 +71,12 @@ class Together:
         return self._summed(outputs, batch, lambda kind, z, own: kind.smoothed(z, own, share))
 
     def _summed(self, outputs: Outputs, batch: Batch, loss: Any) -> Tensor:
-        factors = (w * own for w, own in zip(self._weights, batch.labels.factors.unbind(1), strict=True))
-        parts = zip(self.kinds.items(), self._split(outputs), factors, strict=True)
-        losses = ((factor, loss(kind, z, of(batch, task))) for (task, kind), z, factor in parts)
-        return sum(factor.to(one) * one for factor, one in losses)
+        total = None
+        for (task, kind), weight, z in zip(self.kinds.items(), self._weights, self._split(outputs), strict=True):
+            one = loss(kind, z, of(batch, task))
+            one = (weight * batch.labels.factors[task]).to(one) * one
+            total = one if total is None else total + one
+        return total
 
     def _embed(self, model: nn.Module, batch: Batch) -> Tensor:
         """(n, L, D) the same for all tasks."""

@@ -124,7 +124,8 @@ def main() -> None:
 Written by `python -m benchmarks.together`. An optimizer step (AdamW, {EXAMPLES} rows of {LENGTH} tokens, float32, one
 thread) on the losses of k tasks over the same rows, their batches drawn: {MODEL} with a head for each task, one forward
 pass for all (`together`) over one for each (`erm` with `batches: k`); median over pairs in turn, with its 95 %
-interval. `words` are tags of 12 classes. 1 / k is what is left where heads and optimizer cost nothing. On
+interval. `words` are tags of 12 classes. 1 / k is the share of one forward and backward
+pass in k; heads and optimizer add to it, and that k gradients are added up takes from it. On
 {processor()}, torch {torch.__version__.partition("+")[0]}.
 
 | k | tasks | each alone | together | together / each alone | 1 / k | pairs |

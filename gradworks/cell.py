@@ -116,6 +116,7 @@ class Run:
         self.point = method_point(args.params, args.method, self.params.value(f"methods.{args.method}"))
         self.main = self.params.value("task")
         self.mixed = _mixture(args, self.main)
+        self._at = f"{args.params}: mixtures.{getattr(args, 'mixture', None)}"
         self.kinds = {name: tasks.of(args.params, name) for name in self.mixed.parts}
         self.slices = self._slices()
         self.trained = together.kinds_of(self.kinds, self.mixed.sets)
@@ -157,7 +158,7 @@ class Run:
         from gradworks.data import members
         from gradworks.tasks.kinds._shared import sliced
 
-        where = f"{self.params}: mixtures.{self.args.mixture}.slices"
+        where = f"{self._at}.slices"
         if getattr(self.args, "slices", None) is None:
             raise InputError(f"{where}: found {self.mixed.slices} and no --slices\nexpected what `slice` wrote")
         ids = members.read(self.args.slices, self.args.data, self.mixed.slices)
@@ -173,8 +174,7 @@ class Run:
 
         found = {name: kind.spec.metrics[0] for name, kind in self.kinds.items()}
         found |= {self.main: self.settings.select.metric} if self.main in found else {}
-        where = f"{self.args.params}: mixtures.{getattr(self.args, 'mixture', None)}.select"
-        return Looks(self.kinds, found, self.mixed.select, where)
+        return Looks(self.kinds, found, self.mixed.select, f"{self._at}.select")
 
     def _folder(self, task: str) -> Path:
         """Of the splits of a task."""
@@ -220,9 +220,8 @@ class Run:
                 each[name] = sizes[name] * rows / len(mixture.streams[name].train)
             else:
                 each[name] = -(-rows // (self.mixed.batch or {}).get(task, s.batch))
-        where = f"{self.params}: mixtures.{getattr(self.args, 'mixture', None)}"
         once = next((name for name, tasks in self.mixed.streams.items() if self.mixed.epoch in tasks), None)
-        epoch = schedules.epoch(self.mixed.chosen, each, once, f"{where}.schedule")
+        epoch = schedules.epoch(self.mixed.chosen, each, once, f"{self._at}.schedule")
         return loop.Settings(
             batches=round((self.mixed.epochs or s.epochs) * epoch * (self.longer or 1)), batch=s.batch,
             micro=s.micro_batch, clean_batch=s.clean_batch, learning_rate=rate or peak(self.params, s, kind),
@@ -252,14 +251,16 @@ class Run:
                     f"expected at least {longest}, the tokens of the longest training example of {task}"
                 )
         sets = led_by(self.main, self.mixed.sets)
-        return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches(), sets)
+        try:
+            return Mixture(parts, self.mixed.chosen, self.settings.window, self._batches(), sets)
+        except InputError as error:  # rows of a set that differ
+            raise InputError(f"{self._at}.{error}") from None
 
     def _batches(self) -> dict[str, int]:
         """Sizes of the batches of some parts. Raises InputError where those of the others are budgets."""
         made = self.mixed.batch or {}
         if made and isinstance(self.settings.batch, Budget):
-            where = f"{self.params}: mixtures.{self.args.mixture}.batch"
-            raise InputError(f"{where}: found {made}, and tokens in train.batch\nexpected a number there")
+            raise InputError(f"{self._at}.batch: found {made}, and tokens in train.batch\nexpected a number there")
         return made
 
     def method(self, world: Any = None) -> Any:
@@ -272,8 +273,7 @@ class Run:
         made = method_of(args.params, args.method, self.point, task, args.seed, world)
         where = f"{args.params}: methods.{args.method}" + (f": mixtures.{args.mixture}.schedule" if several else "")
         schedules.check(self.mixed.chosen, made.needs, list(self.trained), where)
-        mixed = f"{args.params}: mixtures.{getattr(args, 'mixture', None)}"
-        together.check_method(made, self.mixed.sets, mixed, args.method)
+        together.check_method(made, self.mixed.sets, self._at, args.method)
         return made
 
     def model(self) -> Any:

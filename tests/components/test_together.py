@@ -106,3 +106,13 @@ def test_what_cannot_be_read_together_is_refused_by_the_check_of_the_file(projec
     refused(lambda v: v["fetch"]["tones"].update({"from": "file:data/x.csv"}), "found from 'file:data/x.csv' and 'fil")
     refused(lambda v: v["corrupt"]["parts"]["tone"]["test"].update(share=0.1), "that are drawn apart")
     refused(lambda v: v["fetch"]["tones"].update(ids="mood"), "fetch.tones.ids: found 'mood'; did you mean moods")
+
+
+def test_rows_that_differ_are_refused_before_the_first_step(project):
+    """Of a condition that the check of the file has not seen."""
+    run("corrupt", "--condition", "few", "--seed", 0, "--data", "runs/fetch", "--out", "runs/corrupt/few/0")
+    said = r"params.yaml: mixtures.both.together: mood and tone: found \d+ and \d+ rows, row all-\d+ of tone alone"
+    with pytest.raises(InputError, match=said):
+        run("train", "--method", "erm", "--mixture", "both", "--seed", 0, "--data", "runs/corrupt/few/0",
+            "--start", "runs/pretrain/gru", "--out", "few/run", "--model", "few/model")  # fmt: skip
+    assert not Path("few/model").exists()

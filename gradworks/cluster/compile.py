@@ -244,6 +244,8 @@ def _component(
     for stage, owner in zip(chain, words.owners([stage.name for stage in chain]), strict=True):
         outputs[words.output("lock", owner)] = dsl.OutputPath(str)
         outputs |= {words.output(out.name, owner): dsl.Output[getattr(dsl, out.kind)] for out in stage.outs}
+        shown = [out.confusion for out in stage.outs if out.confusion]
+        outputs |= {words.output(name, owner): dsl.Output[dsl.ClassificationMetrics] for name in shown}
 
     def program(*_: Any) -> Any:
         # "{{$}}" becomes the executor input, with the output locations. The other argument makes containers differ:

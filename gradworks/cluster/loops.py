@@ -49,6 +49,6 @@ def _folded(found: Sequence[Chain], key: Key) -> list[list[Chain]]:
     """Chains of one depth do not wait for each other; the tasks of a loop share image, resources and artifacts."""
     alike: dict[Hashable, list[Chain]] = {}
     for depth, chain in sorted(zip(chains.depths(list(found)), found, strict=True), key=lambda one: one[0]):
-        each = tuple((s.group, s.meta, tuple((out.name, out.kind) for out in s.outs)) for s in chain)
+        each = tuple((s.group, s.meta, tuple((out.name, out.kind, out.confusion) for out in s.outs)) for s in chain)
         alike.setdefault((depth, each, key(chain)), []).append(chain)
     return list(alike.values())

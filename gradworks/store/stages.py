@@ -29,6 +29,7 @@ class Out:
         kind: Dataset, Model, Metrics, HTML or Markdown.
         name: of the artifact, one per stage: model, dataset, dataset_2.
         cache: whether DVC keeps it in its cache; push: and in the remote.
+        confusion: the name of the artifact that shows its confusion matrix: of `{type: predictions}`; "" = none.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Out:
     name: str
     cache: bool = True
     push: bool = True
+    confusion: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _typed(outs: list[tuple[str, str, dict[str, Any]]]) -> Iterator[Out]:
             kind = "Model"
         kinds[kind] += 1
         name = kind.lower() + (f"_{kinds[kind]}" if kinds[kind] > 1 else "")
-        yield Out(path, kind, name, options.get("cache", True), options.get("push", True))
+        shown = name.replace(kind.lower(), "confusion", 1) if options.get("type") == "predictions" else ""
+        yield Out(path, kind, name, options.get("cache", True), options.get("push", True), shown)
 
 
 def _ups(stages: Iterable[Stage]) -> dict[str, list[str]]:

@@ -68,7 +68,7 @@ def test_plain_training_that_costs_are_compared_with_weighs_by_tokens_too(name):
     expected = [p.grad.clone() for p in model.parameters()]
     side = object.__new__(measure.Side)
     side._optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    side._bench = SimpleNamespace(run=SimpleNamespace(kinds={"t": kind}))
+    side._bench = SimpleNamespace(run=SimpleNamespace(trained={"t": kind}))
     side._plain(model, drawn, None)
     assert all(torch.allclose(p.grad, g, atol=1e-7) for p, g in zip(model.parameters(), expected, strict=True))
 

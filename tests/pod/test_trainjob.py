@@ -31,7 +31,8 @@ def cluster(tmp_path, monkeypatch):
 
 
 def job(request, failed="", stopped=lambda: False):
-    return trainjob.Job(Api.here(), request, lambda: failed, stopped)
+    left = iter(range(2000))  # a test that would hang fails
+    return trainjob.Job(Api.here(), request, lambda: failed, lambda: stopped() or next(left) < 0)
 
 
 def allowed():
@@ -98,6 +99,10 @@ REFUSED = {
     "webhook": (_answers(403, DENIED), r"^Kubernetes refuses the TrainJob \(403\): admission webhook"),
     "invalid": (_answers(422, "TrainJob is invalid: x"), r"^Kubernetes refuses the TrainJob \(422\): TrainJob is inv"),
     "busy": (_answers(503, "no endpoints"), r"^Kubernetes refuses the TrainJob \(503\): no endpoints$"),
+    "late": (
+        lambda cluster: setattr(cluster, "late", True),
+        r"^Kubernetes refuses the TrainJob \(504\): context deadline",
+    ),
 }
 
 

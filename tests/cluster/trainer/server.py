@@ -69,6 +69,7 @@ class Trainer:
         jobs: TrainJobs by name, as the API shows them; asked: "POST trainjobs", ... in order; wrong: of requests.
         refuses: (method, kind) -> status and message, in the place of an answer; token: that a request has to have.
         queues: of Kueue; events, pods: of the namespace; status: of a new TrainJob.
+        late: it answers that it did not make in time what it has made.
         runs: environment of the nodes, None = they are not run; secrets: (name, key) -> value, for them.
         progress: that they reported; printed: what they printed, once they are gone.
     """
@@ -83,6 +84,7 @@ class Trainer:
         self.secrets: dict[tuple[str, str], str] = {}
         self.runs: dict[str, str] | None = None
         self.status: dict[str, Any] = {}
+        self.late = False
         self.printed: list[str] = []
         self._folder, self._nodes, self._lock = folder, {}, threading.RLock()
         self.account = folder / "account"
@@ -165,7 +167,7 @@ class Trainer:
             self.jobs[name] = {**body, "metadata": {**body["metadata"], **own}, "status": dict(self.status)}
             if self.runs is not None:
                 self._begin(name)
-            return 201, self.jobs[name]
+            return (504, "context deadline exceeded") if self.late else (201, self.jobs[name])
         if name is None:
             return 200, {"items": list(self.jobs.values())}
         if name not in self.jobs:

@@ -28,7 +28,7 @@ FIELDS = {  # of this pod
 }  # fmt: skip
 NODE = "node"  # name of Trainer's replicated job and of its container
 QUEUE = "kueue.x-k8s.io/queue-name"
-_GROUP = "/apis/trainer.kubeflow.org/v1alpha1"
+_GROUP, _KUEUE = "/apis/trainer.kubeflow.org/v1alpha1", "/apis/kueue.x-k8s.io"
 _LOOK = 5.0  # seconds between two questions
 _PATIENCE = 300.0  # seconds without an answer
 _GONE, _EARLIER = 20.0, 120.0  # seconds for its pods to end: this one has 30 itself, where it was asked to stop
@@ -123,16 +123,17 @@ class Job:
         name = self._request["metadata"]["labels"].get(QUEUE)
         if not name:
             return
-        space = self._api.namespace
+        space, said = self._api.namespace, "and no Kueue in the cluster\nexpected Kueue, or no queue in the profile"
         try:
-            self._api.ask("GET", f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{quote(space)}/localqueues/{quote(name)}")
+            version = self._api.ask("GET", _KUEUE)["preferredVersion"]["version"]
+            said = f"which namespace {space} does not have\nexpected one of: kubectl get localqueues -n {space}"
+            self._api.ask("GET", f"{_KUEUE}/{version}/namespaces/{quote(space)}/localqueues/{quote(name)}")
         except Refused as error:
             if error.status == 404:
-                said = f"queue: found {name!r}, which namespace {space} does not have"
-                raise InputError(f"{said}\nexpected one of: kubectl get localqueues -n {space}") from None
+                raise InputError(f"queue: found {name!r}, {said}") from None
             if error.status == 401:
                 raise InputError(self._words(error)) from None
-        except Away:
+        except (Away, KeyError):
             pass  # what follows says so
 
     def _follow(self) -> bool:

@@ -92,6 +92,10 @@ REFUSED = {
         lambda cluster: cluster.queues.clear(),
         "^queue: found 'team-queue', which namespace team does not have\n",
     ),
+    "kueue": (
+        lambda cluster: setattr(cluster, "kueue", ""),
+        "^queue: found 'team-queue', and no Kueue in the cluster\n",
+    ),
     "crd": (
         _answers(404, NONE, "POST", "DELETE", "GET"),
         r"no TrainJobs in namespace team \(404\).*\n.*Kubeflow Trainer",

@@ -68,8 +68,8 @@ class Trainer:
     Attributes:
         jobs: TrainJobs by name, as the API shows them; asked: "POST trainjobs", ... in order; wrong: of requests.
         refuses: (method, kind) -> status and message, in the place of an answer; token: that a request has to have.
-        queues: of Kueue; events, pods: of the namespace; status: of a new TrainJob.
-        late: it answers that it did not make in time what it has made.
+        kueue: its version, "" = it is not there; queues: of it; events, pods: of the namespace.
+        status: of a new TrainJob; late: it answers that it did not make in time what it has made.
         runs: environment of the nodes, None = they are not run; secrets: (name, key) -> value, for them.
         progress: that they reported; printed: what they printed, once they are gone.
     """
@@ -84,7 +84,7 @@ class Trainer:
         self.secrets: dict[tuple[str, str], str] = {}
         self.runs: dict[str, str] | None = None
         self.status: dict[str, Any] = {}
-        self.late = False
+        self.late, self.kueue = False, "v1beta2"
         self.printed: list[str] = []
         self._folder, self._nodes, self._lock = folder, {}, threading.RLock()
         self.account = folder / "account"
@@ -126,6 +126,8 @@ class Trainer:
         parts = urlsplit(url)
         kind, _, name = parts.path.partition(f"/namespaces/{SPACE}/")[2].partition("/")
         found = re.fullmatch(r"(.*)/namespaces/([^/]+)/([a-z]+)(?:/([^/]+))?(/status)?", parts.path)
+        if parts.path == "/apis/kueue.x-k8s.io" and self.kueue:
+            return 200, {"preferredVersion": {"version": self.kueue}}
         if not found:
             return 404, b"404 page not found"
         group, space, kind, name, status = found.groups()
@@ -140,7 +142,7 @@ class Trainer:
             verb = {"POST": "create", "DELETE": "delete"}.get(method, "get")
             return 403, (f'{kind}.{_GROUP} is forbidden: User "system:serviceaccount:{SPACE}:gradworks" cannot {verb} '
                          f'resource "{kind}" in API group "{_GROUP}" in the namespace "{space}"')  # fmt: skip
-        if kind == "localqueues":
+        if kind == "localqueues" and group == f"/apis/kueue.x-k8s.io/{self.kueue}":
             return (200, {}) if name in self.queues else (404, f'localqueues.kueue.x-k8s.io "{name}" not found')
         if kind == "events":
             wanted = dict(one.split("=") for one in parse_qs(parts.query)["fieldSelector"][0].split(","))

@@ -1,8 +1,8 @@
 """The default benchmark on a cluster: pods and seconds from an empty store, unchanged, and with one method changed.
 
-`python -m benchmarks.pods` commits this tree with little training to a checkout of its own and submits it three times to
-a server of Kubeflow's published API, which runs each pipeline in containers of Docker against the local S3 server: the
-figures are of the pods, not of a scheduler. Kubeflow's local runner starts tasks that are in no loop one after the
+`python -m benchmarks.pods` commits this tree with little training to a checkout of its own and submits it three times
+to a server of Kubeflow's published API, which runs each pipeline in containers of Docker against the local S3 server:
+the figures are of the pods, not of a scheduler. Kubeflow's local runner starts tasks that are in no loop one after the
 other. Writes benchmarks/PODS.md; fails where a run does or `collect` misses an entry. Needs Docker and `make images`.
 """
 
@@ -122,9 +122,10 @@ def written(runs: list[Run]) -> str:
     lines = [
         "# Pods", "",
         f"The default benchmark with its {runs[0].stages} stages and little training in each, submitted to a server of",
-        "Kubeflow's published API that runs the pipelines in Docker containers, two cores' worth of them at once;",
-        f"{hardware.processor()}. A pod runs one stage, or those that wait for each other alone. Own: median of the seconds",
-        "in which a stage's program ran, its start included. Around: of all else in the pod (code, inputs, outputs, S3).",
+        "Kubeflow's published API that runs the pipelines in containers of Docker, as many at once as Kubeflow's local",
+        f"runner chooses; {hardware.processor()}. A pod runs one stage, or those that wait for each other alone.",
+        "Own: median of the seconds in which a stage's program ran, its start included. Around: of all else in the",
+        "pod (code, inputs, outputs, S3).",
         "", "| run | stages | restored | pods | tasks | submitted after | ended after | own | around |",
         "|---" + "|---:" * 8 + "|",
     ]  # fmt: skip

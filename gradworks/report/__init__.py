@@ -15,10 +15,10 @@ def collect(params: Path, cells: Path, runs: Path, outdated: Collection[str] = (
     Raises:
         InputError: a file is damaged, or the section `report` does not fit what was evaluated.
     """
-    from gradworks.report import read, recorded, summary
+    from gradworks.report import read, recorded, summary, waterfall
 
     inputs = read.read(params, cells, runs, outdated)
-    return recorded.marked(summary.results(inputs), inputs)
+    return recorded.marked(summary.results(inputs, waterfall.waterfall(inputs)), inputs)
 
 
 def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection[str] = ()) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
     )
 
     inputs = read.read(params, cells, runs, outdated)
-    results = recorded.marked(summary.results(inputs), inputs) | {
+    results = recorded.marked(summary.results(inputs, waterfall.waterfall(inputs)), inputs) | {
         "metrics": details.every_metric(inputs),
         "confusions": details.confusions(inputs),
         "gradients": traces.gradients(inputs),
@@ -60,7 +60,6 @@ def build(params: Path, cells: Path, runs: Path, out: Path, outdated: Collection
     for key, found in (
         ("slices", slices.compared(inputs)),
         ("labels", labels.sources(inputs)),
-        ("waterfall", waterfall.waterfall(inputs)),
         ("glue", glue.scores(parts)),
         ("values", values.values(inputs)),
         ("agreement", traces.agreement(inputs)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from gradworks import metrics, statistics
@@ -15,8 +16,12 @@ USED = ("ok", "not converged")  # states whose scores count; those of the second
 INACTIVE = 1e-3  # a row whose smoothness term has less than this share of the loss's gradient is labelled
 
 
-def results(inputs: Inputs) -> dict[str, Any]:
-    """The results, a pure function of the inputs: independent of time, host, paths and stale files."""
+def results(inputs: Inputs, steps: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The results, a pure function of the inputs: independent of time, host, paths and stale files.
+
+    Args:
+        steps: rows of the waterfall (waterfall.py).
+    """
     settings = inputs.settings
     cells = [_cell(inputs, key) for key in inputs.cells]
     made = {
@@ -37,6 +42,8 @@ def results(inputs: Inputs) -> dict[str, Any]:
         "data": _data(inputs),
         "cost": cost.costs(inputs),
     }
+    if steps:  # no key where there is none
+        made["waterfall"] = list(steps)
     said = {"answer": words.answer(made), "headline": words.headline(made), "checks": words.checks(made, inputs)}
     return made | said
 

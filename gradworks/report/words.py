@@ -52,10 +52,10 @@ def _steps(results: dict[str, Any]) -> list[str]:
     ]
     tested = sum(row["gain"] is not None and row["gain"]["low"] is not None for row in rows)
     if tested > len(sure):
-        found.append(f"no {'other ' if sure else ''}step is beyond chance, of {tested} tested" if tested > 1
-                     else "the one step tested is not beyond chance")  # fmt: skip
+        found.append(f"{'no other' if sure else 'No'} step is beyond chance, of {tested} tested" if tested > 1
+                     else "The one step tested is not beyond chance")  # fmt: skip
     elif not tested:
-        found.append("no step has an interval")
+        found.append("No step has an interval")
     return [f"Steps, each against the one before: {scores}.", "; ".join(found) + "."]
 
 

@@ -39,7 +39,9 @@ def built(tmp_path, steps=STEPS, seeds=range(4)):
     values["report"]["waterfall"] = steps
     params.write_text(yaml.safe_dump(values))
     report.build(params, cells, runs, tmp_path / "report")
-    rows = json.loads((tmp_path / "report/results.json").read_text())["waterfall"]
+    results = json.loads((tmp_path / "report/results.json").read_text())
+    rows = results["waterfall"]
+    assert results["answer"][1].startswith("Steps, each against the one before: ")
     return {row["name"]: row for row in rows}, runs, tmp_path / "report"
 
 

@@ -133,9 +133,9 @@ def test_the_steps_of_a_waterfall_are_the_answer():
     assert found[1] == "Steps, each against the one before: one 0.510, two 0.520, three 0.620, four 0.500."
     assert found[2].startswith("three gains +0.100 [+0.050, +0.150] over one (3 seeds); four loses −0.120")
     assert found[2].endswith("; no other step is beyond chance, of 3 tested.") and len(found) == 3
-    assert said(unsure)[2] == "the one step tested is not beyond chance."
-    assert said(unsure, unsure)[2] == "no step is beyond chance, of 2 tested."
-    assert said(sure)[2].endswith("(3 seeds).") and said(none)[2] == "no step has an interval."
+    assert said(unsure)[2] == "The one step tested is not beyond chance."
+    assert said(unsure, unsure)[2] == "No step is beyond chance, of 2 tested."
+    assert said(sure)[2].endswith("(3 seeds).") and said(none)[2] == "No step has an interval."
     assert "Only one method" in said(never)[-1]
     both = results_of({"erm": by_seed(0.5, 0.52, 0.49), "reweight": by_seed(0.71, 0.7, 0.72)})
     more = [{**row, "condition": f"c{i}"} for i in range(9) for row in both["summaries"]]

@@ -100,7 +100,8 @@ class _Child:
         environment = {**os.environ, "GRADWORKS_WORK": str(work / "code"), "GRADWORKS_CACHE": str(cache)}
         environment.pop("PYTHONPATH", None)  # boot.py sets it
         command = [sys.executable, "-c", _BOOT.read_text(), json.dumps(given)]
-        self._process = subprocess.Popen(command, cwd=work, env=environment)
+        # a group of its own: Argo sends SIGTERM to all of this one's, and a training that gets it twice ends at once
+        self._process = subprocess.Popen(command, cwd=work, env=environment, process_group=0)
         if self._stopped:  # between the two lines
             self._process.terminate()
         code = self._process.wait()

@@ -149,7 +149,7 @@ class Runs:
         return subprocess.Popen(
             [sys.executable, "-c", boot, json.dumps(self.given(run, stage))],
             env={**self.environment, "GRADWORKS_IMAGE": image, "GRADWORKS_WORK": str(work), **more},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder, process_group=0,
         )  # fmt: skip
 
     def pod(self, run: str, stage: str, **more: str) -> tuple[int, str]:

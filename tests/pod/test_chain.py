@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -35,7 +36,9 @@ def made(root: Path, served, sleep: int = 0) -> toy.Runs:
     for stage in (given["make"], given["double"]["do"], given["join"]):
         stage["meta"] = {"retries": 1}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": given}, sort_keys=False))
-    (root / "work.py").write_text(toy.WORK.replace("if what ==", f"{FAILS}if what ==", 1))
+    work = toy.WORK.replace("if what ==", f"{FAILS}if what ==", 1)
+    work = work.replace("lambda *_: stopped.append(1)", "lambda *_: stopped.append(print('asked to stop', flush=True))")
+    (root / "work.py").write_text(work)
     toy.git(root, "commit", "-q", "-am", "one")
     return toy.Runs(root, root.parent, served[1])
 
@@ -92,9 +95,10 @@ def test_a_chain_that_fails_or_is_stopped_in_its_second_stage_goes_on_there(serv
     while not (sent := list(runs.places.list(f"{prefix}/"))) and time.monotonic() < until:
         time.sleep(0.2)
     assert sent
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as Argo does
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and "error: double@a: stopped by SIGTERM" in said and "join" not in said
+    assert said.count("asked to stop") == 1  # a second signal would end a training without its checkpoint
     assert not [one for one in psutil.process_iter(["cwd"]) if (one.info["cwd"] or "").startswith(str(tmp_path))]
 
     shutil.rmtree(tmp_path / "stopped")  # the pod's disk is gone

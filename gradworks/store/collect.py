@@ -14,6 +14,7 @@ from gradworks.base.errors import InputError
 from gradworks.cost import hardware
 from gradworks.store import runs
 from gradworks.store.artifacts.lock import parsed
+from gradworks.store.stages import load
 from gradworks.telemetry import push
 
 
@@ -105,14 +106,25 @@ def _write(lock: Path, entries: dict[str, Any]) -> None:
 
 
 def _pull(pipeline: Path, stages: list[str]) -> None:
-    targets = [f"{pipeline.as_posix()}:{name}" for name in stages]
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "pull", "--force", *targets], stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "dvc", "pull", "--force", *_targets(pipeline, stages)], stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
         raise InputError("\n".join(["dvc.lock has the run's entries, but dvc pull failed", *said[:1]]))
+
+
+def _targets(pipeline: Path, names: list[str]) -> list[str]:
+    """What `dvc pull` is to pull: the whole file or groups where it can be, as DVC reads all stages for each target."""
+    groups: dict[str, list[str]] = {}
+    for stage in load(pipeline).values():
+        groups.setdefault(stage.group, []).append(stage.name)
+    whole = {group for group, all_of in groups.items() if set(all_of) <= set(names)}
+    of = {name: group for group in whole for name in groups[group]}
+    if len(whole) == len(groups) and len(of) == len(names):
+        return [pipeline.as_posix()]
+    return [f"{pipeline.as_posix()}:{name}" for name in dict.fromkeys(of.get(name, name) for name in names)]
 
 
 def _say_differences(record: dict[str, Any]) -> None:

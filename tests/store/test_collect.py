@@ -69,6 +69,17 @@ def test_the_files_of_a_run_come_into_a_fresh_clone(made, clone, capsys):
     assert capsys.readouterr().out == "dvc.lock: 4 entries of run whole; pulling their files\n"
 
 
+def test_dvc_is_asked_for_files_and_groups_as_it_reads_all_stages_for_each_target(clone):
+    everything = ["make", "double@a", "double@b", "join"]
+    assert collect._targets(Path("dvc.yaml"), everything) == ["dvc.yaml"]
+    assert collect._targets(Path("dvc.yaml"), everything[:3]) == ["dvc.yaml:make", "dvc.yaml:double"]
+    assert collect._targets(Path("dvc.yaml"), ["make", "double@b"]) == ["dvc.yaml:make", "dvc.yaml:double@b"]
+    asked = [*everything, "double@c"]  # of another checkout
+    assert collect._targets(Path("dvc.yaml"), asked) == [
+        f"dvc.yaml:{n}" for n in ("make", "double", "join", "double@c")
+    ]
+
+
 def test_what_differs_from_this_checkout_is_said(made, clone, capsys):
     submitted(made, "set", sets=["sleep=0"])
     (clone / "new").write_text("x")

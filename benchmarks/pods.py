@@ -8,6 +8,7 @@ other. Writes benchmarks/PODS.md; fails where a run does or `collect` misses an 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -146,7 +147,11 @@ def main() -> None:
             logs = iter(range(9))
 
             def run(ir: str, parameters: dict[str, Any]) -> bool:
-                return local.run_ir(ir, parameters, folder / f"run-{next(logs)}.log")
+                try:
+                    return local.run_ir(ir, parameters, folder / f"run-{next(logs)}.log")
+                finally:  # kfp's runner leaves a handler whose stream is closed
+                    logging.root.handlers.clear()
+                    logging.root.setLevel(logging.WARNING)
 
             with Api(run) as api:
                 profile = folder / "cluster.yaml"

@@ -1,5 +1,6 @@
 """The smallest parameters with which every stage has something to do, and a stage's program run here."""
 
+import copy
 import importlib
 import shlex
 from pathlib import Path
@@ -13,7 +14,9 @@ from gradworks.store import stages
 
 # what makes a folder a project; a process that starts in it must find the programs, too
 PROGRAMS = Path(__file__).parent.parent / "components"
-FEW = {"_WARM_UP": 1, "_COUNTED": 2}  # periods and batches of a measurement whose figure no test reads
+# of a measurement whose figures no test reads: few periods and batches
+FEW = {"_WARM_UP": 1, "_COUNTED": 2}
+BYTES = {"memory": {"ratio": 1.0, "plain_bytes": 1, "method_bytes": 1}}
 
 
 def run(name, *args, **constants):
@@ -33,10 +36,13 @@ def run_all(params):
     cells.write(params)
     hardware.write(params)
     Path(".dvc").mkdir(exist_ok=True)  # in the root of the project
+    constants: dict[str, object] = FEW
     for stage in stages.load(params.with_name("dvc.yaml")).values():
         _, _, program, *args = shlex.split(stage.cmd)
         name = program.removeprefix("components.")
-        run(name, *args, **(FEW if name == "measure" else {}))
+        run(name, *args, **(constants if name == "measure" else {}))
+        if name == "measure":  # peak memory, which takes processes of its own, of the first one only
+            constants = {**FEW, "_memory": lambda bench: copy.deepcopy(BYTES)}
     return artifacts.read_json(params.parent / "report/results.json")
 
 

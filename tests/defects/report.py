@@ -70,7 +70,7 @@ ROWS = (
      'tests/report/test_recorded.py::test_a_member_that_the_result_does_not_account_for_is_missing'),
     ('gradworks/report/recorded.py', 'members[n]["overall"] != inputs.metrics[asked[n]]["overall"]', 'False',
      'tests/report/test_recorded.py::test_a_member_that_was_scored_anew_marks_the_ensemble'),
-    ('gradworks/report/__init__.py', 'return recorded.marked(summary.results(inputs), inputs)', 'return summary.results(inputs)',
+    ('gradworks/report/__init__.py', 'return recorded.marked(summary.results(inputs, waterfall.waterfall(inputs)), inputs)', 'return summary.results(inputs)',
      'tests/report/test_recorded.py::test_a_run_that_was_broken_off_mixes_old_and_new'),
     ('gradworks/report/templates/report.html.j2', '{% set below = row.gap.mean * results.primary.better <= 0 %}', '{% set below = false %}',
      'tests/report/test_page.py::test_no_best_method_where_none_is_above_the_baseline'),

@@ -70,6 +70,11 @@ def _run(sizes: Sizes, names: tuple[str, ...], seed: int) -> Callable[[int], obj
     method = Method(tasks=kinds, seed=0) if several else Method(task=kinds[names[0]], seed=0)
     vocabulary = next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     mixture = Mixture({name: _part(name, vocabulary) for name in names}, "round_robin" if several else "single")
+    return stepping(model, method, mixture, seed)
+
+
+def stepping(model: nn.Module, method: Method, mixture: Mixture, seed: int) -> Callable[[int], object]:
+    """The i-th step of a run, with the draws of its batches."""
     draws = mixture.draws(method.needs, EXAMPLES, None, seed)
     settings = loop.Settings(ROWS, EXAMPLES, EXAMPLES, 1e-4)
     optimizer = loop.make_optimizer(model, settings)

@@ -21,7 +21,6 @@ from typing import Any
 
 import yaml
 
-from gradworks.base import cells
 from gradworks.cluster import local
 from gradworks.cost import hardware
 from gradworks.store.places import Places
@@ -65,21 +64,6 @@ def small() -> dict[str, Any]:
     values["train"] |= {"epochs": 1, "select": {"metric": "accuracy", "every": 0.5}}
     values["measure"] = {"pairs": [9, 9], "half_width": 1.0}
     return values
-
-
-def checkout(root: Path) -> Path:
-    """This tree with `small` parameters, committed."""
-    for name in toy.git(toy.ROOT, "ls-files", "-co", "--exclude-standard", "-z").split("\0"):
-        source = toy.ROOT / name
-        if name and source.is_file() and not name.startswith(("pipelines/", "tests/")) and name != "dvc.lock":
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(source.read_bytes())
-    (root / "params.yaml").write_text(yaml.safe_dump(small(), sort_keys=False))
-    cells.write(root / "params.yaml")
-    toy.git(root, "init", "-q")
-    toy.git(root, "add", "--all")
-    toy.git(root, "commit", "-q", "-m", "small")
-    return root
 
 
 def gradworks(root: Path, *args: str) -> str:
@@ -145,7 +129,7 @@ def main() -> None:
         folder = Path(made)
         with toy.served(folder) as (_, patch):
             patch.setenv("OMP_NUM_THREADS", "1")
-            root = checkout(folder / "checkout")
+            root = toy.tree(folder / "checkout", small())
             logs = iter(range(9))
 
             def run(ir: str, parameters: dict[str, Any]) -> bool:

@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 import torch
 from torch import Tensor
 
+from benchmarks.mixtures import stepping
 from benchmarks.models import LENGTH, MODELS, Sizes
-from gradworks import loop
 from gradworks.base.together import sets_of
 from gradworks.cost.hardware import processor
 from gradworks.cost.pairs import Pairs, compare
@@ -86,15 +86,7 @@ def side(sizes: Sizes, names: list[str], together: bool) -> Callable[[int], obje
     method = Method(update={"erm": {"batches": len(tasks)}}, tasks=tasks, seed=0)
     parts = {name: _part(name, model, sizes.vocabulary) for name in names}
     mixture = Mixture(parts, "round_robin", together=sets)
-    draws = mixture.draws(method.needs, EXAMPLES, None, SEED)
-    settings = loop.Settings(ROWS, EXAMPLES, EXAMPLES, 1e-4)
-    optimizer = loop.make_optimizer(model, settings)
-
-    def step(number: int) -> object:
-        drawn = loop.cut(draws.step(number)[0], settings)
-        return loop.step(model, method.backward, optimizer, drawn, rate=1e-4, largest=1.0)
-
-    return step
+    return stepping(model, method, mixture, SEED)
 
 
 def measure(count: int, seconds: float, pairs: tuple[int, int]) -> Pairs:

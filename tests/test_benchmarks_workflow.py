@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.base import cells
 from tests.cluster import toy
 from tests.small import SMALL
 
@@ -21,22 +20,6 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 
 def workflow(name):
     return yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())
-
-
-def checkout(root):
-    """The tree as it is, with small parameters, committed."""
-    for name in toy.git(ROOT, "ls-files", "-co", "--exclude-standard", "-z").split("\0"):
-        source = ROOT / name
-        if name and source.is_file() and not name.startswith(("pipelines/", "tests/")) and name != "dvc.lock":
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(source.read_bytes())
-    values = {**SMALL, "train": {**SMALL["train"], "epochs": 1}}
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    cells.write(root / "params.yaml")
-    toy.git(root, "init", "-q")
-    toy.git(root, "add", "--all")
-    toy.git(root, "commit", "-q", "-m", "base")
-    return root
 
 
 def run(root, script, environment):
@@ -64,7 +47,7 @@ def world(tmp_path_factory):
         credentials = dict(
             line.split(" = ") for line in (folder / "store" / "credentials").read_text().splitlines() if " = " in line
         )
-        root = checkout(folder / "checkout")
+        root = toy.tree(folder / "checkout", {**SMALL, "train": {**SMALL["train"], "epochs": 1}})
         params = root / "params.yaml"  # the other set's accuracy is that of a constant, whatever dotprod does
         params.write_text(params.read_text().replace("challenge", "in_distribution"))
         for script in (".venv/bin/gradworks run", ".venv/bin/dvc push --run-cache dvc.yaml"):

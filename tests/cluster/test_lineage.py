@@ -74,6 +74,20 @@ def test_what_not_all_items_read_is_left_out_and_a_list_of_which_a_reader_reads_
     }
 
 
+def test_a_loop_is_linked_by_what_all_of_its_items_read_and_to_who_reads_all_of_them(tmp_path):
+    asked = {name: {"cmd": "c", "deps": ["code.py"], "outs": [name]} for name in ("one", "two", "both")}
+    asked |= {f"item-{n}": {"cmd": "c", "deps": ["both", n], "outs": [f"made/{n}"]} for n in ("one", "two")}
+    asked |= {
+        "part": {"cmd": "c", "deps": ["made/one"], "outs": ["p"]},
+        "all": {"cmd": "c", "deps": ["made"], "outs": ["q"]},
+    }
+    found = load(checkout(tmp_path, {"stages": asked}))
+    alone = {name: [(found[name],)] for name in ("one", "two", "both", "part", "all")}
+    made = lineage.edges(alone | {"loop": [(found["item-one"],), (found["item-two"],)]})
+    assert [one.source for one in made["loop"]] == ["both"] and made["part"] == []
+    assert [(one.source, one.items) for one in made["all"]] == [("item-one", 2)]
+
+
 def test_each_item_of_the_default_benchmark_has_every_artifact_that_it_reads_and_no_other():
     stages_of = load(ROOT / "dvc.yaml")
     planned = compile.plan(stages_of)

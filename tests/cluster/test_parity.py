@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradworks.base import cells
 from gradworks.store.places import Places
 from tests import docker
 from tests.cluster import toy
@@ -57,22 +56,6 @@ def dvc(root: Path, *args: str) -> str:
     return done.stdout
 
 
-def checkout(root: Path) -> Path:
-    """The tree as it is, with the small parameters, committed."""
-    listed = toy.git(toy.ROOT, "ls-files", "-co", "--exclude-standard", "-z").split("\0")
-    for name in listed:
-        source = toy.ROOT / name
-        if name and source.is_file() and not name.startswith(("pipelines/", "tests/")) and name != "dvc.lock":
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(source.read_bytes())
-    (root / "params.yaml").write_text(yaml.safe_dump(small(), sort_keys=False))
-    cells.write(root / "params.yaml")
-    toy.git(root, "init", "-q")
-    toy.git(root, "add", "--all")
-    toy.git(root, "commit", "-q", "-m", "small")
-    return root
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A run in containers; (checkout, name of the run)."""
@@ -80,7 +63,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parity")
     with toy.served(folder) as (_, patch):
         patch.setenv("MY_SECRET_TOKEN", "planted-in-the-environment")
-        root = checkout(folder / "checkout")
+        root = toy.tree(folder / "checkout", small())
         said = gradworks(root, "submit", "--runner", "docker")
         yield root, re.match(r"run (\S+):", said).group(1)
 

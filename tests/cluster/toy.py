@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from gradworks.base import cells
 from gradworks.pod import environment
 from gradworks.store import chains, code, stages, storage
 from gradworks.store.places import Places, encoded
@@ -102,6 +104,21 @@ def checkout(root: Path, params: str = PARAMS, work: tuple[str, str] = ("", ""))
     git(root, "init", "-q")
     git(root, "add", "--all")
     git(root, "commit", "-q", "-m", "toy")
+    return root
+
+
+def tree(root: Path, values: dict[str, Any]) -> Path:
+    """This tree with other parameters, committed; without its tests, further pipelines and results."""
+    for name in git(ROOT, "ls-files", "-co", "--exclude-standard", "-z").split("\0"):
+        source = ROOT / name
+        if name and source.is_file() and not name.startswith(("pipelines/", "tests/")) and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(source.read_bytes())
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    cells.write(root / "params.yaml")
+    git(root, "init", "-q")
+    git(root, "add", "--all")
+    git(root, "commit", "-q", "-m", "base")
     return root
 
 

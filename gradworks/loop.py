@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,10 +113,11 @@ def step(
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16) if bf16 else contextlib.nullcontext():
+    moved = [p for group in optimizer.param_groups for p in group["params"]]
+    with torch.autocast(moved[0].device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
         report = backward(model, batches, clean)
-    norm, loss = clip(model, largest, report.norm), report.log["loss"]
+    reached = model.parameters() if report.norm is None else moved  # a walk takes longer; a norm depends on the order
+    norm, loss = 0.0 if report.skipped else clip(reached, largest, report.norm), report.log["loss"]
     finite = math.isfinite(loss) and math.isfinite(norm) and report.log["finite"] == 1
     if finite:
         optimizer.step()
@@ -320,22 +321,21 @@ class Still:
                 raise InputError(f"model: buffer {name} moves in a forward pass\nexpected one process: gpu.count: 1")
 
 
-def clip(model: nn.Module, largest: float | None, norm: Tensor | None = None) -> float:
-    """Clip the gradient; returns its norm before that, 0 when the step is skipped.
+def clip(parameters: Iterable[nn.Parameter], largest: float | None, norm: Tensor | None = None) -> float:
+    """Clip the gradient; returns its norm before that, 0 where there is none.
 
     Args:
+        parameters: with and without a gradient.
         largest: None = no clipping.
         norm: () of the gradient where it is known.
     """
-    reached = [p for p in model.parameters() if p.grad is not None]
-    if not reached:
-        return 0.0
     if norm is None:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in reached], foreach=True)
+        parameters = [p for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters], foreach=True)
     size = float(norm)
     # far enough below to be multiplied by 1.0 exactly, which would read and write all of it for nothing
     if largest is not None and not size < (1 - _MARGIN) * largest - _MARGIN:
-        torch.nn.utils.clip_grads_with_norm_(reached, largest, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return size
 
 

@@ -220,11 +220,11 @@ def test_the_norm_that_the_report_has_is_not_computed_again():
         for known in (None, torch.tensor(norm)):
             model = nn.Linear(2, 1, bias=False)
             model.weight.grad = torch.tensor([[0.6, 0.8]]) * norm
-            assert loop.clip(model, largest, known) == pytest.approx(norm)
+            assert loop.clip(model.parameters(), largest, known) == pytest.approx(norm)
             grads.append(model.weight.grad)
         assert torch.allclose(*grads) and grads[0].norm() == pytest.approx(min(norm, largest or norm))
     model.weight.grad = torch.tensor([[float("nan"), 1.0]])
-    assert loop.clip(model, 1.0) != loop.clip(model, 1.0)  # not a number
+    assert loop.clip(model.parameters(), 1.0) != loop.clip(model.parameters(), 1.0)  # not a number
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop"])
@@ -297,7 +297,25 @@ def test_clipping_is_that_of_torch(size, known):
             p.grad.mul_(size / norm)
     norm = torch.nn.utils.get_total_norm([p.grad for p in models[0].parameters()], foreach=True)
     expected = float(torch.nn.utils.clip_grad_norm_(models[1].parameters(), 1.0))
-    found = loop.clip(models[0], 1.0, norm if known else None)
+    found = loop.clip(models[0].parameters(), 1.0, norm if known else None)
     assert found == expected or (found != found and expected != expected)
     for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_step_with_a_known_norm_clips_as_by_hand_and_one_without_weight_has_none():
+    models = [Toy().eval(), Toy().eval()]
+    ours, hand = (torch.optim.SGD(parameter_groups(model, 0.0), lr=1.0) for model in models)
+    batch, method = TRAIN.batch(list(range(8))), Method(task=kind("nli"))
+    made = loop.step(models[0], method.backward, ours, [[batch]], rate=1.0, largest=0.01)
+    task = kind("nli")
+    task.loss(task.outputs(models[1], batch), batch).mean().backward()
+    norm = torch.nn.utils.clip_grad_norm_(models[1].parameters(), 0.01)
+    hand.step()
+    assert made.norm == pytest.approx(float(norm)) and made.norm > 0.01
+    for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+    before = [p.clone() for p in models[0].parameters()]
+    batch = dataclasses.replace(batch, mass=torch.zeros(8))
+    made = loop.step(models[0], method.backward, ours, [[batch]], rate=1.0, largest=0.01)
+    assert made.report.skipped and made.norm == 0 and all(map(torch.equal, before, models[0].parameters()))

@@ -4,7 +4,7 @@
 ROWS = (
     ('gradworks/methods/_shared/watched.py', 'if any(t.dtype == torch.float16 for t in outputs):', 'if False:',
      'tests/methods/test_autocast.py::test_float16_inside_the_models_own_forward_is_refused'),
-    ('gradworks/methods/_shared/checks.py', 'if torch.float16 in map(precision, kinds.values()):', 'if False:',
+    ('gradworks/methods/_shared/checks.py', ' is torch.float16:\n            raise', ' is torch.int8:\n            raise',
      'tests/methods/test_autocast.py::test_float16_autocast_is_refused_before_any_pass'),
     ('gradworks/methods/_shared/groups.py', 'f"{batch}-{micro}-{i}"', 'f"{batch}-{i}"',
      'tests/methods/test_library_use.py::test_examples_of_one_batch_have_names_of_their_own'),

@@ -265,9 +265,9 @@ class Rest:
         buffers, note = self._buffers, None
         if not buffers.once:
             self._start = buffers.copies()
-        if buffers.held and not buffers.once:
-            note = Writes(_held(buffers))
-            self._known = note.found
+            if buffers.held:
+                note = Writes(_held(buffers))
+                self._known = note.found
 
         def again() -> Runner:
             return _runner(buffers, self._known, note.at if note else 0)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from gradworks.methods._shared.tensors import precision
 from gradworks.methods._shared.watched import FLOAT16, FunctionTask
 from gradworks.spec import Objective, Task, offers
 
@@ -41,5 +40,7 @@ def check_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
     if not parameters:
         raise ValueError("model: no parameter requires a gradient")
     kinds = {(p.dtype, p.is_cpu): p for p in parameters}  # of one dtype on one kind of device one is enough
-    if torch.float16 in map(precision, kinds.values()):
-        raise ValueError(f"model: {FLOAT16}")
+    for (own, on_cpu), p in kinds.items():
+        device = "cpu" if on_cpu else p.device.type
+        if (torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own) is torch.float16:
+            raise ValueError(f"model: {FLOAT16}")

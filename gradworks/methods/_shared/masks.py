@@ -31,6 +31,22 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+class _Seeded:
+    """Inside, these generators draw from a seed; afterwards, also after an error, they are as they were before."""
+
+    def __init__(self, seed: int, generators: Sequence[torch.Generator]) -> None:
+        self._seed, self._generators = seed, generators
+
+    def __enter__(self) -> None:
+        self._states = [generator.get_state() for generator in self._generators]
+        for generator in self._generators:
+            generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        for generator, state in zip(self._generators, self._states, strict=True):
+            generator.set_state(state)
+
+
 class Masks:
     """See `gradworks.spec.Masks`.
 
@@ -51,24 +67,19 @@ class Masks:
         self._devices = list(devices)
         self._kept = kept
 
-    @contextlib.contextmanager
-    def __call__(self, stream: int) -> Iterator[None]:
+    def __call__(self, stream: int) -> contextlib.AbstractContextManager:
         seed = key(self._seed, self._split, self._batch, self._micro, stream)
         # not torch.manual_seed: it would also seed devices whose generators are not put back
         generators = [torch.default_generator, *(torch.cuda.default_generators[device] for device in self._devices)]
-        states = [generator.get_state() for generator in generators]
-        try:
-            for generator in generators:
-                generator.manual_seed(seed)
-            with self._noise(stream):
-                yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
+        seeded = _Seeded(seed, generators)
+        return seeded if self._kept is None else self._noised(seeded, stream)
 
-    def _noise(self, stream: int) -> contextlib.AbstractContextManager:
-        if self._kept is None:
-            return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _noised(self, seeded: _Seeded, stream: int) -> Iterator[None]:
+        with seeded, self._noise(stream):
+            yield
+
+    def _noise(self, stream: int) -> Noise:
         here = (self._split, self._batch, self._micro)
         if self._kept.get("of") != here:
             self._kept.clear()

@@ -21,7 +21,7 @@ from gradworks.methods._shared.options import integer
 from gradworks.methods._shared.passes import Step, StepPasses
 from gradworks.methods._shared.point import cuda_devices, one_path
 from gradworks.methods._shared.ranks import Ranks
-from gradworks.methods._shared.recompute import recomputed_in_place, refused_checkpoints
+from gradworks.methods._shared.recompute import recomputed_in_place, refuse
 from gradworks.methods._shared.replay import EVERY, Evaluation, Replay
 from gradworks.methods._shared.report import plain_report, report
 from gradworks.methods._shared.tensors import add_, of_rows, owned, scale_
@@ -29,6 +29,7 @@ from gradworks.methods._shared.watched import FunctionTask, Meter
 from gradworks.spec import Batch, Drawn, Needs, Reduce, StepReport, Task
 
 _SLOTS = ("objective", "weighting", "update")
+_LISTS = (list, Sequence)  # a list is seen sooner as one
 
 
 class Method:
@@ -258,12 +259,12 @@ class Method:
         def masks(micro: int) -> Masks:
             return Masks(self._seed, "train", self._drawn, self._ranks.number(micro, len(drawn)), devices)
 
-        with refused_checkpoints():
-            found = plain.gradient(model, parameters, drawn, self._task_of, masks, buffers, reached, rows)
-        gradient, weight, sums = found
-        skipped = not bool(weight)
-        self._fill(parameters, gradient, reached, rows, skipped, 1)
-        return plain_report(sums, gradient, skipped)
+        gradient, weight, sums = plain.gradient(
+            model, parameters, drawn, self._task_of, masks, buffers, reached, rows
+        )  # fmt: skip
+        report = plain_report(sums, gradient, weight)
+        self._fill(parameters, gradient, reached, rows, report.skipped, 1)
+        return report
 
     def _fill(
         self, parameters: Sequence[nn.Parameter], gradient: Sequence[Tensor], reached: Sequence[bool],
@@ -308,9 +309,10 @@ class Method:
 
     def _gradient(self, passes: StepPasses, model: nn.Module) -> list[Tensor]:
         try:
-            with computing_in(self._replay.lowest), refused_checkpoints():
+            with computing_in(self._replay.lowest):
                 return self.update.gradient(passes)
         except (NotImplementedError, RuntimeError) as error:
+            refuse(error)
             if not passes.exact:
                 raise
             entry = type(self.update).__module__.rpartition(".")[2]
@@ -325,19 +327,20 @@ class Method:
         return self._tasks[batch.task]
 
     def _check(self, batches: Sequence[Drawn], clean: Sequence[Drawn]) -> None:
-        for name, given, expected in (
-            ("batches", batches, self.batches),
-            ("clean", clean, self.batches if self.clean else len(clean)),
-        ):
-            if len(given) != expected:
-                raise ValueError(f"{name}: found {len(given)}, expected {expected}, each a list of micro-batches")
-            for drawn in given:
-                if name == "clean" and isinstance(drawn, Sequence) and not drawn:
-                    continue  # refused where it is needed
-                if not isinstance(drawn, Sequence) or not drawn or not all(isinstance(b, Batch) for b in drawn):
-                    raise ValueError(f"{name}: found {type(drawn).__name__}, expected a list of micro-batches (Batch)")
-                for batch in drawn:
-                    self._task_of(batch)
+        self._check_each("batches", batches, self.batches)
+        if self.clean or clean:
+            self._check_each("clean", clean, self.batches if self.clean else len(clean))
+
+    def _check_each(self, name: str, given: Sequence[Drawn], expected: int) -> None:
+        if len(given) != expected:
+            raise ValueError(f"{name}: found {len(given)}, expected {expected}, each a list of micro-batches")
+        for drawn in given:
+            if name == "clean" and isinstance(drawn, _LISTS) and not drawn:
+                continue  # refused where it is needed
+            if not isinstance(drawn, _LISTS) or not drawn or not all(isinstance(b, Batch) for b in drawn):
+                raise ValueError(f"{name}: found {type(drawn).__name__}, expected a list of micro-batches (Batch)")
+            for batch in drawn:
+                self._task_of(batch)
 
 
 def _reached(step: Step) -> list[bool]:

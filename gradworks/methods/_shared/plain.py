@@ -20,6 +20,7 @@ from gradworks.methods._shared.tensors import added, divide_, note_reached, owne
 from gradworks.methods._shared.watched import refuse_float16
 from gradworks.spec import Batch, Drawn, Sum, Task
 
+_LEAST = torch.finfo(torch.float32).tiny  # a divisor that leaves a sum without weight the zero that it is
 _BASES = (
     (BaseObjective, ("due", "begin", "outputs", "loss")),
     (BaseWeighting, ("prepare", "weights", "gradient", "end")),
@@ -68,15 +69,15 @@ def gradient(
         one = Sum([], weights.sum(), losses.detach(), weights)
         loss = (weights * losses).sum()
         if alone:  # cheaper than dividing the gradient
-            loss = loss / torch.where(one.weight == 0, 1, one.weight)
+            loss = loss / one.weight.clamp_min(_LEAST)
         made = torch.autograd.grad(loss, parameters, allow_unused=True)
         note_reached(made, reached, rows)
-        one.gradient = owned(made, parameters, sparse=True)
-        total, weight = added(total, weight, one, alone)
-        one.gradient = []
+        made = owned(made, parameters, sparse=True)
         sums.append(one)
-    if not alone:
-        divide_(total, weight)
-    # `to` takes longer to see that there is nothing to do
-    typed = [t if t.dtype is p.dtype else t.to(p.dtype) for t, p in zip(total, parameters, strict=True)]
-    return typed, weight, sums
+        if alone:
+            return made, one.weight, sums
+        one.gradient = made
+        total, weight = added(total, weight, one, False)
+        one.gradient = []
+    divide_(total, weight)
+    return [t.to(p.dtype) for t, p in zip(total, parameters, strict=True)], weight, sums

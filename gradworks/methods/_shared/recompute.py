@@ -8,9 +8,8 @@ and always kept. The reentrant kind, which torch refuses under `torch.autograd.g
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,48 +36,44 @@ def noted(capture: Callable[[], Runner], run: Run) -> Any:
         captures.pop()
 
 
-@contextlib.contextmanager
-def recomputed_in_place() -> Iterator[None]:
+class recomputed_in_place:
     """Around a step: forward passes and their backward passes."""
-    own = getattr(torch_checkpoint, _GENERATOR, None)
-    if own is None:
-        raise RuntimeError(f"torch.utils.checkpoint: no {_GENERATOR}; expected a torch from 2.6 on that has it")
-
-    def generator(part: Callable[..., Any], preserve_rng_state: bool, *rest: Any, **options: Any) -> Any:
-        runners = [capture() for capture in _captures()]
-
-        def again(*args: Any, **kwargs: Any) -> Any:
-            torch.clear_autocast_cache()  # casts of the parameters may be those of another point
-            run: Run = lambda: part(*args, **kwargs)  # noqa: E731
-            for runner in reversed(runners):
-                run = lambda runner=runner, inner=run: runner(inner)  # noqa: E731
-            return run()
-
-        # dropout of a part that does not keep the random state would draw other masks
-        return own(again, True, *rest, **options)
-
-    function = torch_checkpoint.CheckpointFunction
-    setattr(torch_checkpoint, _GENERATOR, generator)
-    torch_checkpoint.CheckpointFunction = _NotReentrant
-    try:
-        yield
-    finally:
-        setattr(torch_checkpoint, _GENERATOR, own)
-        torch_checkpoint.CheckpointFunction = function
-
-
-class refused_checkpoints:
-    """Around passes: words for a part that is not the same when it runs again."""
 
     def __enter__(self) -> None:
-        pass
+        self._own = own = getattr(torch_checkpoint, _GENERATOR, None)
+        if own is None:
+            raise RuntimeError(f"torch.utils.checkpoint: no {_GENERATOR}; expected a torch from 2.6 on that has it")
+
+        def generator(part: Callable[..., Any], preserve_rng_state: bool, *rest: Any, **options: Any) -> Any:
+            runners = [capture() for capture in _captures()]
+
+            def again(*args: Any, **kwargs: Any) -> Any:
+                torch.clear_autocast_cache()  # casts of the parameters may be those of another point
+                run: Run = lambda: part(*args, **kwargs)  # noqa: E731
+                for runner in reversed(runners):
+                    run = lambda runner=runner, inner=run: runner(inner)  # noqa: E731
+                return run()
+
+            # dropout of a part that does not keep the random state would draw other masks
+            return own(again, True, *rest, **options)
+
+        self._function = torch_checkpoint.CheckpointFunction
+        setattr(torch_checkpoint, _GENERATOR, generator)
+        torch_checkpoint.CheckpointFunction = _NotReentrant
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, torch_checkpoint.CheckpointError):
-            raise ValueError(
-                f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
-                "a part of the model did something else when it ran again; expected it without activation checkpointing"
-            ) from error
+        setattr(torch_checkpoint, _GENERATOR, self._own)
+        torch_checkpoint.CheckpointFunction = self._function
+        refuse(error)
+
+
+def refuse(error: BaseException | None) -> None:
+    """Raises ValueError, in words, where it is that of a checkpointed part which is not the same when it runs again."""
+    if isinstance(error, torch_checkpoint.CheckpointError):
+        raise ValueError(
+            f"torch.utils.checkpoint: {str(error).splitlines()[0].removeprefix('torch.utils.checkpoint: ')}\n"
+            "a part of the model did something else when it ran again; expected it without activation checkpointing"
+        ) from error
 
 
 class _NotReentrant:

@@ -36,31 +36,41 @@ def report(
     return StepReport(skipped, thirds / of, every, _log(groups, every, size), 2 * twice / of, size)
 
 
-def plain_report(sums: list[Sum], gradient: Sequence[Tensor], skipped: bool) -> StepReport:
-    """Of a step of one plain pass, in one process."""
+def plain_report(sums: list[Sum], gradient: Sequence[Tensor], weight: Tensor) -> StepReport:
+    """Of a step of one plain pass, in one process, over labels of this number."""
     size = norm(gradient)
-    return StepReport(skipped, 1.0, [sums], _log([], [sums], size), 0.0, size)
+    log = _log((), (sums,), size)
+    return StepReport(not weight, 1.0, [sums], log, 0.0, size)  # `weight` is read when the device is done
 
 
 def _log(groups: Sequence[StepPasses], sums: Sequence[Sequence[Sum]], size: Tensor) -> dict[str, float]:
     """The figures of a step whose gradient has this norm, read from the device at once."""
-    every = [one for some in sums for one in some]
+    every = sums[0] if len(sums) == 1 else [one for some in sums for one in some]
     weights = _joined([one.weights for one in every])
+    known = len(every) == 1 and every[0].weight.dtype is torch.float32
     figures: dict[str, Any] = {
         "loss": _joined([one.losses for one in every]).mean(),
         "gradient_norm": size,
-        "effective_share": weights.sum(),
+        "effective_share": every[0].weight if known else weights.sum(),
     }
-    figures |= mean_by_name([passes.figures() for passes in groups])
-    kind, squares = {"dtype": torch.float32, "device": weights.device}, torch.dot(weights, weights)
-    tensors = [v.to(**kind) if isinstance(v, Tensor) else torch.as_tensor(v, **kind) for v in figures.values()]
-    *values, squared = torch.stack([*tensors, squares]).tolist()
+    if groups:
+        figures |= mean_by_name([passes.figures() for passes in groups])
+    tensors = [_float(value, weights.device) for value in figures.values()]
+    tensors.append(torch.dot(weights, weights))
+    *values, squared = [t.item() for t in tensors] if weights.is_cpu else torch.stack(tensors).tolist()
     log = dict(zip(figures, values, strict=True))
     # (sum of w)^2 / (n * sum of w^2), 1 for equal weights; 0 when all are zero
-    log["effective_share"] = log["effective_share"] ** 2 / max(squared * len(weights), 1e-30)
+    log["effective_share"] = log["effective_share"] ** 2 / max(squared * weights.numel(), 1e-30)
     # an update that found a term out of all bounds has said 0
     log["finite"] = float(math.isfinite(log["gradient_norm"]) and log.get("finite", 1.0) == 1)
     return log
+
+
+def _float(value: float | Tensor, device: torch.device) -> Tensor:
+    """`value` itself where it is of this kind: `to` takes longer to see that there is nothing to do."""
+    if isinstance(value, Tensor) and value.dtype is torch.float32 and value.device == device:
+        return value
+    return torch.as_tensor(value, dtype=torch.float32, device=device)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -86,20 +86,20 @@ def owned(gradient: Sequence[Tensor | None], like: Sequence[Tensor], sparse: boo
     for g, p in zip(gradient, like, strict=True):
         if g is None:
             g = torch.zeros_like(p, memory_format=torch.preserve_format)
-        elif g.is_sparse and sparse:
-            pass
+        elif g.is_sparse:
+            g = g if sparse else g.to_dense()
         else:
-            g = _dense(g)
             memory = g.untyped_storage().data_ptr()
-            expanded = not g.is_contiguous() and any(
-                step == 0 and size > 1 for step, size in zip(g.stride(), g.shape, strict=True)
-            )
-            if memory in seen or expanded:
+            if memory in seen or (not g.is_contiguous() and _expanded(g)):
                 g = g.clone(memory_format=torch.contiguous_format)
                 memory = g.untyped_storage().data_ptr()
             seen.add(memory)
         out.append(g)
     return out
+
+
+def _expanded(t: Tensor) -> bool:
+    return any(step == 0 and size > 1 for step, size in zip(t.stride(), t.shape, strict=True))
 
 
 def note_reached(
@@ -119,11 +119,11 @@ def per_example(loss: Tensor, batch: Batch) -> Tensor:
     Raises:
         ValueError: they are not one for each example.
     """
-    n = len(batch.mass)
+    n = batch.mass.shape[0]
     if loss.shape != (n,):
         found = f"found shape {tuple(loss.shape)}, expected ({n},)"
         raise ValueError(f"loss: {found}: one loss per example of the batch, not reduced over examples")
-    return loss.to(at_least_float32(loss.dtype))
+    return loss if loss.dtype is torch.float32 else loss.to(at_least_float32(loss.dtype))
 
 
 def precision(x: Tensor) -> torch.dtype:

@@ -201,8 +201,10 @@ _SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
 
 
 class Stopping:
-    """`with Stopping() as stop:` SIGINT and SIGTERM set a flag that `stop()` reads; a second signal ends at once.
+    """`with Stopping() as stop:` SIGINT and SIGTERM set a flag that `stop()` reads; a second SIGINT ends at once.
 
+    A second SIGTERM does not: one request comes several times where a process group gets it and its first process (the
+    program of a pod, torchrun) passes it on, and the checkpoint would be lost.
     A stage whose `dvc repro` was killed is asked to stop too: the next one must not meet it still writing.
     """
 
@@ -230,9 +232,9 @@ class Stopping:
         return parent, self._shell.ppid()
 
     def _ask(self, number: int, _: Any) -> None:
-        if self.signal:
+        if self.signal and number == signal.SIGINT:
             raise SystemExit(128 + number)
-        self.signal = number
+        self.signal = self.signal or number
 
     def __enter__(self) -> Stopping:
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -53,8 +53,9 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False, every
         print(f"run {made.run}: nothing to run: the run cache has all {len(made.stages)} stages of {made.pipeline}")
         print(f"its results: gradworks collect {made.run}   (to run them all the same: --all)", flush=True)
         return made.run
-    _images_are_there(engine(), made.ir)
-    record["code"] = uri = code.upload(made.code, places)
+    with made.ahead:
+        _images_are_there(engine(), made.ir)
+        record["code"] = uri = code.upload(made.code, places)
     made.keep(places)
     log = Path(".gradworks/docker", f"{made.run}.log")
     print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline}   (log: {log})", flush=True)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import secrets
-import subprocess
-import tarfile
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gradworks.base.errors import InputError
-from gradworks.cluster import compile, sets, trainjob
+from gradworks.cluster import compile, early, sets, trainjob
 from gradworks.cluster.profile import Profile
 from gradworks.store import cached, code, runs
 from gradworks.store.places import Places
@@ -34,7 +28,8 @@ class Plan:
         run: its name; pipeline: path of the dvc.yaml in the checkout; remote: URL of the DVC remote.
         code: the archive that it runs; record: what is stored about it.
         stages: their names, upstream first; ir: the Kubeflow pipeline, "" where there is nothing to run.
-        restored: entries of dvc.lock of the stages that need no pod, by stage.
+        restored: entries of dvc.lock of the stages that need no pod, by stage: also of those that `plan` ran.
+        ahead: what ran them: `with plan.ahead` until the run has a record of its own, so that a failure leaves nothing.
     """
 
     run: str
@@ -45,6 +40,7 @@ class Plan:
     ir: str
     record: dict[str, Any]
     restored: dict[str, dict[str, Any]]
+    ahead: early.Runner
 
     def keep(self, places: Places) -> None:
         """Write the entries of the restored stages, which others of the run read. Raises InputError."""
@@ -84,7 +80,8 @@ def plan(
     path, remote = pipeline.absolute().relative_to(root), runs.remote(root)
     run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"
     commit = code.bundle(root, dirty, sets.replaced(root, pipeline, given))
-    with _unpacked(commit):
+    ahead = early.Runner(run, path.as_posix(), commit, Places(remote))
+    with code.unpacked(commit), ahead:
         here, stages = compile.checked(path)
         tags = compile.tags(here, stages)
         compile.possible(stages, path.as_posix(), profile)
@@ -96,7 +93,7 @@ def plan(
             "measured": [stage.name for stage in stages.values() if cached.measured(stage)],
             "gpus": {name: stage.meta.gpus for name, stage in stages.items() if stage.meta.gpu},
         }  # fmt: skip
-        found = {} if everything else _restored(here, path, stages, Places(remote), where)
+        found = {} if everything else _restored(here, path, stages, ahead, where)
         left = {
             n: replace(s, ups=tuple(up for up in s.ups if up not in found)) for n, s in stages.items() if n not in found
         }
@@ -106,17 +103,17 @@ def plan(
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages),
-        "restored": list(found), "remote": remote, "begun": time.time(), "state": "submitting",
-        "ups": {name: list(stage.ups) for name, stage in stages.items()},
+        "restored": [name for name in found if name not in ahead.ran], "remote": remote, "begun": time.time(),
+        "state": "submitting", "ups": {name: list(stage.ups) for name, stage in stages.items()},
         "tasks": {task.name: [stage.name for stage in task.stages] for task in planned},
         "pods": sum(len(task.chains) for task in planned),
         "price_per_gpu_hour": profile.price_per_gpu_hour if profile else {},
     } | where  # fmt: skip
-    return Plan(run, path.as_posix(), remote, commit, tuple(stages), ir, record, found)
+    return Plan(run, path.as_posix(), remote, commit, tuple(stages), ir, record, found, ahead)
 
 
 def _restored(
-    root: Path, path: Path, stages: Mapping[str, Stage], places: Places, where: Mapping[str, Any]
+    root: Path, path: Path, stages: Mapping[str, Stage], ahead: early.Runner, where: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The entries of the stages that need no pod. `where`: what a run's record says of the nodes it runs on."""
 
@@ -125,8 +122,8 @@ def _restored(
         gpus = [{n: of.get(n) for n in where["measured"]} for of in (record.get("gpus") or {}, where["gpus"])]
         return same and gpus[0] == gpus[1]
 
-    known = cached.machines(places, like) if where["measured"] else []
-    return cached.restored(root, path, stages, places, known)
+    known = cached.machines(ahead.places, like) if where["measured"] else []
+    return cached.restored(root, path, stages, ahead.places, known, ahead.run)
 
 
 def _fixed(name: str, commit: code.Code, places: Places) -> dict[str, str]:
@@ -137,18 +134,3 @@ def _fixed(name: str, commit: code.Code, places: Places) -> dict[str, str]:
 def parameters(made: Plan, uri: str) -> dict[str, str]:
     """The pipeline's parameters for one run. `uri`: of its code."""
     return {"run": made.run, "code": uri, "remote": made.remote}
-
-
-@contextlib.contextmanager
-def _unpacked(commit: code.Code) -> Iterator[None]:
-    """Unpack a commit into a temporary git checkout and make it the current folder."""
-    safe: Mapping[str, str] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(commit.body)) as tar:
-            tar.extractall(folder, **safe)  # type: ignore[arg-type]
-        for command in (["init", "-q"], ["add", "--all", "--force"]):
-            done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise InputError(f"git {command[0]} of the run's code failed: {done.stderr.strip()[:200]}")
-        with contextlib.chdir(folder):
-            yield

@@ -49,9 +49,10 @@ def submit(
         places = Places(made.remote)
         if not made.ir:
             return _nothing(made, places, profile)
-        client = connect(profile, profile_path)
-        experiment = experiment_id(client, profile, profile_path)  # first: is the login one that works?
-        uri = code.upload(made.code, places)
+        with made.ahead:
+            client = connect(profile, profile_path)
+            experiment = experiment_id(client, profile, profile_path)  # first: is the login one that works?
+            uri = code.upload(made.code, places)
         record = made.record | {"code": uri, "experiment": profile.experiment}
         places.put_record(made.run, "run", record)
         try:
@@ -64,8 +65,8 @@ def submit(
         url = f"{profile.endpoint.rstrip('/')}/#/runs/details/{run_id}" if profile.endpoint else ""
         record |= {"run_id": run_id, "url": url, "state": "submitted"}
         places.put_record(made.run, "run", record)
-        before = f", {len(made.restored)} of them restored before the start" if made.restored else ""
-        pods = f", in {record['pods']} pods"
+        before = f", {len(made.restored)} of them done before the start" if made.restored else ""
+        pods = f", in {record['pods']} pod{'s' * (record['pods'] > 1)}"
         print(f"run {made.run}: {len(made.stages)} stages of {made.pipeline} at {made.code.base[:12]}{before}{pods}")
         print(f"{url or 'Kubeflow calls it ' + run_id}", flush=True)
         if wait:

@@ -63,6 +63,7 @@ def add(verbs: Any) -> None:
     one.add_argument("--run", required=True, metavar="RUN", help="name of the run")
     one.add_argument("--stage", required=True, metavar="S", help="name of the stage, as in dvc.lock")
     one.add_argument("--remote", metavar="URL", help="s3://BUCKET/PREFIX (default: DVC's default remote)")
+    one.add_argument("--here", action="store_true", help="in this machine's environment, as submit runs `pod: submit`")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,9 +92,10 @@ def run(args: argparse.Namespace) -> None:
         from gradworks.pod import run
         from gradworks.store import runs
 
-        if os.environ.get("GRADWORKS_IMAGE") is None:
+        if not args.here and os.environ.get("GRADWORKS_IMAGE") is None:
             sys.exit("error: run-stage is for an image of `make images`, which sets GRADWORKS_IMAGE")
-        sys.exit(run.run(run.Task(args.run, args.stage, args.pipeline.as_posix(), args.remote or runs.remote())))
+        remote = args.remote or runs.remote()
+        sys.exit(run.run(run.Task(args.run, args.stage, args.pipeline.as_posix(), remote, here=args.here)))
 
 
 def _store(cluster: Path | None) -> AbstractContextManager[None]:

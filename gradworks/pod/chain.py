@@ -100,7 +100,7 @@ class _Child:
         environment = {**os.environ, "GRADWORKS_WORK": str(work / "code"), "GRADWORKS_CACHE": str(cache)}
         environment.pop("PYTHONPATH", None)  # boot.py sets it
         command = [sys.executable, "-c", _BOOT.read_text(), json.dumps(given)]
-        # a group of its own: Argo sends SIGTERM to all of this one's, and a training that gets it twice ends at once
+        # a group of its own: Argo sends SIGTERM to all of this one's, and a program that gets it twice may end at once
         self._process = subprocess.Popen(command, cwd=work, env=environment, process_group=0)
         if self._stopped:  # between the two lines
             self._process.terminate()

@@ -44,6 +44,7 @@ class Task:
         record: name of the standing pipeline, where Kubeflow began the run itself; else "".
         node: which of the nodes of a TrainJob this pod is; None for the stage's own pod.
         head: the stage that its pod began with, where it is not the first one (see chain.py); else "".
+        here: in the environment of this machine, not in an image's (see cluster/early.py).
     """
 
     run: str
@@ -53,6 +54,7 @@ class Task:
     record: str = ""
     node: int | None = None
     head: str = ""
+    here: bool = False
 
     @property
     def name(self) -> str:
@@ -107,7 +109,7 @@ class _Stopped(Exception):
 def _recorded(task: Task, places: Places, log: Log, given: dict[str, Any] | None, begun: float) -> int:
     """`_run` with clear errors; a record is written to S3 in every case."""
     name, code, said = task.name, 0, ""
-    record = {"state": "running", "begun": begun, "seconds": {}, "image": os.environ.get("GRADWORKS_IMAGE")}
+    record = {"state": "running", "begun": begun, "seconds": {}, "image": _image(task)}
     record["attempt"] = _tries(places, task.run, name) + 1
     places.put_record(task.run, name, record)
     try:
@@ -163,7 +165,8 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
         raise InputError(f"{pipeline}: found no stage {task.stage}\nexpected one of its {len(found)} stages")
     stage = found[task.stage]
     record["retries"] = stage.meta.retries
-    _same_environment(root, stage)
+    if not task.here:
+        _same_environment(root, stage, _image(task))
     clock = _Clock(record["seconds"], record["begun"])
     clock("code")
     _prepare(task, places, root, pipeline, stage)
@@ -199,9 +202,13 @@ def _run(task: Task, places: Places, log: Log, given: dict[str, Any] | None, rec
         outputs.write(given, stage, places, lock, own)
 
 
-def _same_environment(root: Path, stage: stages.Stage) -> None:
+def _image(task: Task) -> str | None:
+    return None if task.here else os.environ.get("GRADWORKS_IMAGE")
+
+
+def _same_environment(root: Path, stage: stages.Stage, found: str | None) -> None:
     kind = stage.meta.kind
-    expected, found = environment.digest(root, kind), os.environ.get("GRADWORKS_IMAGE")
+    expected = environment.digest(root, kind)
     if found != expected:
         raise InputError(
             f"{stage.name}: found the image {found or 'without GRADWORKS_IMAGE'}, "

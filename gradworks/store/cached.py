@@ -2,7 +2,8 @@
 
 A stage's key in the run cache is made of its command, parameters and the hashes of its inputs. Those of the code are in
 the checkout; those of outputs are in the lock entries of the stages above it. So stages are asked for from the top, and
-below a stage that has to run nothing is known. Nothing is downloaded but lists of files.
+below a stage that has to run nothing is known, unless `submit` runs it (`meta: {pod: submit}`). Nothing is downloaded
+but lists of files.
 
 `measure` reads hardware.yaml, which a pod writes of its own node. Its key is known where an earlier run of the same
 cluster, with the same images and kind of GPU, says which hardware it was.
@@ -27,10 +28,13 @@ from gradworks.store.stages import Stage
 _AT_ONCE = 16  # requests
 _RUNS = 10  # the latest ones, that are asked for their hardware
 
+Run = Callable[[Stage, Mapping[str, dict[str, Any]]], dict[str, Any]]  # a stage, the entries of all above it -> its own
+
 
 def restored(
-    root: Path, pipeline: Path, stages: Mapping[str, Stage], places: Places, machines: Sequence[str] = ()
-) -> dict[str, dict[str, Any]]:
+    root: Path, pipeline: Path, stages: Mapping[str, Stage], places: Places, machines: Sequence[str] = (),
+    run: Run | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The entries of dvc.lock of the stages that a pod would restore, by stage.
 
     Args:
@@ -39,9 +43,10 @@ def restored(
         stages: its stages, upstream first.
         places: the DVC remote.
         machines: hashes of hardware.yaml, the likeliest first; see `machines`.
+        run: runs a stage with `pod: submit` that was not run before, of which all above has an entry.
 
     Raises:
-        InputError: the store does not answer.
+        InputError: the store does not answer, or from `run`.
     """
     found: dict[str, dict[str, Any]] = {}
     with Keys(root, pipeline) as keys, ThreadPoolExecutor(_AT_ONCE) as pool, ThreadPoolExecutor(_AT_ONCE) as heads:
@@ -55,7 +60,11 @@ def restored(
                 (s, list(_keys(keys, s, stages, found, store, machines))) for s in ready if found.keys() >= {*s.ups}
             ]
             entries = pool.map(lambda one: _first(store, one[1]), asked)
-            found |= {stage.name: entry for (stage, _), entry in zip(asked, entries, strict=True) if entry is not None}
+            for (stage, _), entry in zip(asked, entries, strict=True):
+                if entry is None and run is not None and stage.meta.pod == "submit":
+                    entry = run(stage, found)
+                if entry is not None:
+                    found[stage.name] = entry
     return {name: found[name] for name in stages if name in found}
 
 

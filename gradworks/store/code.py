@@ -6,12 +6,15 @@ history; no branch, index or file of the user is touched.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
 import os
 import subprocess
+import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +78,21 @@ def upload(code: Code, places: Places) -> str:
     key = places.key("code", code.name)
     there = places.head(key)
     return places.uri(key) if there and there["ContentLength"] == len(code.body) else places.put(key, code.body)
+
+
+@contextlib.contextmanager
+def unpacked(code: Code) -> Iterator[None]:
+    """Unpack an archive into a temporary git checkout and make it the current folder."""
+    safe: Mapping[str, str] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(code.body)) as tar:
+            tar.extractall(folder, **safe)  # type: ignore[arg-type]
+        for command in (["init", "-q"], ["add", "--all", "--force"]):
+            done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise InputError(f"git {command[0]} of the run's code failed: {done.stderr.strip()[:200]}")
+        with contextlib.chdir(folder):
+            yield
 
 
 def _commit(root: Path, base: str, dirty: bool, replaced: Mapping[str, bytes]) -> str:

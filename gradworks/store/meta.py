@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradworks.base import Section
 from gradworks.store.sections import text, validated
@@ -48,14 +48,16 @@ class Meta(Section):
 
     image: cpu or gpu; by default gpu if it requests a GPU. timeout: seconds, or a number with s, m, h or d (90m);
     none = unlimited. retries: how often Kubeflow restarts it after a failure or the loss of its node; it resumes.
-    pod: own keeps the stage alone; a shared one may hold the stage before this one, or that which waits for it.
+    pod: own keeps the stage alone; a shared one may hold the stage before this one, or that which waits for it. With
+    submit, `gradworks submit` runs the stage before the run starts, so that it knows what is done below it: for seconds
+    of work whose result is the same on every machine.
     """
 
     image: Literal["cpu", "gpu"] | None = None
     resources: Resources = Field(default_factory=Resources)
     timeout: Duration | None = None
     retries: int = Field(0, ge=0, le=20)
-    pod: Literal["shared", "own"] = "shared"
+    pod: Literal["shared", "own", "submit"] = "shared"
 
     @field_validator("timeout", mode="after")
     @classmethod
@@ -63,6 +65,12 @@ class Meta(Section):
         if value is not None and _seconds(value) > LONGEST:
             raise ValueError(f"expected at most {LONGEST} seconds, 68 years")
         return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Meta:
+        if self.pod == "submit" and (self.image == "gpu" or self.gpu or self.resources.nodes > 1):
+            raise ValueError("found pod: submit, but it asks for a GPU or several nodes; expected pod: shared or own")
+        return self
 
     @property
     def gpu(self) -> Gpu | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -97,6 +98,13 @@ from gradworks import base
 from gradworks.base.errors import InputError
 def main():
     if sys.argv[1] == "error": raise InputError("a\\nb\\nc\\nd")
+    if sys.argv[1] == "slow":
+        with base.Stopping() as stop:
+            print("ready", flush=True)
+            while not stop(): time.sleep(0.01)
+            print("asked", flush=True)
+            time.sleep(2)
+            raise SystemExit(128 + stop.signal)
     if sys.argv[1] == "flag":
         with base.Stopping() as stop:
             print("ready", flush=True)
@@ -121,6 +129,21 @@ def test_error_has_three_lines_and_no_traceback():
     process = start("error")
     _, error = process.communicate(timeout=30)
     assert (process.returncode, error) == (2, "error: a\nb\nc\n")
+
+
+def test_a_second_sigterm_leaves_a_stage_its_time_and_a_second_ctrl_c_ends_it():
+    for first, second, code, slept in (
+        (signal.SIGTERM, signal.SIGTERM, 143, True), (signal.SIGINT, signal.SIGTERM, 130, True),
+        (signal.SIGINT, signal.SIGINT, 130, False), (signal.SIGTERM, signal.SIGINT, 130, False),
+    ):  # fmt: skip
+        process = start("slow")
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(first)
+        assert process.stdout.readline() == "asked\n"
+        begun = time.monotonic()
+        process.send_signal(second)
+        process.communicate(timeout=30)
+        assert process.returncode == code and (time.monotonic() - begun > 1.5) == slept, (first, second)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import history, plan, submit
+from gradworks.cluster import history, local, plan, submit
 from gradworks.store import cached, collect, runs
 from gradworks.store.places import Places
 from tests.cluster import toy
@@ -68,7 +68,7 @@ def test_a_change_submits_what_it_concerns_and_the_pods_find_the_rest(world, api
     assert {name: one.get("dependentTasks") for name, one in tasks.items()} == {"double-c-join": None}
     record = runs.record(world.places, run)
     assert record["tasks"] == {"double-c-join": ["double@c", "join"]} and record["pods"] == 1
-    assert "5 stages of dvc.yaml" in (said := capsys.readouterr().out) and "3 of them restored before the start" in said
+    assert "5 stages of dvc.yaml" in (said := capsys.readouterr().out) and "3 of them done before the start" in said
     assert sorted(world.places.entries(run)) == ["double@a", "double@b", "make"]
     assert history.shown(world.places, run).count("waiting") == 2
     # a pod of the old code: what it reads from are the entries that were put there
@@ -116,3 +116,86 @@ def test_hardware_is_that_of_the_latest_run_of_the_same_cluster(world, monkeypat
         assert cached.machines(world.places, lambda record: record.get("endpoint") == "nowhere") == []
     finally:
         world.places.delete([one["Key"] for one in world.places.list(world.places.key("runs", "m"))])
+
+
+EARLY = """
+  check:
+    cmd: python work.py check checked
+    deps: [work.py]
+    params: [sleep, numbers]
+    outs: [checked]
+    meta: {pod: submit}
+"""
+CHECK = """
+elif what == "check":
+    if Path("params.yaml").read_text().startswith("sleep: 99"):
+        sys.exit("error: params.yaml: sleep: found 99\\nexpected less")
+    args[0].write_text("checked")
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(world, tmp_path_factory):
+    """A checkout whose first stage reads every parameter and says the same of all, and a run of it."""
+    folder = tmp_path_factory.mktemp("guarded")
+    root = toy.checkout(folder / "checkout", work=("    args[2].write_text(text)", CHECK))
+    text = (root / "dvc.yaml").read_text().replace("deps: [work.py]", "deps: [work.py, checked]", 1)
+    (root / "dvc.yaml").write_text(text + EARLY)
+    (root / ".gitignore").write_text((root / ".gitignore").read_text() + "/checked\n")
+    toy.git(root, "commit", "-q", "-a", "-m", "checked first")
+    made = toy.Runs(root, folder, world.environment)
+    made.all("guarded")
+    return made
+
+
+def test_a_stage_that_submit_runs_leaves_what_is_below_it_known(guarded, api, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(guarded.root)
+    run = submit.submit(Path("dvc.yaml"), profile(tmp_path, api), ["numbers={b: {}, a: {}, c: {}}"])
+    tasks = api.bodies[-1]["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert list(tasks) == ["double-c-join"]
+    said = capsys.readouterr().out
+    assert "check: runs here, before the run starts" in said and "4 of them done before the start" in said
+    record, entries = runs.record(guarded.places, run), guarded.places.entries(run)
+    assert record["restored"] == ["make", "double@b", "double@a"]
+    assert sorted(entries) == ["check", "double@a", "double@b", "make"]
+    assert guarded.record(run, "check")["ran"] and guarded.record(run, "check")["image"] is None
+    assert history.shown(guarded.places, run).splitlines()[4].split()[:2] == ["check", "succeeded"]
+    before = guarded.places.entries("guarded")
+    assert entries["check"]["outs"] == before["check"]["outs"] and entries["check"] != before["check"]
+    assert entries["make"] == before["make"]
+    # the same again: it is in the run cache now
+    assert plan.plan(Path("dvc.yaml"), None, ["numbers={b: {}, a: {}, c: {}}"]).record["restored"][0] == "check"
+    assert "runs here" not in capsys.readouterr().out
+
+
+def ours(places: Places) -> list[str]:
+    return [one["Key"] for one in places.list(places.key(""))]
+
+
+def test_a_stage_that_submit_runs_and_that_fails_leaves_nothing(guarded, api, tmp_path, monkeypatch):
+    monkeypatch.chdir(guarded.root)
+    before = ours(guarded.places)
+    with pytest.raises(InputError, match=r"check: params.yaml: sleep: found 99\nexpected less"):
+        submit.submit(Path("dvc.yaml"), profile(tmp_path, api), ["sleep=99"])
+    assert api.asked == [] and ours(guarded.places) == before
+
+
+def test_a_cluster_that_refuses_after_it_leaves_nothing(guarded, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(guarded.root)
+    before = ours(guarded.places)
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"endpoint": "http://127.0.0.1:9", **PROFILE}))
+    for begin in (
+        lambda: submit.submit(Path("dvc.yaml"), tmp_path / "cluster.yaml", ["sleep=2"]),
+        lambda: local.submit(Path("dvc.yaml"), ["sleep=3"]),
+    ):
+        monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+        with pytest.raises(InputError, match=r"127\.0\.0\.1:9|no Docker engine"):
+            begin()
+        assert "check: runs here" in capsys.readouterr().out and ours(guarded.places) == before
+
+
+def test_with_all_and_in_standing_pipelines_it_has_a_pod(guarded, monkeypatch):
+    monkeypatch.chdir(guarded.root)
+    for more in ({}, {"standing": True}):
+        made = plan.plan(Path("dvc.yaml"), None, ["sleep=1"], everything=True, **more)
+        assert made.restored == {} and ["check", "make"] in made.record["tasks"].values()

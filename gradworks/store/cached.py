@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ from gradworks.store.runs import names
 from gradworks.store.stages import Stage
 
 _AT_ONCE = 16  # requests
+_LISTED = 4000  # objects: a store of no more is listed, a thousand a request; of a larger one each object is asked for
 _RUNS = 10  # the latest ones, that are asked for their hardware
 
 Run = Callable[[Stage, Mapping[str, dict[str, Any]]], dict[str, Any]]  # a stage, the entries of all above it -> its own
@@ -50,7 +52,7 @@ def restored(
     """
     found: dict[str, dict[str, Any]] = {}
     with Keys(root, pipeline) as keys, ThreadPoolExecutor(_AT_ONCE) as pool, ThreadPoolExecutor(_AT_ONCE) as heads:
-        store, left = _Store(places, heads), dict(stages)
+        store, left = _Store(places, heads, _LISTED), dict(stages)
         while left:
             ready = [stage for stage in left.values() if not any(up in left for up in stage.ups)]
             for stage in ready:
@@ -102,13 +104,31 @@ def measured(stage: Stage) -> bool:
     return any(PurePosixPath(dep).name == hardware.NAME for dep in stage.deps)
 
 
-class _Store:
-    """What the remote holds; each object is asked for once."""
+class _Listing:
+    """The first objects under a prefix.
 
-    def __init__(self, places: Places, heads: ThreadPoolExecutor) -> None:
+    Attributes:
+        whole: whether these are all. tags: key -> ETag. folders: the keys in each folder, in the store's order.
+    """
+
+    def __init__(self, places: Places, prefix: str, most: int) -> None:
+        found = list(itertools.islice(places.list(f"{prefix}/"), most + 1)) if most else []
+        self.whole = 0 < most >= len(found)
+        self.tags = {one["Key"]: one["ETag"].strip('"') for one in found}
+        self.folders: dict[str, list[str]] = defaultdict(list)
+        for key in self.tags:
+            self.folders[key.rpartition("/")[0]].append(key)
+
+
+class _Store:
+    """What the remote holds; each object is asked for once. `most`: objects that are listed rather; 0 = none are."""
+
+    def __init__(self, places: Places, heads: ThreadPoolExecutor, most: int = 0) -> None:
         self.places, self._heads = places, heads
         self._lists: dict[str, list[dict[str, str]] | None] = {}
         self._there: dict[str, bool] = {}
+        prefixes = (places.run_cache_key(""), places.data_key(""))
+        self._runs, self._data = heads.map(lambda prefix: _Listing(places, prefix, most), prefixes)
 
     def listed(self, oid: str) -> list[dict[str, str]] | None:
         """The files of a folder; None where its list is missing or damaged."""
@@ -126,8 +146,12 @@ class _Store:
         if oid.endswith(".dir"):
             listed = self.listed(oid)
             return listed is not None and all(self._heads.map(self.whole, [one["md5"] for one in listed]))
+        key = self.places.data_key(oid)
+        listed = self._data.tags.get(key)
+        if listed == oid or (listed is None and self._data.whole):
+            return listed == oid
         if oid not in self._there:
-            head = self.places.head(self.places.data_key(oid))
+            head = self.places.head(key)
             tag = (head or {}).get("ETag", "").strip('"')
             # the ETag is the md5 unless the object was uploaded in parts or encrypted with a KMS key
             plain = len(tag) == 32 and "aws:kms" not in (head or {}).get("ServerSideEncryption", "")
@@ -136,7 +160,11 @@ class _Store:
 
     def entry(self, key: str) -> dict[str, Any] | None:
         """The run cache's entry of a key whose outputs are all there: the one that a pod would take."""
-        there = [one["Key"] for one in self.places.list(f"{self.places.run_cache_key(key)}/")]
+        folder = self.places.run_cache_key(key)
+        if self._runs.whole:
+            there = self._runs.folders.get(folder)
+        else:
+            there = [one["Key"] for one in self.places.list(f"{folder}/")]
         body = self.places.get(there[-1]) if there else None  # a pod writes them in this order and takes the newest
         try:
             found = entry((body or b"").decode())

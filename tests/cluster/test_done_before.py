@@ -17,6 +17,7 @@ from tests.cluster.api_server import Api, Refusal
 
 pytestmark = pytest.mark.slow("runs pods against an S3 server")
 
+HEAD = Places.head
 PROFILE = {"images": {"cpu": "gradworks-cpu", "gpu": "gradworks-gpu"}}
 
 
@@ -75,7 +76,10 @@ def test_a_change_submits_what_it_concerns_and_the_pods_find_the_rest(world, api
     assert world.pod(run, "join")[0] == 0 and world.places.entry(run, "join") == world.places.entry("first", "join")
 
 
-def test_what_the_store_lost_is_run_again(world, tmp_path):
+@pytest.mark.parametrize("listed", [4000, 3])
+def test_what_the_store_lost_is_run_again(world, listed, monkeypatch):
+    """Of a store that is listed whole, and of one too large for that."""
+    monkeypatch.setattr(cached, "_LISTED", listed)
     made, other = world.places.entry("first", "double@a"), Places(toy.REMOTE)
     metrics, folder = (out["md5"] for out in made["outs"])
     listed = json.loads(other.get(other.data_key(folder)))
@@ -87,6 +91,16 @@ def test_what_the_store_lost_is_run_again(world, tmp_path):
             assert list(plan.plan(Path("dvc.yaml"), None).restored) == ["make", "double@b"], oid
         other.put(key, body)
     assert len(plan.plan(Path("dvc.yaml"), None).restored) == 4
+
+
+def test_a_small_store_is_listed_and_its_objects_are_not_asked_for_one_by_one(world, monkeypatch):
+    asked = {}
+    for listed in (4000, 3):
+        monkeypatch.setattr(cached, "_LISTED", listed)
+        seen = asked[listed] = []
+        monkeypatch.setattr(Places, "head", lambda self, key, seen=seen: seen.append(key) or HEAD(self, key))
+        assert len(plan.plan(Path("dvc.yaml"), None).restored) == 4
+    assert asked[4000] == [] and len(asked[3]) > 2
 
 
 def test_a_run_that_is_refused_leaves_its_record_alone(world, api, tmp_path, monkeypatch):

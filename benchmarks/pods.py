@@ -81,7 +81,7 @@ def gradworks(root: Path, *args: str) -> str:
 def submitted(name: str, root: Path, profile: Path, api: Api) -> Run:
     """Submit a checkout, wait for the end, and collect it."""
     asked, begun = len(api.bodies), time.monotonic()
-    run = re.match(r"run (\S+):", gradworks(root, "submit", "--cluster", str(profile))).group(1)  # type: ignore[union-attr]
+    run = re.search(r"(?m)^run (\S+):", gradworks(root, "submit", "--cluster", str(profile))).group(1)  # type: ignore[union-attr]
     submit = time.monotonic() - begun
     specs = [body["pipeline_spec"] for body in api.bodies[asked:] if "pipeline_spec" in body]
     tasks = sum(len(spec.get("pipeline_spec", spec)["root"]["dag"]["tasks"]) for spec in specs)

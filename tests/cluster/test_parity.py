@@ -65,7 +65,7 @@ def world(tmp_path_factory):
         patch.setenv("MY_SECRET_TOKEN", "planted-in-the-environment")
         root = toy.tree(folder / "checkout", small())
         said = gradworks(root, "submit", "--runner", "docker")
-        yield root, re.match(r"run (\S+):", said).group(1)
+        yield root, re.search(r"(?m)^run (\S+):", said).group(1)
 
 
 @pytest.mark.timeout(1200)

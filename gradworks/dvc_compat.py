@@ -12,6 +12,7 @@ result is the same to the byte. `python -m gradworks.dvc_compat --serve MARK` do
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -281,8 +282,9 @@ class _Fast:
         return validate
 
 
-def _faster() -> None:
-    """Put `_Fast` and `_wait` in the place of what DVC has."""
+@functools.cache
+def faster() -> None:
+    """Put `_Fast` and `_wait` in the place of what DVC has, for the rest of this process."""
     from dvc.lock import Lock
     from dvc.utils import strictyaml
     from dvc.utils.serialize import _yaml
@@ -317,7 +319,7 @@ def serve(commands: TextIO, mark: str) -> None:
     """
     from dvc.cli import main
 
-    _faster()
+    faster()
     for line in commands:
         try:
             code = main(json.loads(line))
@@ -337,7 +339,7 @@ def main() -> int:
         return 0
     from dvc.cli import main
 
-    _faster()
+    faster()
     return main()
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gradworks import dvc_compat
+
 
 class Unknown(Exception):
     """A key cannot be known before the stage's pod has started; the text says why."""
@@ -26,10 +28,12 @@ class Keys:
     def __init__(self, root: Path, pipeline: Path) -> None:
         from dvc.repo import Repo
 
+        dvc_compat.faster()  # DVC parses params.yaml once for each stage
         settings = {"no_scm": True, "site_cache_dir": str(root / ".dvc/tmp/site")}
         self._repo = Repo(str(root), config={"core": settings})
         self._stages = {stage.name: stage for stage in self._repo.stage.load_all(str(pipeline))}
         self._known: dict[str, dict[str, Any]] = {}
+        self._values: dict[str, Any] = {}
 
     def __enter__(self) -> Keys:
         return self
@@ -58,7 +62,7 @@ class Keys:
         try:
             for one in params:
                 assert isinstance(one, ParamsDependency)
-                one.save()
+                self._read(one)
         except DvcException as error:
             raise Unknown(str(error).splitlines()[0]) from None
         inputs = [self._dep(dep, given) for dep in sorted(deps, key=lambda dep: dep.def_path)]
@@ -66,6 +70,24 @@ class Keys:
         outs = [{"path": out.def_path} for out in sorted(found.outs, key=lambda out: out.def_path)]
         entry = {"cmd": found.cmd, "deps": inputs, **({"params": values} if values else {}), "outs": outs}
         return str(_get_cache_hash(entry, key=True))
+
+    def _read(self, one: Any) -> None:
+        """`one.save()`, which parses and searches the whole file for each stage, but for names that lead to a value."""
+        from dvc.utils.serialize import load_path
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        if one.fs_path not in self._values and Path(one.fs_path).is_file():
+            self._values[one.fs_path] = load_path(one.fs_path, self._repo.fs)
+        found = {}
+        for name in one.params or [""]:
+            value = self._values.get(one.fs_path)
+            for part in name.split("."):
+                if not isinstance(value, dict) or part not in value:  # a pattern, a list, no such key
+                    one.save()
+                    return
+                value = value[part]
+            found[name] = value
+        one.hash_info = HashInfo(one.PARAM_PARAMS, found)
 
     def _cacheable(self, stage: Any) -> None:
         local = all(one.protocol == "local" and one.def_path for one in (*stage.deps, *stage.outs))

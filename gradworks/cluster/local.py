@@ -23,7 +23,6 @@ from gradworks.base.errors import InputError
 from gradworks.cluster import follow
 from gradworks.cluster.plan import Plan, parameters, plan
 from gradworks.store import code
-from gradworks.store.places import Places
 from gradworks.telemetry import push
 
 _HOME = "/tmp"  # HOME of the image
@@ -45,7 +44,7 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False, every
         InputError: as `plan` and `run_ir`; or a stage failed, which is named.
     """
     made = plan(pipeline, None, given, dirty, everything)
-    places = Places(made.remote)
+    places = made.ahead.places
     record = {**made.record, "where": "containers on this machine"}
     if not made.ir:
         made.keep(places)

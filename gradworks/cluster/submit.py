@@ -46,7 +46,7 @@ def submit(
     profile = read(profile_path)
     with store(profile):
         made = plan(pipeline, profile, given, dirty, everything)
-        places = Places(made.remote)
+        places = made.ahead.places
         if not made.ir:
             return _nothing(made, places, profile)
         with made.ahead:

@@ -11,6 +11,7 @@ cluster, with the same images and kind of GPU, says which hardware it was.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import posixpath
 from collections import defaultdict
@@ -127,6 +128,7 @@ class _Store:
         self.places, self._heads = places, heads
         self._lists: dict[str, list[dict[str, str]] | None] = {}
         self._there: dict[str, bool] = {}
+        self.tracked = functools.cache(_tracked)  # the stages read the same files
         prefixes = (places.run_cache_key(""), places.data_key(""))
         self._runs, self._data = heads.map(lambda prefix: _Listing(places, prefix, most), prefixes)
 
@@ -185,7 +187,7 @@ def _keys(
     """The keys that a stage may have; more than one only for a measured one. `entries`: of all above it."""
     made = {out.path: md5 for up in stage.ups for out, md5 in _hashes(stages[up], entries[up])}
     for dep in stage.deps:
-        made |= _tracked(dep)
+        made |= store.tracked(dep)
     try:
         if any(_overlap(path, file) for path in made for file in stage.params):
             raise Unknown("its parameters are another stage's output")

@@ -24,6 +24,10 @@ import yaml
 from gradworks.base.errors import InputError
 from gradworks.store import s3
 
+# with libyaml where PyYAML has it: a run of a hundred stages reads and writes as many
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 class Damaged(InputError):
     """An object under gradworks/ is damaged, or was not written by gradworks."""
@@ -123,7 +127,9 @@ class Places:
     # entries of dvc.lock
     def put_entry(self, run: str, stage: str, entry: dict[str, Any]) -> dict[str, str]:
         """Write a stage's entry of dvc.lock; returns its URI and digest."""
-        text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True)  # JSON has no keys that are numbers
+        text = yaml.dump(
+            entry, Dumper=_DUMPER, sort_keys=False, allow_unicode=True
+        )  # JSON has no keys that are numbers
         digest = _digest(text)
         body = json.dumps({"stage": stage, "entry": text, "sha256": digest}, indent=1)
         uri = self.put(self.key("locks", run, f"{encoded(stage)}.json"), body.encode())
@@ -148,7 +154,7 @@ class Places:
             found = json.loads(body)
             text = found["entry"]
             if found["stage"] == stage and found["sha256"] == _digest(text):
-                return yaml.safe_load(text)
+                return yaml.load(text, _LOADER)  # noqa: S506
         except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             pass
         raise self._damaged(key, body, f"the lock entry of {stage} with its own digest")

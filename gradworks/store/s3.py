@@ -42,7 +42,7 @@ def client(endpoint: str | None = None, key: str | None = None, secret: str | No
     path = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("GRADWORKS_S3_PATH_STYLE") == "1"
     config = Config(
         s3={"addressing_style": "path"} if path else {},
-        retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=60, max_pool_connections=32,
     )  # fmt: skip
     # the default session keeps the first credentials of the process
     return boto3.Session().client(

@@ -140,23 +140,7 @@ def _run(args: argparse.Namespace) -> None:
     else:
         from gradworks.cluster import verbs
 
-        if args.verb in ("compile", "submit"):
-            _before_a_cluster(args)
         verbs.run(args)
-
-
-def _before_a_cluster(args: argparse.Namespace) -> None:
-    """The params file of one of our benchmarks is checked, with what --set makes of it."""
-    from gradworks import base, parameters
-    from gradworks.cluster import sets
-
-    if args.pipeline.is_dir():
-        args.pipeline /= "dvc.yaml"
-    params = args.pipeline.with_name("params.yaml")
-    if params.is_file() and params.with_name("cells.yaml").is_file():
-        given = getattr(args, "set", ())
-        text = sets.changed(params, given) if given else None
-        parameters.check(params, base.parse_yaml(text, f"{params} with what is set") if text else None)
 
 
 def _storage(act: str) -> None:

@@ -63,7 +63,7 @@ class Keys:
             for one in params:
                 assert isinstance(one, ParamsDependency)
                 self._read(one)
-        except DvcException as error:
+        except (DvcException, ValueError) as error:
             raise Unknown(str(error).splitlines()[0]) from None
         inputs = [self._dep(dep, given) for dep in sorted(deps, key=lambda dep: dep.def_path)]
         values = _serialize_params_values(params)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,12 +31,14 @@ class Runner:
         pipeline: path of the dvc.yaml in the checkout.
         commit: the run's code.
         places: the DVC remote.
+        sure: called before a stage is run.
 
     Attributes:
         ran: the stages that were run.
     """
 
-    def __init__(self, name: str, pipeline: str, commit: code.Code, places: Places) -> None:
+    def __init__(self, name: str, pipeline: str, commit: code.Code, places: Places, sure: Callable[[], None]) -> None:
+        self._sure = sure
         self._name, self._pipeline, self._commit, self.places = name, pipeline, commit, places
         self.ran: list[str] = []
 
@@ -60,6 +62,7 @@ class Runner:
         Raises:
             InputError: it failed, with its own words.
         """
+        self._sure()
         print(f"{stage.name}: runs here, before the run starts", flush=True)
         self.ran.append(stage.name)
         for up in stage.ups:

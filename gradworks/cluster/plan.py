@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import secrets
+import signal
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gradworks.base.errors import InputError
 from gradworks.cluster import compile, early, sets, trainjob
 from gradworks.cluster.profile import Profile
 from gradworks.store import cached, code, runs
@@ -73,14 +76,30 @@ def plan(
         standing: the pipeline holds all values; its runs are Kubeflow's, and `run` names what they have in common.
 
     Raises:
-        InputError: changes that are not committed, a key that is unknown, no DVC remote on S3, or a stage that a pod
-            could not run.
+        InputError: a mistake in the parameters, changes that are not committed, no DVC remote on S3, or a stage that a
+            pod could not run.
     """
+    # in a process of its own, as it needs the methods and so torch, which takes as long to import as all else
+    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends it with this process
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, quiet) as pool:
+        sure = pool.submit(sets.check, pipeline, given)
+        try:
+            return _plan(pipeline, profile, given, dirty, everything, standing, sure.result)
+        except InputError:
+            sure.result()  # a mistake in the parameters is named before what follows from it
+            raise
+
+
+def _plan(
+    pipeline: Path, profile: Profile | None, given: Sequence[str], dirty: bool, everything: bool, standing: bool,
+    sure: Callable[[], None],
+) -> Plan:  # fmt: skip
+    """`plan`. `sure` returns once the parameters are checked."""
     root = checkout(pipeline)
     path, remote = pipeline.absolute().relative_to(root), runs.remote(root)
     run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"
     commit = code.bundle(root, dirty, sets.replaced(root, pipeline, given))
-    ahead = early.Runner(run, path.as_posix(), commit, Places(remote))
+    ahead = early.Runner(run, path.as_posix(), commit, Places(remote), sure)
     with code.unpacked(commit), ahead:
         here, stages = compile.checked(path)
         tags = compile.tags(here, stages)
@@ -100,6 +119,7 @@ def plan(
         fixed = _fixed(run, commit, Places(remote)) if standing else None
         planned = compile.plan(left)
         ir = compile.ir(left, path.as_posix(), compile.title(path), profile, tags, fixed) if left else ""
+        sure()
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages),

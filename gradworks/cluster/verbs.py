@@ -68,6 +68,8 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run one of the subcommands."""
+    if args.verb in ("compile", "submit") and args.pipeline.is_dir():
+        args.pipeline /= "dvc.yaml"
     if args.verb == "compile":
         _compile(args)
     elif args.verb == "doctor":
@@ -109,8 +111,9 @@ def _compile(args: argparse.Namespace) -> None:
         sys.exit("error: nothing to write; add -o FILE.yaml, --components DIR or --upload")
     if args.upload and args.cluster is None:
         sys.exit(f"error: upload to which cluster? add --cluster PROFILE, {_PROFILE}")
-    from gradworks.cluster import compile, profile
+    from gradworks.cluster import compile, profile, sets
 
+    sets.check(args.pipeline)
     of_cluster = profile.read(args.cluster) if args.cluster else None
     if args.output:
         compile.write(args.pipeline, args.output, of_cluster)

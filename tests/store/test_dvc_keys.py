@@ -39,3 +39,30 @@ def test_the_key_of_a_stage_whose_inputs_are_elsewhere(tmp_path, monkeypatch):
         Path("z.txt").unlink()
     with dvc_keys.Keys(tmp_path, Path("dvc.yaml")) as keys, pytest.raises(dvc_keys.Unknown, match=r"z\.txt"):
         keys.key("one", given)
+
+
+PARAMS = "a: 1\nb: {x: [1, {y: 0.5}], z*: 3}\nd: {1: one, e: null}\n"
+
+
+NAMES = ("[a, b]", "[b.x.1.y, a]", "['b.*', d.e]", "['b.z?']", "[{other.yaml: }]", "[{other.yaml: [q]}, d.1]")
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_parameters_are_found_as_dvc_finds_them(tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    Path(".dvc").mkdir()
+    for name, text in (("params.yaml", PARAMS), ("other.yaml", "q: {r: 1e-3}\ns: no\n"), ("code", "1")):
+        Path(name).write_text(text)
+    Path(".dvc/config").write_text("[core]\nno_scm = true\n")
+    Path("dvc.yaml").write_text(f"stages:\n  one: {{cmd: c, deps: [code], params: {names}, outs: [out]}}\n")
+    with dvc_compat.Project(tmp_path) as project:
+        try:
+            whole = project.run_cache_key(Path("dvc.yaml"), "one")
+        except Exception:  # DVC takes names as patterns, and two matches for a mistake
+            whole = None
+    with dvc_keys.Keys(tmp_path, Path("dvc.yaml")) as keys:
+        if whole is None:
+            with pytest.raises(dvc_keys.Unknown):
+                keys.key("one", {})
+        else:
+            assert keys.key("one", {}) == whole

@@ -28,7 +28,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -69,7 +69,8 @@ class Source(base.Section):
         header: the names of the columns, of files whose first line is a row.
         config: of a hub repository that has several.
         unlabelled: its rows have no labels, or none that are read; for labelling functions.
-        tags: textblob: its rows are texts, and their labels are part-of-speech tags that TextBlob gives their words.
+        tags: textblob or spacy:PIPELINE: its rows are texts, and their labels are part-of-speech tags that TextBlob or
+            a pipeline of spaCy, a package or a folder, gives their words.
         ids: another source of the same files, whose name begins the ids in the place of this one's: splits, drawn by
             ids, then have the same rows.
         sha256: of what lies behind a URL or in S3.
@@ -87,7 +88,7 @@ class Source(base.Section):
     header: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
     config: str | None = None
     unlabelled: bool | None = None
-    tags: Literal["textblob"] | None = None
+    tags: str | None = None
     ids: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     bad_rows: float = Field(default=0.001, ge=0, le=1)
@@ -113,6 +114,8 @@ class Source(base.Section):
         for key in ("rows", "files", "layout", "columns", "labels", "header", "config", "sha256", "tags", "ids"):
             if getattr(self, key) is not None and key not in _KEYS[self.kind]:
                 raise ValueError(f"{key}: not for a source from {self.kind}:")
+        if self.tags is not None and not re.fullmatch("textblob|spacy:.+", self.tags):
+            raise ValueError(f"tags: found {self.tags!r}, expected textblob, spacy:PACKAGE or spacy:./FOLDER")
         if self.tags and (self.labels or self.unlabelled):
             raise ValueError("tags: expected neither `labels` nor `unlabelled` beside it: they are the labels")
         if self.unlabelled and (self.kind == "synthetic" or self.labels):
@@ -246,22 +249,31 @@ def _counts(read: records.Split, task: Kind, where: str) -> dict[str, Any]:
     return made
 
 
-def _tag(source: Source, task: Kind, splits: dict[str, records.Split], where: str) -> None:
-    """The tags that the source asks for as labels. InputError where the task lacks one of them."""
+def _tag(source: Source, task: Kind, splits: dict[str, records.Split], where: str) -> dict[str, str]:
+    """The tags that the source asks for as labels; what the manifest says of the tagger.
+
+    Raises:
+        InputError: the task lacks one of the tags, the tagger is missing, or a split has no word.
+    """
     if source.tags is None:
-        return
-    from gradworks.data import taggers
+        return {}
+    from gradworks.data import spacy_tagger, taggers
 
     if missing := [tag for tag in taggers.TAGS if not task.accepts(tag)]:
         found = f"{where}.tags: the task {task.name} has no class {missing[0]!r}"
         raise InputError(f"{found}\nexpected the classes of the task universal_pos: {', '.join(taggers.TAGS)}")
+    if source.tags == "textblob":
+        tagger, about = taggers.textblob(where), {}
+    else:
+        tagger, about = spacy_tagger.load(source.tags.removeprefix("spacy:"), where)
     for split, read in splits.items():
-        read.records, without = taggers.tagged(read.records, task.spec.texts[0], where)
+        read.records, without = taggers.tagged(read.records, task.spec.texts[0], tagger)
         read.unlabelled += [{"id": key, "reason": "no word"} for key in without]
         if without:
             print(f"{split}: {len(without)} rows without a word left out, the first {without[0]}", file=sys.stderr)
         if not read.records:
             raise InputError(f"{where}: the split {split} has no word\nexpected texts in {task.spec.texts[0]!r}")
+    return about
 
 
 def main() -> None:
@@ -278,7 +290,7 @@ def main() -> None:
     for split, reason in left_out.items():
         print(f"{split}: left out: {reason}", file=sys.stderr)
     _report(splits, source.bad_rows, bool(source.labels), where)
-    _tag(source, task, splits, where)
+    tagger = _tag(source, task, splits, where)
     counts: dict[str, Any] = {}
     with artifacts.atomic_folder(args.out) as folder:
         for split, read in splits.items():
@@ -287,7 +299,7 @@ def main() -> None:
         listed = {s: {"bad": r.bad, "unlabelled": r.unlabelled, **_extents(r)} for s, r in splits.items()}
         artifacts.write_json(folder / "bad_rows.json", listed)
         parameters = source.model_dump(by_alias=True, exclude_none=True)
-        more = {"left_out": left_out} if left_out else {}
+        more = ({"left_out": left_out} if left_out else {}) | ({"tagger": tagger} if tagger else {})
         artifacts.write_manifest(folder, "fetch", {"task": task.name, **parameters}, splits=counts, **more)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _HELP = """Which gradient method helps on my data, by how much, and what does it cost?
@@ -140,7 +141,49 @@ def _run(args: argparse.Namespace) -> None:
     else:
         from gradworks.cluster import verbs
 
-        verbs.run(args)
+        if args.verb in ("compile", "submit") and args.pipeline.is_dir():
+            args.pipeline /= "dvc.yaml"
+        if args.verb == "compile":
+            _check(args.pipeline)
+        if args.verb == "submit":
+            _submit(args)
+        else:
+            verbs.run(args, lambda: None)
+
+
+def _submit(args: argparse.Namespace) -> None:
+    """Submit, with the parameters checked in a process beside: it imports torch, which takes as long as all else."""
+    import multiprocessing
+    import signal
+    from concurrent.futures import ProcessPoolExecutor
+
+    from gradworks.base.errors import InputError
+    from gradworks.cluster import verbs
+
+    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends it with this process
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, quiet) as pool:
+        checked = pool.submit(_check, args.pipeline, args.set)
+
+        def sure() -> None:
+            checked.result()
+            pool.shutdown(wait=False)  # with --wait this process stays
+
+        try:
+            verbs.run(args, sure)
+        except InputError:
+            checked.result()  # a mistake in the parameters is named before what follows from it
+            raise
+
+
+def _check(pipeline: Path, sets: Sequence[str] = ()) -> None:
+    """Check the params file of a benchmark of ours, with what --set makes of it. Raises InputError."""
+    from gradworks import base, parameters
+    from gradworks.cluster.sets import changed
+
+    params = pipeline.with_name("params.yaml")
+    if params.is_file() and params.with_name("cells.yaml").is_file():
+        text = changed(params, sets) if sets else None
+        parameters.check(params, base.parse_yaml(text, f"{params} with what is set") if text else None)
 
 
 def _storage(act: str) -> None:

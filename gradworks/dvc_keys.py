@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradworks import dvc_compat
-
 
 class Unknown(Exception):
     """A key cannot be known before the stage's pod has started; the text says why."""
@@ -28,7 +26,6 @@ class Keys:
     def __init__(self, root: Path, pipeline: Path) -> None:
         from dvc.repo import Repo
 
-        dvc_compat.faster()  # DVC parses params.yaml once for each stage
         settings = {"no_scm": True, "site_cache_dir": str(root / ".dvc/tmp/site")}
         self._repo = Repo(str(root), config={"core": settings})
         self._stages = {stage.name: stage for stage in self._repo.stage.load_all(str(pipeline))}

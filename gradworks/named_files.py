@@ -8,6 +8,7 @@ from typing import Any
 
 from gradworks.base import fresh_yaml
 from gradworks.base.place import place
+from gradworks.base.sources import tagger_folder
 
 _FILES = (("vectors", "file"), ("pretrain", "corpus"))  # of an encoder
 
@@ -22,6 +23,7 @@ def not_there(params: Path, values: Mapping[str, Any] | None = None) -> list[str
         if kind == "file":
             inside = (given.get("files") or {}).values() if (top / folder).is_dir() else ()
             named += [(f"fetch.{name}", path) for path in (folder, *(f"{folder}/{one}" for one in inside))]
+        named.append((f"fetch.{name}.tags", tagger_folder(str(given.get("tags") or ""))))
     for name, given in values["pretrain"].items():
         named.append((f"pretrain.{name}", given.get("vocabulary_file")))
         named += [(f"pretrain.{name}", (given.get(key) or {}).get(file)) for key, file in _FILES]

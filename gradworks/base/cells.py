@@ -96,6 +96,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "optional": optional,
         "given": given,
         "own": given("tasks"),
+        "tagger": any("tagger" in source for source in each["fetch"].values()),
         "parts": "".join(f", corrupt.{one}" for one in ("parts", "between_tasks") if one in values["corrupt"]),
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
         "schedules": "${item.times}" if any(cell["times"] for cell in cells) else "",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gradworks.base import Section, ensembles, fresh_yaml, names, slicing, validate, words
+from gradworks.base import Section, ensembles, fresh_yaml, names, slicing, sources, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.place import place
 from gradworks.base.points import MethodPoint, Slot, entry_name, method_point
@@ -148,14 +148,6 @@ def own_tasks(values: Mapping[str, Any]) -> list[str]:
     for one in (values.get("mixtures") or {}).values():
         used += (one or {}).get("parts") or []
     return [name for name in dict.fromkeys(used) if isinstance(defined, dict) and name in defined]
-
-
-def _fetch_dependency(source: str) -> str:
-    """The file or folder that a source's data depends on."""
-    kind, _, rest = source.partition(":")
-    if kind == "file":
-        return rest
-    return "gradworks/data/synthetic.py" if kind == "synthetic" else "gradworks/data/remote.py"
 
 
 def _given(options: dict[str, Any], root: Path) -> dict[str, str]:
@@ -336,9 +328,7 @@ def expand(params: Path, values: dict[str, Any] | None = None) -> dict[str, dict
     }
     measured = _measure(params, points, cells, len(mixed) > 1)
     return {
-        "fetch": {
-            name: {"dep": _fetch_dependency(str(source.get("from", "")))} for name, source in values["fetch"].items()
-        },
+        "fetch": sources.dependencies(values["fetch"]),
         **({"label": slicing.labels(params, values)} if "label" in values else {}),
         "corrupt": {f"{c}-{seed}": {"condition": c, "seed": seed, "path": f"{c}/{seed}"} for c, seed in draws},
         "pretrain": encoders,

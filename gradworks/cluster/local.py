@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +31,10 @@ _LOOK = 2.0  # seconds between two polls of the stages
 _USER = 10001  # the image's user, in place of root
 
 
-def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False, everything: bool = False) -> str:
+def submit(
+    pipeline: Path, given: Sequence[str] = (), dirty: bool = False, everything: bool = False,
+    sure: Callable[[], None] = lambda: None,
+) -> str:  # fmt: skip
     """Run a dvc.yaml in containers on this machine, to its end; returns the run's name.
 
     Args:
@@ -39,11 +42,12 @@ def submit(pipeline: Path, given: Sequence[str] = (), dirty: bool = False, every
         given: KEY=VALUE each: parameters that this run has instead of the checkout's.
         dirty: take the work tree as it is.
         everything: also the stages that the run cache has.
+        sure: as for `plan`.
 
     Raises:
         InputError: as `plan` and `run_ir`; or a stage failed, which is named.
     """
-    made = plan(pipeline, None, given, dirty, everything)
+    made = plan(pipeline, None, given, dirty, everything, sure=sure)
     places = made.ahead.places
     record = {**made.record, "where": "containers on this machine"}
     if not made.ir:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import secrets
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gradworks.base.errors import InputError
 from gradworks.cluster import compile, early, sets, trainjob
 from gradworks.cluster.profile import Profile
 from gradworks.store import cached, code, runs
@@ -63,6 +60,7 @@ def plan(
     dirty: bool = False,
     everything: bool = False,
     standing: bool = False,
+    sure: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Plan a run of a dvc.yaml.
 
@@ -74,27 +72,12 @@ def plan(
         everything: also the stages that are in the run cache; without a profile, or `store(profile)`, the
             environment's S3 settings are used to ask it.
         standing: the pipeline holds all values; its runs are Kubeflow's, and `run` names what they have in common.
+        sure: called before a stage is run here and at the end: raises InputError where the parameters have a mistake.
 
     Raises:
-        InputError: a mistake in the parameters, changes that are not committed, no DVC remote on S3, or a stage that a
+        InputError: from `sure`, changes that are not committed, no DVC remote on S3, or a stage that a
             pod could not run.
     """
-    # in a process of its own, as it needs the methods and so torch, which takes as long to import as all else
-    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends it with this process
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, quiet) as pool:
-        sure = pool.submit(sets.check, pipeline, given)
-        try:
-            return _plan(pipeline, profile, given, dirty, everything, standing, sure.result)
-        except InputError:
-            sure.result()  # a mistake in the parameters is named before what follows from it
-            raise
-
-
-def _plan(
-    pipeline: Path, profile: Profile | None, given: Sequence[str], dirty: bool, everything: bool, standing: bool,
-    sure: Callable[[], None],
-) -> Plan:  # fmt: skip
-    """`plan`. `sure` returns once the parameters are checked."""
     root = checkout(pipeline)
     path, remote = pipeline.absolute().relative_to(root), runs.remote(root)
     run = f"{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(3)}"

@@ -1,4 +1,4 @@
-"""The parameters of one run: `--set KEY=VALUE` overrides some, and all are checked before it starts."""
+"""`--set KEY=VALUE`: override parameters for one run."""
 
 from __future__ import annotations
 
@@ -35,24 +35,6 @@ def replaced(root: Path, pipeline: Path, sets: Sequence[str]) -> dict[str, bytes
         folder = params.parent.relative_to(root)
         found |= {(folder / name).as_posix(): made.encode() for name, made in _written(params, text).items()}
     return found
-
-
-def check(pipeline: Path, sets: Sequence[str] = ()) -> None:
-    """Check the params file of a benchmark of ours, with what --set makes of it; another's is left alone.
-
-    Args:
-        pipeline: the path of a dvc.yaml.
-        sets: as for `replaced`.
-
-    Raises:
-        InputError: the first mistake.
-    """
-    from gradworks import parameters
-
-    params = pipeline.with_name("params.yaml")
-    if params.is_file() and params.with_name("cells.yaml").is_file():
-        text = changed(params, sets) if sets else None
-        parameters.check(params, parse_yaml(text, f"{params} with what is set") if text else None)
 
 
 def changed(params: Path, sets: Sequence[str]) -> str:

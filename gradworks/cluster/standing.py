@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,22 @@ def upload(pipeline: Path, profile_path: Path) -> str:
     return version
 
 
-def every(pipeline: Path, profile_path: Path, when: str, given: Sequence[str] = (), dirty: bool = False) -> str:
+def every(
+    pipeline: Path, profile_path: Path, when: str, given: Sequence[str] = (), dirty: bool = False,
+    sure: Callable[[], None] = lambda: None,
+) -> str:  # fmt: skip
     """Run a dvc.yaml of this commit again and again; returns the schedule's name.
 
     Args:
         when: five fields of cron, in the time zone of the cluster's scheduler (UTC by default).
-        given: KEY=VALUE each; dirty: take the work tree as it is: both as for `submit`.
+        given: KEY=VALUE each; dirty: take the work tree as it is; sure: all as for `submit`.
 
     Raises:
         InputError: as `plan`; no cron expression; the cluster or S3 refused it. Then no record is left.
     """
     times, profile = cron.kubeflow(when), read(profile_path)
     with store(profile):
-        made = plan(pipeline, profile, given, dirty, everything=True, standing=True)
+        made = plan(pipeline, profile, given, dirty, everything=True, standing=True, sure=sure)
         places, client = Places(made.remote), connect(profile, profile_path)
         experiment = experiment_id(client, profile, profile_path)
         record = made.record | {"code": code.upload(made.code, places), "experiment": profile.experiment, "every": when}

@@ -7,7 +7,7 @@ addresses of the code and the DVC remote. `gradworks runs` and `gradworks collec
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def submit(
     wait: bool = False,
     patience: float = follow.PATIENCE,
     everything: bool = False,
+    sure: Callable[[], None] = lambda: None,
 ) -> str:
     """Run a dvc.yaml on a cluster; returns the run's name.
 
@@ -39,13 +40,14 @@ def submit(
         wait: follow the run to its end.
         patience: with `wait`, seconds without a pod that can start after which it gives up.
         everything: also the stages that the run cache has; else they are left out, and their entries are the run's.
+        sure: as for `plan`.
 
     Raises:
         InputError: as `plan`; the cluster or S3 refused it; with `wait`, the run failed or cannot go on.
     """
     profile = read(profile_path)
     with store(profile):
-        made = plan(pipeline, profile, given, dirty, everything)
+        made = plan(pipeline, profile, given, dirty, everything, sure=sure)
         places = made.ahead.places
         if not made.ir:
             return _nothing(made, places, profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,8 @@ def add(verbs: Any) -> None:
     one.add_argument("--here", action="store_true", help="in this machine's environment, as submit runs `pod: submit`")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run one of the subcommands."""
-    if args.verb in ("compile", "submit") and args.pipeline.is_dir():
-        args.pipeline /= "dvc.yaml"
+def run(args: argparse.Namespace, sure: Callable[[], None]) -> None:
+    """Run one of the subcommands. `sure`: called before `submit` begins anything; raises InputError."""
     if args.verb == "compile":
         _compile(args)
     elif args.verb == "doctor":
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         if not doctor.check(args.cluster, args.pipeline):
             sys.exit(1)
     elif args.verb == "submit":
-        _submit(args)
+        _submit(args, sure)
     elif args.verb == "collect":
         from gradworks.store import collect
 
@@ -111,9 +110,8 @@ def _compile(args: argparse.Namespace) -> None:
         sys.exit("error: nothing to write; add -o FILE.yaml, --components DIR or --upload")
     if args.upload and args.cluster is None:
         sys.exit(f"error: upload to which cluster? add --cluster PROFILE, {_PROFILE}")
-    from gradworks.cluster import compile, profile, sets
+    from gradworks.cluster import compile, profile
 
-    sets.check(args.pipeline)
     of_cluster = profile.read(args.cluster) if args.cluster else None
     if args.output:
         compile.write(args.pipeline, args.output, of_cluster)
@@ -126,25 +124,25 @@ def _compile(args: argparse.Namespace) -> None:
         standing.upload(args.pipeline, args.cluster)
 
 
-def _submit(args: argparse.Namespace) -> None:
+def _submit(args: argparse.Namespace, sure: Callable[[], None]) -> None:
     if args.every is not None and (args.wait or args.runner == "docker"):
         sys.exit("error: --every makes a recurring run of a cluster: without --wait and --runner docker")
     if args.runner == "docker":
         from gradworks.cluster import local
 
-        local.submit(args.pipeline, args.set, args.dirty, args.all)
+        local.submit(args.pipeline, args.set, args.dirty, args.all, sure)
     elif args.cluster is None:
         sys.exit(f"error: which cluster? add --cluster PROFILE, {_PROFILE}\nor --runner docker: on this machine")
     elif args.every is not None:
         from gradworks.cluster import standing
 
-        standing.every(args.pipeline, args.cluster, args.every, args.set, args.dirty)
+        standing.every(args.pipeline, args.cluster, args.every, args.set, args.dirty, sure)
     else:
         from gradworks.cluster import submit
         from gradworks.store.artifacts import words
 
         patience = words.duration(args.patience, "--patience")
-        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait, patience, args.all)
+        submit.submit(args.pipeline, args.cluster, args.set, args.dirty, args.wait, patience, args.all, sure)
 
 
 def _runs(args: argparse.Namespace, of_cluster: Any) -> None:

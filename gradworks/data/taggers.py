@@ -1,5 +1,6 @@
 """Texts without labels as words with part-of-speech tags: an auxiliary task that any text has.
 
+A tagger is a function of texts that yields the words of each with their universal tags; spacy_tagger.py has another.
 TextBlob's pattern tagger (https://textblob.readthedocs.io) tags by a lexicon that it ships and by suffixes, with Penn
 Treebank tags; these become the twelve universal tags of Petrov, Das, McDonald, "A Universal Part-of-Speech Tagset"
 (LREC 2012). Its tags are silver: where the word's tag depends on its neighbours it often errs.
@@ -7,10 +8,12 @@ Treebank tags; these become the twelve universal tags of Petrov, Das, McDonald, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gradworks.base.errors import InputError
+
+Tagger = Callable[[Iterable[str]], Iterator[list[tuple[str, str]]]]
 
 TAGS = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "NUM", "CONJ", "PRT", ".", "X")
 
@@ -31,8 +34,8 @@ def universal(penn: str) -> str:
     return "X" if penn in _OTHER or not penn else "."
 
 
-def textblob(where: str) -> Callable[[str], list[tuple[str, str]]]:
-    """A function text -> words and their universal tags. InputError where the library is missing."""
+def textblob(where: str) -> Tagger:
+    """TextBlob's. InputError where the library is missing."""
     try:
         from textblob.en.taggers import PatternTagger
     except ModuleNotFoundError as error:
@@ -40,19 +43,18 @@ def textblob(where: str) -> Callable[[str], list[tuple[str, str]]]:
             raise
         raise InputError(f"{where}.tags: textblob is not installed\nexpected: pip install 'gradworks[tags]'") from None
     tagger = PatternTagger()
-    return lambda text: [(word, universal(tag)) for word, tag in tagger.tag(text)]
+    return lambda texts: ([(word, universal(tag)) for word, tag in tagger.tag(text)] for text in texts)
 
 
-def tagged(records: list[dict[str, Any]], column: str, where: str) -> tuple[list[dict[str, Any]], list[str]]:
+def tagged(records: list[dict[str, Any]], column: str, tagger: Tagger) -> tuple[list[dict[str, Any]], list[str]]:
     """Records whose text is its words joined by blanks and whose label is their tags; and the ids of those without.
 
     Args:
         records: with a text in `column`.
-        where: params file and key, for messages.
     """
-    tag, made, without = textblob(where), [], []
-    for one in records:
-        pairs = [(part, name) for word, name in tag(one[column]) for part in word.split()]
+    made, without = [], []
+    for one, found in zip(records, tagger(one[column] for one in records), strict=True):
+        pairs = [(part, name) for word, name in found for part in word.split()]
         if not pairs:
             without.append(one["id"])
             continue

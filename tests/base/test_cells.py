@@ -256,7 +256,7 @@ def test_a_stage_depends_on_its_mixture_its_schedule_and_tasks_of_ones_own(tmp_p
 def test_gpus_that_train_together_are_a_parameter_and_other_stages_reserve_one(tmp_path, count):
     made = defined(tmp_path, count=count)
     asked = {name.partition("@")[0]: one["meta"]["resources"]["gpu"]["count"] for name, one in made.items()
-             if "meta" in one}  # fmt: skip
+             if "resources" in one.get("meta", {})}  # fmt: skip
     assert asked == {"train": count, **dict.fromkeys(("pretrain", "measure", "evaluate"), min(count, 1))}
     for name, stage in made.items():
         keys = {key for one in stage.get("params", []) for key in next(iter(one.values()))}

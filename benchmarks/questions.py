@@ -64,7 +64,7 @@ TASKS: dict[str, dict[str, Any]] = {
     },
     "cnn_dailymail": {
         "from": "corpus/cnn_dailymail_validation.json.xz", "columns": {"document": "input", "label": "output"},
-        "sizes": (16, 16, 240), "test": 24, "metrics": ("rougeL", "rouge1"), "title": "CNN/DailyMail", "batch": 8,
+        "sizes": (16, 16, 240), "test": 24, "metrics": ("rougeL", "rouge1"), "title": "CNN/DailyMail", "batch": 8, "epochs": 10,
         "rate": 3.0e-3, "options": {"max_response": 40}, "train": "all", "split": "all",
     },
 }  # fmt: skip

@@ -249,12 +249,14 @@ def test_a_parquet_file_that_is_none_is_said_at_once(tmp_path):
 
 
 @pytest.mark.slow("a process that imports kfp")
-def test_compile_with_a_mistake_ends_before_anything_is_compiled(tmp_path):
+@pytest.mark.parametrize("verb", ["compile", "submit"])
+def test_a_mistake_ends_before_anything_is_compiled_or_submitted(tmp_path, verb):
     checked(tmp_path)
     (tmp_path / "cells.yaml").write_text("each: {}\n")
     (tmp_path / "params.yaml").write_text((tmp_path / "params.yaml").read_text().replace("epochs: 4", "epochs: -4"))
     code = "from gradworks.cli import main; main()"
-    command = [sys.executable, "-c", code, "compile", str(tmp_path), "-o", str(tmp_path / "out.yaml")]
+    more = ["-o", str(tmp_path / "out.yaml")] if verb == "compile" else ["--cluster", "pipelines/cluster.example.yaml"]
+    command = [sys.executable, "-c", code, verb, str(tmp_path), *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (

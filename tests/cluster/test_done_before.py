@@ -208,6 +208,18 @@ def test_a_cluster_that_refuses_after_it_leaves_nothing(guarded, tmp_path, monke
         assert "check: runs here" in capsys.readouterr().out and ours(guarded.places) == before
 
 
+def test_a_mistake_in_the_parameters_is_named_before_a_stage_is_run(guarded, monkeypatch, capsys):
+    def wrong():
+        raise InputError("params.yaml: a mistake")
+
+    monkeypatch.chdir(guarded.root)
+    before = ours(guarded.places)
+    for given in ([], ["sleep=7"]):  # all that there is was run before; the first stage was not
+        with pytest.raises(InputError, match="a mistake"):
+            plan.plan(Path("dvc.yaml"), None, given, sure=wrong)
+    assert "runs here" not in capsys.readouterr().out and ours(guarded.places) == before
+
+
 def test_with_all_and_in_standing_pipelines_it_has_a_pod(guarded, monkeypatch):
     monkeypatch.chdir(guarded.root)
     for more in ({}, {"standing": True}):

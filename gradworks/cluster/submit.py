@@ -81,11 +81,12 @@ def submit(
 
 def _nothing(made: Plan, places: Places, profile: Profile) -> str:
     """The record of a run without pods; returns its name. Raises InputError."""
+    said = f"nothing to submit: the run cache has all {len(made.stages)} stages of {made.pipeline}"
+    print(f"run {made.run}: {said}", flush=True)
     made.keep(places)
     places.put_record(
         made.run, "run", made.record | {"code": "", "experiment": profile.experiment, "state": "restored"}
     )
-    print(f"run {made.run}: nothing to submit: the run cache has all {len(made.stages)} stages of {made.pipeline}")
     print(f"its results: gradworks collect {made.run}   (to run them all the same: --all)", flush=True)
     return made.run
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gradworks import cell, schedules, tasks
-from gradworks.base import Section, cells, fresh_yaml, grid, points, slicing, validate, words
+from gradworks.base import Section, cells, fresh_yaml, grid, points, run_cache, slicing, validate, words
 from gradworks.base.errors import InputError
 from gradworks.base.held import at
 from gradworks.base.place import place
@@ -72,6 +72,7 @@ def check(params: Path, values: dict[str, Any] | None = None, data: bool = False
     one = validate({name: values[name] for name in _Surroundings.model_fields}, _Surroundings, f"{params}:")
     task = _task(params, values, one.task, "task")
     grid.check_names(params, values)
+    run_cache.refuse(params, values)
     _importable(top)
     for key in ("fetch", "corrupt.splits", "corrupt.conditions", "pretrain"):
         section = at(values, key)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradworks.base import fresh_yaml
+from gradworks.base import fresh_yaml, run_cache
 from gradworks.base.artifacts import atomic_file
 from gradworks.base.errors import InputError
 from gradworks.base.grid import ALWAYS_PRESENT, expand, own_tasks
@@ -98,6 +98,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "own": given("tasks"),
         "tagger": any("tagger" in source for source in each["fetch"].values()),
         "parts": "".join(f", corrupt.{one}" for one in ("parts", "between_tasks") if one in values["corrupt"]),
+        "sizes": "".join(f", {path}" for path in run_cache.sizes(values["corrupt"])),
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
         "schedules": "${item.times}" if any(cell["times"] for cell in cells) else "",
         "labels": " --labels ${at}runs/label" if "label" in values else "",

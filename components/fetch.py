@@ -17,6 +17,7 @@ sources (section `fetch` of the parameter file):
   bare:      {from: "file:data/bare", header: [label, premise, hypothesis]}          # files whose first line is a row
   rte:       {from: "https://HOST/RTE.zip", sha256: …, files: {train: train.tsv}}    # or s3://BUCKET/KEY
   words:     {from: "file:data/reviews.csv", task: universal_pos, columns: {text: review}, tags: textblob}
+  parts:     {from: "file:data/reviews.csv", task: universal_pos, columns: {text: review}, tags: "spacy:en_core_web_sm"}
   tones:     {from: "file:data/reviews.csv", task: tone, columns: {label: tone}, ids: words}  # other labels of its rows
   digits:    {from: "file:data/mnist", task: mnist}          # X-images-idx3-ubyte.gz, X.npz, or folders SPLIT/CLASS
   mrpc:      {from: "hub:nyu-mll/glue@COMMIT", config: mrpc, task: mrpc}             # Parquet repositories only
@@ -35,7 +36,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from gradworks import base, tasks
 from gradworks.base import artifacts
 from gradworks.base.errors import InputError
-from gradworks.data import labels, layouts, records
+from gradworks.data import labels, layouts, records, taggers
 from gradworks.telemetry import live
 
 if TYPE_CHECKING:
@@ -135,12 +136,15 @@ class Source(base.Section):
 
 
 def asked_of(source: Source, task: Kind, where: str) -> records.Asked:
-    """What the source says of its files. Raises InputError when `labels` names what is no label of the task."""
+    """What the source says of its files. InputError when `labels` or `tags` give what is no label of the task."""
     for key, label in (source.labels or {}).items():
         if not task.accepts(label):
             raise InputError(f"{where}.labels.{key}: found {label!r}\nexpected {task.expected()}")
     if source.tags and task.spec.kind != "tagging":
         raise InputError(f"{where}.tags: found task {task.name} of kind {task.spec.kind}\nexpected one of kind tagging")
+    if source.tags and (missing := [tag for tag in taggers.TAGS if not task.accepts(tag)]):
+        found = f"{where}.tags: the task {task.name} has no class {missing[0]!r}"
+        raise InputError(f"{found}\nexpected the classes of the task universal_pos: {', '.join(taggers.TAGS)}")
     unread = bool(source.unlabelled or source.tags)
     return records.Asked(source.columns or {}, source.labels or {}, source.header, unread)
 
@@ -192,10 +196,7 @@ def _report(splits: dict[str, records.Split], limit: float, given: bool, where: 
         InputError: too many rows are bad, or a split has none that is good.
     """
     for split, read in splits.items():
-        for bad in read.bad[:_SHOWN]:
-            print(f"{bad['file']}: line {bad['line']}: {bad['reason']}; left out", file=sys.stderr)
-        if len(read.bad) > _SHOWN:
-            print(f"{split}: {len(read.bad) - _SHOWN} more bad rows left out: see bad_rows.json", file=sys.stderr)
+        _show(split, read.bad)
         if read.unlabelled:
             first = read.unlabelled[0]["line"]
             print(f"{split}: {len(read.unlabelled)} rows without a gold label left out, the first at line {first}",
@@ -208,19 +209,35 @@ def _report(splits: dict[str, records.Split], limit: float, given: bool, where: 
             first, last = account.continued[0]
             print(f"{split}: {len(account.continued)} rows of several lines, {account.further} further lines, "
                   f"the first from line {first} to {last}: see bad_rows.json", file=sys.stderr)  # fmt: skip
+    _stop_above(limit, splits, where)
+    for split, read in splits.items():
+        if not read.records:
+            raise InputError(f"{where}: the split {split} is empty: expected at least one good row")
+
+
+def _place(bad: dict[str, Any]) -> str:
+    return f"{bad['file']}: line {bad['line']}" if "file" in bad else bad["id"]
+
+
+def _show(split: str, found: list[dict[str, Any]]) -> None:
+    for bad in found[:_SHOWN]:
+        print(f"{_place(bad)}: {bad['reason']}; left out", file=sys.stderr)
+    if len(found) > _SHOWN:
+        print(f"{split}: {len(found) - _SHOWN} more bad rows left out: see bad_rows.json", file=sys.stderr)
+
+
+def _stop_above(limit: float, splits: dict[str, records.Split], where: str) -> None:
+    """InputError where the share of bad rows is above the limit."""
     bad = [one for read in splits.values() for one in read.bad]
     rows = len(bad) + sum(len(read.records) for read in splits.values())
     if len(bad) > limit * rows:
         first = bad[0]
         labelled = first["reason"].startswith("found label")
         raise InputError(
-            f"{first['file']}: line {first['line']}: {first['reason']}\n"
+            f"{_place(first)}: {first['reason']}\n"
             f"{len(bad)} of {rows} rows are bad, more than {where}.bad_rows: {limit}"
             + ("\n`labels: {VALUE: LABEL}` of the source says what other values mean" if labelled else "")
         )
-    for split, read in splits.items():
-        if not read.records:
-            raise InputError(f"{where}: the split {split} is empty: expected at least one good row")
 
 
 def _extents(read: records.Split) -> dict[str, Any]:
@@ -249,31 +266,31 @@ def _counts(read: records.Split, task: Kind, where: str) -> dict[str, Any]:
     return made
 
 
-def _tag(source: Source, task: Kind, splits: dict[str, records.Split], where: str) -> dict[str, str]:
-    """The tags that the source asks for as labels; what the manifest says of the tagger.
-
-    Raises:
-        InputError: the task lacks one of the tags, the tagger is missing, or a split has no word.
-    """
+def _tagger(source: Source, task: Kind, where: str) -> tuple[taggers.Tagger | None, dict[str, str]]:
+    """The tagger that the source asks for, and what the manifest says of it. InputError where it is missing."""
     if source.tags is None:
-        return {}
-    from gradworks.data import spacy_tagger, taggers
-
-    if missing := [tag for tag in taggers.TAGS if not task.accepts(tag)]:
-        found = f"{where}.tags: the task {task.name} has no class {missing[0]!r}"
-        raise InputError(f"{found}\nexpected the classes of the task universal_pos: {', '.join(taggers.TAGS)}")
+        return None, {}
+    asked_of(source, task, where)
     if source.tags == "textblob":
-        tagger, about = taggers.textblob(where), {}
-    else:
-        tagger, about = spacy_tagger.load(source.tags.removeprefix("spacy:"), where)
+        return taggers.textblob(where), {}
+    from gradworks.data import spacy_tagger
+
+    return spacy_tagger.load(source.tags.removeprefix("spacy:"), where)
+
+
+def _tag(splits: dict[str, records.Split], column: str, tagger: taggers.Tagger, limit: float, where: str) -> None:
+    """Tags as labels. InputError where more rows than the limit have none, or a split has no word."""
     for split, read in splits.items():
-        read.records, without = taggers.tagged(read.records, task.spec.texts[0], tagger)
+        read.records, without, bad = taggers.tagged(read.records, column, tagger)
+        read.bad += bad
+        _show(split, bad)
         read.unlabelled += [{"id": key, "reason": "no word"} for key in without]
         if without:
             print(f"{split}: {len(without)} rows without a word left out, the first {without[0]}", file=sys.stderr)
+    _stop_above(limit, splits, where)
+    for split, read in splits.items():
         if not read.records:
-            raise InputError(f"{where}: the split {split} has no word\nexpected texts in {task.spec.texts[0]!r}")
-    return about
+            raise InputError(f"{where}: the split {split} has no word with a tag\nexpected texts in {column!r}")
 
 
 def main() -> None:
@@ -286,11 +303,13 @@ def main() -> None:
     source = base.section(args.params, key, Source)
     where = f"{args.params}: {key}"
     task = tasks.of(args.params, source.task)
+    tagger, about = _tagger(source, task, where)  # before anything is downloaded
     splits, left_out = _splits(source, task, source.ids or args.source, where)
     for split, reason in left_out.items():
         print(f"{split}: left out: {reason}", file=sys.stderr)
     _report(splits, source.bad_rows, bool(source.labels), where)
-    tagger = _tag(source, task, splits, where)
+    if tagger:
+        _tag(splits, task.spec.texts[0], tagger, source.bad_rows, where)
     counts: dict[str, Any] = {}
     with artifacts.atomic_folder(args.out) as folder:
         for split, read in splits.items():
@@ -299,7 +318,7 @@ def main() -> None:
         listed = {s: {"bad": r.bad, "unlabelled": r.unlabelled, **_extents(r)} for s, r in splits.items()}
         artifacts.write_json(folder / "bad_rows.json", listed)
         parameters = source.model_dump(by_alias=True, exclude_none=True)
-        more = ({"left_out": left_out} if left_out else {}) | ({"tagger": tagger} if tagger else {})
+        more = ({"left_out": left_out} if left_out else {}) | ({"tagger": about} if about else {})
         artifacts.write_manifest(folder, "fetch", {"task": task.name, **parameters}, splits=counts, **more)
 
 

@@ -98,6 +98,10 @@ MISTAKES = [
     (put("corrupt.conditions.noise.noise", None), "conditions.noise.noise: found nothing", "leave the key out"),
     (put("corrupt.splits.clean.size", None), "splits.clean.size: found nothing", "leave the key out"),
     (put("fetch.synthetic.seed", -1), "fetch.synthetic.seed: found -1", "expected a number of at least 0"),
+    (put("fetch.words", {"from": "file:data", "task": "universal_pos", "tags": "spacey:en_core_web_sm"}),
+     "fetch.words:\ntags: found 'spacey:en_core_web_sm'", "textblob, spacy:PACKAGE or spacy:./FOLDER"),
+    (put("fetch.words", {"from": "file:data", "task": "conll2003", "tags": "spacy:en_core_web_sm"}),
+     "fetch.words.tags: the task conll2003 has no class 'NOUN'", "the classes of the task universal_pos"),
     # encoders
     (put("pretrain.gru.model", "gur"), "pretrain.gru.model: found 'gur'; did you mean gru?", "one of: bilstm, bow"),
     (put("pretrain.gru.hiden", 16), "pretrain.gru.hiden: unknown key; did you mean hidden?", "expected one of"),

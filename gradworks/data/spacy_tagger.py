@@ -1,8 +1,10 @@
 """Part-of-speech tags by a spaCy pipeline that is there (https://spacy.io/usage/linguistic-features#pos-tagging).
 
-A pipeline is a package (en_core_web_sm) or a folder that `nlp.to_disk` wrote, and may run code of its own: take those
-that you trust. Its tags are those of Universal Dependencies, of which the task has twelve groups; a pipeline with
-Penn Treebank tags alone is read by the table of taggers.py.
+A pipeline is a package (en_core_web_sm) or a folder that `nlp.to_disk` wrote. Its tags are those of Universal
+Dependencies, of which the task has twelve groups; a pipeline with Penn Treebank tags alone is read by the table of
+taggers.py. What says nothing of parts of speech does not run. The rules of the English pipelines ask the parser
+whether "that" is a pronoun and "after" a conjunction, so the parser runs where they do
+(https://spacy.io/models#design).
 """
 
 from __future__ import annotations
@@ -20,23 +22,24 @@ _UD = {
     "PROPN": "NOUN", "AUX": "VERB", "CCONJ": "CONJ", "SCONJ": "CONJ", "PART": "PRT", "PUNCT": ".", "SYM": "X",
     "INTJ": "X",
 }  # fmt: skip
-# components that cost time and say nothing of parts of speech
+# components, by their factories, that cost time and set neither pos nor tag
 _UNUSED = {
     "ner", "parser", "senter", "sentencizer", "lemmatizer", "trainable_lemmatizer", "entity_linker", "entity_ruler",
-    "textcat", "textcat_multilabel", "spancat", "span_ruler",
+    "textcat", "textcat_multilabel", "spancat", "spancat_singlelabel", "span_finder", "span_ruler",
 }  # fmt: skip
+_VECTORS = {"tok2vec", "transformer", "curated_transformer"}  # what taggers read
 _BATCH = 256  # texts
 
 
 def load(name: str, where: str) -> tuple[taggers.Tagger, dict[str, str]]:
-    """The tagger of a pipeline, and its name and version.
+    """The tagger of a pipeline; its name, its version, the components that run, and spaCy's version.
 
     Args:
         name: a package, or a folder.
         where: params file and key, for messages.
 
     Raises:
-        InputError: spaCy or the pipeline is missing, or it cannot be loaded; from the tagger, a word has no tag.
+        InputError: spaCy or the pipeline is missing, it cannot be loaded, or nothing in it tags.
     """
     try:
         import spacy
@@ -55,27 +58,54 @@ def load(name: str, where: str) -> tuple[taggers.Tagger, dict[str, str]]:
             f"{where}.tags: the spaCy pipeline {name} cannot be loaded: {said}\n"
             f"expected an installed package (python -m spacy download en_core_web_sm) or a folder, as spacy:./FOLDER"
         ) from None
-    nlp.select_pipes(disable=[one for one in nlp.pipe_names if one in _UNUSED])
-    about = {"pipeline": f"{nlp.meta['lang']}_{nlp.meta['name']}", "version": nlp.meta["version"]}
-    return _tagger(nlp, f"{where}.tags: the spaCy pipeline {name}"), about | {"spacy": spacy.__version__}
+    had, asked = nlp.pipe_names, _asked_by_rules(nlp)
+    for one in had:
+        about = nlp.get_pipe_meta(one)
+        if about.factory in _UNUSED and not asked.intersection(about.assigns):
+            nlp.disable_pipe(one)
+    if not {nlp.get_pipe_meta(one).factory for one in nlp.pipe_names} - _VECTORS:
+        raise InputError(
+            f"{where}.tags: nothing in the spaCy pipeline {name} tags: found the components {', '.join(had) or 'none'}"
+            "\nexpected a tagger, a morphologizer or an attribute_ruler among them"
+        )
+    meta = nlp.meta
+    return _tagger(nlp), {
+        "pipeline": f"{meta['lang']}_{meta['name']}",
+        "version": meta["version"],
+        "components": ", ".join(nlp.pipe_names),
+        "spacy": spacy.__version__,
+    }
 
 
-def _tagger(nlp: Any, who: str) -> taggers.Tagger:
-    def tag(texts: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
-        texts = list(texts)
-        # the limit is for parser and ner, which need 1 GB for 100,000 characters and do not run here
-        nlp.max_length = max([nlp.max_length, *map(len, texts)])
-        for doc in nlp.pipe(texts, batch_size=_BATCH):
-            yield [(token.text, _universal(token, nlp, who)) for token in doc if not token.is_space]
+def _asked_by_rules(nlp: Any) -> set[str]:
+    """What the rules that set parts of speech read of a word, as components name it: token.dep."""
+    rulers = [nlp.get_pipe(one) for one in nlp.pipe_names if nlp.get_pipe_meta(one).factory == "attribute_ruler"]
+    rules = [rule for ruler in rulers for rule in ruler.patterns if {"POS", "TAG"} & set(rule["attrs"])]
+    return {f"token.{key.lower()}" for rule in rules for words in rule["patterns"] for word in words for key in word}
+
+
+def _tagger(nlp: Any) -> taggers.Tagger:
+    def docs(texts: Iterable[str]) -> Iterator[tuple[Any, str]]:
+        for text in texts:
+            try:
+                yield nlp.make_doc(text), ""
+            except Exception as error:  # longer than the pipeline or its tokenizer takes, half a character
+                said = " ".join(str(error).split())[:80]
+                yield nlp.make_doc(""), f"spaCy does not read its text of {len(text)} characters: {said}"
+
+    def tag(texts: Iterable[str]) -> Iterator[list[tuple[str, str]] | str]:
+        for doc, fault in nlp.pipe(docs(texts), as_tuples=True, batch_size=_BATCH):
+            words = [(token, _universal(token)) for token in doc if not token.is_space]
+            bare = next((token for token, found in words if not found), None)
+            if bare is not None:
+                found = f"found pos {bare.pos_!r}, tag {bare.tag_!r}"
+                fault = f"spaCy gives {bare.text[:40]!r} no part of speech that is known: {found}"
+            yield fault or [(token.text, found) for token, found in words]
 
     return tag
 
 
-def _universal(token: Any, nlp: Any, who: str) -> str:
-    found = _UD.get(token.pos_, token.pos_) or (taggers.universal(token.tag_) if token.tag_ else "")
-    if found not in taggers.TAGS:
-        raise InputError(
-            f"{who}: no part of speech for {token.text[:40]!r}: found pos {token.pos_!r}, tag {token.tag_!r}\n"
-            f"expected a tagger or a morphologizer in it; its components: {', '.join(nlp.pipe_names) or 'none'}"
-        )
-    return found
+def _universal(token: Any) -> str | None:
+    """One of the twelve; None where the pipeline has no tag for the word, or one of another tagset."""
+    found = token.pos_ or token.tag_  # of a tagger that was trained on them, too
+    return found if found in taggers.TAGS else _UD.get(found) or taggers.universal(found)

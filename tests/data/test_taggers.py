@@ -28,8 +28,8 @@ def test_words_and_tags_and_rows_without_a_word():
         {"id": "b", "text": " ", "label": None},
         {"id": "c", "text": "New\nYork it's", "label": None},
     ]
-    made, without = taggers.tagged(records, "text", taggers.textblob("p: fetch.words"))
-    assert without == ["b"] and [one["id"] for one in made] == ["a", "c"] and made[0]["author"] == "x"
+    made, without, bad = taggers.tagged(records, "text", taggers.textblob("p: fetch.words"))
+    assert bad == [] and without == ["b"] and [one["id"] for one in made] == ["a", "c"] and made[0]["author"] == "x"
     assert made[0]["text"] == "A gripping movie , played with 3.5 stars"
     assert made[0]["label"] == "DET VERB NOUN . VERB ADP NUM NOUN"
     assert made[1]["text"].startswith("New York") and made[1]["label"].startswith("NOUN NOUN")

@@ -46,8 +46,8 @@ ROWS = (
      'tests/test_parameters.py::test_a_mistake_is_said_at_once'),
     ('gradworks/report/views.py', 'score = next((s for s in reversed(selection[first:end]) if s is not None), score)', 'score = selection[end - 1] if selection else None',
      'tests/report/test_views.py::test_curves_by_hand'),
-    ('gradworks/cli.py', '            _before_a_cluster(args)\n', '            pass\n',
-     'tests/test_parameters.py::test_compile_with_a_mistake_ends_before_anything_is_compiled'),
+    ('gradworks/cli.py', '            _check(args.pipeline)\n', '            pass\n',
+     'tests/test_parameters.py::test_a_mistake_ends_before_anything_is_compiled_or_submitted'),
     ('gradworks/parameters.py', '            files.check_columns(own, found[name][split], sources[name].layout, asked)\n', '            pass\n',
      'tests/test_parameters.py::test_columns_are_looked_up_in_the_headers_of_files'),
 )

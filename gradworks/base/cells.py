@@ -98,7 +98,7 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "own": given("tasks"),
         "tagger": any("tagger" in source for source in each["fetch"].values()),
         "parts": "".join(f", corrupt.{one}" for one in ("parts", "between_tasks") if one in values["corrupt"]),
-        "sizes": "".join(f", {path}" for path in run_cache.sizes(values["corrupt"])),
+        "sizes": run_cache.sizes(values["corrupt"]),
         "files": [name for name in ("from", "text", "vocabulary") if any(e[name] != ALWAYS_PRESENT for e in encoders)],
         "schedules": "${item.times}" if any(cell["times"] for cell in cells) else "",
         "labels": " --labels ${at}runs/label" if "label" in values else "",
@@ -109,7 +109,6 @@ def _asked(values: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]]) -> 
         "schedule": "${item.mixture_schedule}" if mixed else "single",
         "flag": " --mixture ${item.mixture}" if mixed else "",
         "mixture": ', "mixtures.${item.mixture}"' if mixed else "",
-        "apart": ", gpu.nodes" * apart,
         "gpus": ", gpu.count" * together + ", gpu.nodes" * apart,
         # DVC misses a parameter that is dropped later
         "processes": " --processes ${gpu.count}" * together + " --nodes ${gpu.nodes}" * apart,

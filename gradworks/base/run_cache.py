@@ -18,14 +18,13 @@ UNSEEN = ("size", "nfiles")
 
 def sizes(corrupt: Mapping[str, Any]) -> list[str]:
     """The parameters that the stages which read the splits have of their own. `corrupt`: that section."""
-    groups = {"corrupt.splits": corrupt.get("splits")}
-    groups |= {f"corrupt.parts.{task}": part for task, part in (corrupt.get("parts") or {}).items()}
-    return [path for at, group in groups.items() for path in _unseen(group, at)]
+    return [path for key in ("splits", "parts") for path in _unseen(corrupt.get(key), f"corrupt.{key}")]
 
 
 def refuse(params: Path, values: Mapping[str, Any]) -> None:
     """Raises InputError where another parameter has a name that is not seen."""
-    known = set(sizes(values.get("corrupt") or {}))
+    corrupt = values.get("corrupt")
+    known = set(sizes(corrupt)) if isinstance(corrupt, Mapping) else set()
     for section, value in values.items():
         for path in () if str(section).startswith("x-") else _unseen(value, section):
             if path not in known:

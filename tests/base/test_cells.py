@@ -261,7 +261,7 @@ def test_gpus_that_train_together_are_a_parameter_and_other_stages_reserve_one(t
     for name, stage in made.items():
         keys = {key for one in stage.get("params", []) for key in next(iter(one.values()))}
         together = count > 1 and name.startswith("train@")
-        assert ("gpu.count" in keys) == (together or name == "cells"), name  # `cells` compares at every count
+        assert ("gpu.count" in keys) == together, name
         # DVC runs a stage again whose command has changed, and not one that has lost a parameter
         assert ("--processes 4" in stage["cmd"]) == together, name
 
@@ -270,7 +270,7 @@ def test_nodes_that_train_together_are_a_parameter_of_training_alone(tmp_path):
     for name, stage in defined(tmp_path, nodes=2).items():
         keys = {key for one in stage.get("params", []) for key in next(iter(one.values()))}
         train = name.startswith("train@")
-        assert ("gpu.nodes" in keys) == (train or name == "cells"), name
+        assert ("gpu.nodes" in keys) == train, name
         assert ("--nodes 2" in stage["cmd"]) == train == ("nodes" in stage.get("meta", {}).get("resources", {})), name
     assert "gpu.nodes" not in json.dumps(defined(tmp_path))
 

@@ -41,10 +41,10 @@ def test_every_stage_that_reads_the_splits_has_their_sizes(tmp_path):
     assert "corrupt.splits.selection.size" in given and any(path.startswith("corrupt.parts.") for path in given)
     stages = yaml.safe_load(cells.definition(ROOT / "pipelines/smart/params.yaml", made))["stages"]
     for name, stage in stages.items():
-        for one in stage.get("do", stage).get("params") or []:
-            names = [path for listed in one.values() for path in listed or []] if isinstance(one, dict) else []
-            if "corrupt.splits" in names:
-                assert set(given) <= set(names), name
+        asked = stage.get("do", stage).get("params") or []
+        names = [path for one in asked for listed in one.values() for path in listed]
+        if "corrupt.splits" in names:
+            assert set(given) <= set(names), name
     read = [name for name, stage in stages.items() if "corrupt.splits.selection.size" in str(stage)]
     assert read == ["corrupt", "pretrain"]
     assert "${here}params.yaml" in stages["cells"]["deps"]  # so that a size which is new is noticed

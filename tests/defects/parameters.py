@@ -48,6 +48,12 @@ ROWS = (
      'tests/report/test_views.py::test_curves_by_hand'),
     ('gradworks/cli.py', '            _check(args.pipeline)\n', '            pass\n',
      'tests/test_parameters.py::test_a_mistake_ends_before_anything_is_compiled_or_submitted'),
+    ('gradworks/cli.py', '            checked.result()  # a mistake', '            # a mistake',
+     'tests/test_parameters.py::test_a_mistake_ends_before_anything_is_compiled_or_submitted'),
+    ('gradworks/base/cells.py', '"sizes": run_cache.sizes(values["corrupt"])', '"sizes": []',
+     'tests/base/test_run_cache.py::test_every_stage_that_reads_the_splits_has_their_sizes'),
+    ('gradworks/parameters.py', '    run_cache.refuse(params, values)\n', '',
+     'tests/base/test_run_cache.py::test_other_parameters_may_not_be_called_so'),
     ('gradworks/parameters.py', '            files.check_columns(own, found[name][split], sources[name].layout, asked)\n', '            pass\n',
      'tests/test_parameters.py::test_columns_are_looked_up_in_the_headers_of_files'),
 )

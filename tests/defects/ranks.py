@@ -35,7 +35,6 @@ ROWS = (
      'tests/methods/test_ranks.py::test_a_sharded_module_is_refused'),
     ('gradworks/base/cells.py', '"gpus": ", gpu.count" * together', '"gpus": ", gpu.count" * False', _GPUS),
     ('gradworks/base/cells.py', '--processes ${gpu.count}" * together', '--processes ${gpu.count}" * False', _GPUS),
-    ('gradworks/dvc.yaml.j2', '[gpu.count{{ apart }}, fetch,', '[fetch,', _GPUS),
     ('gradworks/base/cells.py', '"one_gpu": "1" if together', '"one_gpu": "1" if False', _GPUS),
     ('gradworks/cell.py', 'each[name] = -(-rows // (self', 'each[name] = (rows // (self',
      'tests/test_cell.py::test_batches_are_epochs_of_whole_batches_times_the_ratio'),

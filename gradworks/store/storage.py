@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def up(folder: Path = FOLDER, bucket: str = BUCKET) -> Server:
                 process.wait()
                 (folder / "server.json").unlink(missing_ok=True)
                 # another process may take a port between the check and its use
-                taken = ended and not all(_is_free(port) for port in server.ports.values())
+                taken = ended and b"address already in use" in (folder / "server.log").read_bytes()
                 if not (left and taken and isinstance(error, InputError)):
                     raise
                 write_json(folder / "ports.json", dict.fromkeys(server.ports, 0))
@@ -179,17 +179,21 @@ def _program() -> str:
     return found
 
 
-def _free(preferred: int = 0, patience: float = 0.0) -> int:
+def _free(preferred: int = 0, patience: float = 0.0, others: Collection[int] = ()) -> int:
     """A free port, with the one 10,000 above free too, which the server uses for gRPC.
 
     Args:
         preferred: taken if it is free, or becomes free within `patience` seconds.
+        others: the ports chosen for other services; they and those 10,000 above are not taken.
     """
+    used = {each + more for each in others for more in (0, 10_000)}
     until = time.monotonic() + patience
     for _ in range(200):
-        if port := _is_free(preferred):
+        port = _is_free(preferred)
+        shared = not used.isdisjoint((port, port + 10_000))
+        if port and not shared:
             return port
-        if preferred and time.monotonic() < until:
+        if preferred and not shared and time.monotonic() < until:
             time.sleep(0.05)
         else:
             preferred = 0
@@ -219,9 +223,7 @@ def _start(folder: Path) -> tuple[Server, subprocess.Popen[bytes]]:
     ports: dict[str, int] = {}
     for name in ("s3", "master", "volume", "filer"):
         # the ports of a killed server close with a delay
-        while (port := _free(known.get(name, 0), 5.0 if before else 0.0)) in ports.values():
-            known.pop(name, None)
-        ports[name] = port
+        ports[name] = _free(known.get(name, 0), 5.0 if before else 0.0, ports.values())
     data = folder / "data"
     data.mkdir(exist_ok=True)
     command = [

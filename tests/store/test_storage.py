@@ -149,6 +149,19 @@ def test_a_port_that_is_taken_is_left_alone(tmp_path):
         free = storage._free()
         above.bind(("127.0.0.1", free + 10_000))
         assert storage._free(free) != free
+    for other in (free, free - 10_000, free + 10_000):  # of two services: their ports, and each other's gRPC port
+        assert storage._free(free, others=[other]) != free
+
+
+@pytest.mark.slow("waits for a server")
+def test_a_port_is_not_the_grpc_port_of_another_service(tmp_path):
+    own = storage._free()
+    storage.write_json(tmp_path / "ports.json", {"s3": own, "master": own + 10_000, "volume": own})
+    try:
+        ports = storage.up(tmp_path).ports
+    finally:
+        storage.down(tmp_path)
+    assert ports["s3"] == own and len({port + more for port in ports.values() for more in (0, 10_000)}) == 8
 
 
 @pytest.mark.slow("waits for a server")
@@ -157,7 +170,7 @@ def test_two_checkouts_that_start_at_once_both_get_a_server(tmp_path, monkeypatc
     other = storage.up(tmp_path / "other")
     try:
         sure = storage._free
-        monkeypatch.setattr(storage, "_free", lambda preferred, patience: preferred or sure())
+        monkeypatch.setattr(storage, "_free", lambda preferred, patience, others: preferred or sure(others=others))
         storage.write_json(tmp_path / "ports.json", other.ports)
         own = storage.up(tmp_path)
         assert own.endpoint != other.endpoint and own.process() and other.process()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _HELP = """Which gradient method helps on my data, by how much, and what does it cost?
 
@@ -148,31 +152,61 @@ def _run(args: argparse.Namespace) -> None:
         if args.verb == "submit":
             _submit(args)
         else:
-            verbs.run(args, lambda: None)
+            verbs.run(args)
 
 
 def _submit(args: argparse.Namespace) -> None:
     """Submit, with the parameters checked in a process beside: it imports torch, which takes as long as all else."""
+    import functools
     import multiprocessing
-    import signal
-    from concurrent.futures import ProcessPoolExecutor
 
     from gradworks.base.errors import InputError
     from gradworks.cluster import verbs
 
-    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends it with this process
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, quiet) as pool:
-        checked = pool.submit(_check, args.pipeline, args.set)
+    @functools.cache
+    def begun() -> Connection:
+        context = multiprocessing.get_context("spawn")
+        answer, there = context.Pipe(duplex=False)
+        # a daemon: ended with this process, which does not wait until torch is unloaded
+        context.Process(target=_beside, args=(there, args.pipeline, args.set), daemon=True).start()
+        there.close()
+        return answer
 
-        def sure() -> None:
-            checked.result()
-            pool.shutdown(wait=False)  # with --wait this process stays
-
+    @functools.cache
+    def found() -> Exception | None:
         try:
-            verbs.run(args, sure)
-        except InputError:
-            checked.result()  # a mistake in the parameters is named before what follows from it
-            raise
+            return begun().recv()
+        except EOFError:
+            return InputError("the check of the parameters was killed\nexpected memory for one more process")
+
+    def answered() -> None:
+        error = found()
+        if error is not None:
+            raise error
+
+    def sure() -> Callable[[], None]:
+        begun()
+        return answered
+
+    try:
+        verbs.run(args, sure)
+    except InputError:
+        answered()  # a mistake in the parameters is named before what follows from it
+        raise
+
+
+def _beside(there: Connection, pipeline: Path, sets: Sequence[str]) -> None:
+    """Send what `_check` raises, or None."""
+    import signal
+    import traceback
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends it with the process that began it
+    try:
+        _check(pipeline, sets)
+        there.send(None)
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # which is lost on the way
+        there.send(error)
 
 
 def _check(pipeline: Path, sets: Sequence[str] = ()) -> None:

@@ -48,8 +48,11 @@ def config(root: Path) -> dict[str, Any]:
         ) from None
 
 
-def resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
+def resolved(pipeline: Path, root: Path) -> dict[str, dict[str, Any]]:
     """The stages of a dvc.yaml, name -> entry, with `foreach`, `matrix` and `${...}` expanded.
+
+    Args:
+        pipeline: the path of a dvc.yaml; root: of the checkout, whose settings say how values become text.
 
     Raises:
         InputError: no such file, it is not valid, or a parameter is missing.
@@ -67,7 +70,7 @@ def resolved(pipeline: Path) -> dict[str, dict[str, Any]]:
     try:
         content, _ = load(str(pipeline), COMPILED_MULTI_STAGE_SCHEMA)
         # the part of a Repo that the resolver uses; a full one would read every dvc.yaml
-        repo = SimpleNamespace(fs=LocalFileSystem(), config={})
+        repo = SimpleNamespace(fs=LocalFileSystem(), config=config(root))
         resolver = DataResolver(repo, str(pipeline.absolute().parent), content)
         return {name: resolver.resolve_one(name)[name] for name in resolver.get_keys()}
     except YAMLValidationError as error:

@@ -21,14 +21,17 @@ class Keys:
     Args:
         root: of a checkout of the code alone, the current folder; its .dvc is written to.
         pipeline: path of the dvc.yaml in it.
+        entries: of its stages, with everything expanded.
     """
 
-    def __init__(self, root: Path, pipeline: Path) -> None:
+    def __init__(self, root: Path, pipeline: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        from dvc.dvcfile import ProjectFile
         from dvc.repo import Repo
 
         settings = {"no_scm": True, "site_cache_dir": str(root / ".dvc/tmp/site")}
         self._repo = Repo(str(root), config={"core": settings})
-        self._stages = {stage.name: stage for stage in self._repo.stage.load_all(str(pipeline))}
+        self._file, self._entries = ProjectFile(self._repo, str(root / pipeline)), entries
+        self._deps: dict[tuple[str, str], Any] = {}  # by the stage's folder and the path in dvc.yaml
         self._known: dict[str, dict[str, Any]] = {}
         self._values: dict[str, Any] = {}
 
@@ -51,11 +54,18 @@ class Keys:
         from dvc.dependency.param import ParamsDependency
         from dvc.exceptions import DvcException
         from dvc.stage.cache import _get_cache_hash
+        from dvc.stage.loader import StageLoader
         from dvc.stage.serialize import _serialize_params_values, split_params_deps
 
-        found = self._stages[stage]
-        self._cacheable(found)
-        params, deps = split_params_deps(found)
+        data = self._entries[stage]
+        names = [(data.get("wdir") or "", name) for name in data.get("deps") or ()]
+        new = [one for one in dict.fromkeys(names) if one not in self._deps]
+        # the stage as DVC loads it, but for inputs that another one has, and dvc.lock, of which no key has anything
+        found = StageLoader.load_stage(self._file, stage, {**data, "deps": [name for _, name in new]})
+        params, loaded = split_params_deps(found)
+        self._deps |= zip(new, loaded, strict=True)
+        deps = [self._deps[one] for one in names]
+        self._cacheable(found, [*params, *deps])
         try:
             for one in params:
                 assert isinstance(one, ParamsDependency)
@@ -86,14 +96,10 @@ class Keys:
             found[name] = value
         one.hash_info = HashInfo(one.PARAM_PARAMS, found)
 
-    def _cacheable(self, stage: Any) -> None:
-        local = all(one.protocol == "local" and one.def_path for one in (*stage.deps, *stage.outs))
+    def _cacheable(self, stage: Any, deps: list[Any]) -> None:
+        local = all(one.protocol == "local" and one.def_path for one in (*deps, *stage.outs))
         kept = not any(out.persist or not out.is_in_repo for out in stage.outs)
-        if (
-            stage.is_callback
-            or stage.always_changed
-            or not (stage.cmd and stage.deps and stage.outs and local and kept)
-        ):
+        if stage.always_changed or not (stage.cmd and deps and stage.outs and local and kept):
             raise Unknown("DVC keeps no such stage in its run cache")
 
     def _dep(self, dep: Any, given: Mapping[str, str]) -> dict[str, Any]:
@@ -117,11 +123,12 @@ class Keys:
     def listing(self, folder: str) -> list[dict[str, str]]:
         """The files of a folder of the checkout, as DVC lists them; [] where there is none."""
         from dvc.dependency import Dependency
+        from dvc.stage.loader import StageLoader
 
         path = Path(self._repo.root_dir, folder)
         if not path.is_dir():
             return []
-        dep = Dependency(next(iter(self._stages.values())), str(path))
+        dep = Dependency(StageLoader.load_stage(self._file, "listing", {"cmd": "-"}), str(path))
         dep.save()
         return list(dep.get_obj().as_list())
 

@@ -1,14 +1,18 @@
 """The command says what it can do and starts without torch."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from gradworks import cli
+from gradworks.base.errors import InputError
+from gradworks.cluster import verbs
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,3 +74,25 @@ def test_it_starts_without_torch():
         "import sys; from gradworks import cli; cli._parser(); assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def _killed(*_):
+    os._exit(9)
+
+
+def _refused(there, *_):
+    there.send(InputError("params.yaml: a mistake"))
+
+
+@pytest.mark.parametrize(("beside", "said"), [(_killed, "the check of the parameters was killed"), (_refused, "a mis")])
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_wrong_with_the_parameters_is_said_before_what_follows_from_it(monkeypatch, beside, said, asked):
+    def run(_, sure):
+        if asked:
+            sure()()
+        raise InputError("it cannot be compiled")
+
+    monkeypatch.setattr(verbs, "run", run)
+    monkeypatch.setattr(cli, "_beside", beside)
+    with pytest.raises(InputError, match=said):
+        cli._submit(SimpleNamespace(pipeline=Path("dvc.yaml"), set=[]))

@@ -14,13 +14,13 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import follow
+from gradworks.cluster import early, follow
 from gradworks.cluster.plan import Plan, parameters, plan
 from gradworks.store import code
 from gradworks.telemetry import push
@@ -33,7 +33,7 @@ _USER = 10001  # the image's user, in place of root
 
 def submit(
     pipeline: Path, given: Sequence[str] = (), dirty: bool = False, everything: bool = False,
-    sure: Callable[[], None] = lambda: None,
+    sure: early.Sure = early.unchecked,
 ) -> str:  # fmt: skip
     """Run a dvc.yaml in containers on this machine, to its end; returns the run's name.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from gradworks.store import cached, code, runs
 from gradworks.store.places import Places
 from gradworks.store.stages import Stage, checkout
 from gradworks.store.standing import RUN
-
-_AT_ONCE = 16  # uploads
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,8 @@ class Plan:
 
     def keep(self, places: Places) -> None:
         """Write the entries of the restored stages, which others of the run read. Raises InputError."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(lambda one: places.put_entry(self.run, *one), self.restored.items()):
-                pass
+        if self.restored:
+            places.put_before(self.run, self.restored)
 
     def drop(self, places: Places) -> None:
         """Remove them, of a run that has not begun. Raises InputError."""
@@ -60,7 +56,7 @@ def plan(
     dirty: bool = False,
     everything: bool = False,
     standing: bool = False,
-    sure: Callable[[], None] = lambda: None,
+    sure: early.Sure = early.unchecked,
 ) -> Plan:
     """Plan a run of a dvc.yaml.
 
@@ -72,7 +68,7 @@ def plan(
         everything: also the stages that are in the run cache; without a profile, or `store(profile)`, the
             environment's S3 settings are used to ask it.
         standing: the pipeline holds all values; its runs are Kubeflow's, and `run` names what they have in common.
-        sure: called before a stage is run here and at the end: raises InputError where the parameters have a mistake.
+        sure: asked before a stage is run here, and where one has to run in a pod: what the run cache has was checked.
 
     Raises:
         InputError: from `sure`, changes that are not committed, no DVC remote on S3, or a stage that a
@@ -99,10 +95,11 @@ def plan(
         left = {
             n: replace(s, ups=tuple(up for up in s.ups if up not in found)) for n, s in stages.items() if n not in found
         }
+        certain = sure() if left else early.unchecked()
         fixed = _fixed(run, commit, Places(remote)) if standing else None
         planned = compile.plan(left)
         ir = compile.ir(left, path.as_posix(), compile.title(path), profile, tags, fixed) if left else ""
-        sure()
+        certain()
     record = {
         "run": run, "pipeline": path.as_posix(), "commit": commit.commit, "base": commit.base,
         "dirty": dirty and bool(code.changes(root)), "sets": list(given), "stages": list(stages),

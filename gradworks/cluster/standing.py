@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import compile, cron
+from gradworks.cluster import compile, cron, early
 from gradworks.cluster.client import connect, experiment_id, quiet
 from gradworks.cluster.plan import Plan, plan
 from gradworks.cluster.profile import read, store
@@ -62,7 +62,7 @@ def upload(pipeline: Path, profile_path: Path) -> str:
 
 def every(
     pipeline: Path, profile_path: Path, when: str, given: Sequence[str] = (), dirty: bool = False,
-    sure: Callable[[], None] = lambda: None,
+    sure: early.Sure = early.unchecked,
 ) -> str:  # fmt: skip
     """Run a dvc.yaml of this commit again and again; returns the schedule's name.
 

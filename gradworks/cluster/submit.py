@@ -7,12 +7,12 @@ addresses of the code and the DVC remote. `gradworks runs` and `gradworks collec
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gradworks.base.errors import InputError
-from gradworks.cluster import follow
+from gradworks.cluster import early, follow
 from gradworks.cluster.client import connect, experiment_id, quiet
 from gradworks.cluster.plan import Plan, parameters, plan
 from gradworks.cluster.profile import Profile, read, store
@@ -28,7 +28,7 @@ def submit(
     wait: bool = False,
     patience: float = follow.PATIENCE,
     everything: bool = False,
-    sure: Callable[[], None] = lambda: None,
+    sure: early.Sure = early.unchecked,
 ) -> str:
     """Run a dvc.yaml on a cluster; returns the run's name.
 

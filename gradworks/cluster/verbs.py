@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradworks.cluster.early import Sure
 
 _PROFILE = "the cluster's profile (an example: pipelines/cluster.example.yaml)"
 
@@ -67,8 +69,8 @@ def add(verbs: Any) -> None:
     one.add_argument("--here", action="store_true", help="in this machine's environment, as submit runs `pod: submit`")
 
 
-def run(args: argparse.Namespace, sure: Callable[[], None]) -> None:
-    """Run one of the subcommands. `sure`: called before `submit` begins anything; raises InputError."""
+def run(args: argparse.Namespace, sure: Sure = lambda: lambda: None) -> None:
+    """Run one of the subcommands. `sure`: asked before `submit` begins anything."""
     if args.verb == "compile":
         _compile(args)
     elif args.verb == "doctor":
@@ -124,7 +126,7 @@ def _compile(args: argparse.Namespace) -> None:
         standing.upload(args.pipeline, args.cluster)
 
 
-def _submit(args: argparse.Namespace, sure: Callable[[], None]) -> None:
+def _submit(args: argparse.Namespace, sure: Sure) -> None:
     if args.every is not None and (args.wait or args.runner == "docker"):
         sys.exit("error: --every makes a recurring run of a cluster: without --wait and --runner docker")
     if args.runner == "docker":

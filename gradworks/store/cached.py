@@ -54,7 +54,12 @@ def restored(
     """
     dvc_compat.faster()  # a hundred entries of the run cache are parsed
     found: dict[str, dict[str, Any]] = {}
-    with Keys(root, pipeline) as keys, ThreadPoolExecutor(_AT_ONCE) as pool, ThreadPoolExecutor(_AT_ONCE) as heads:
+    entries = {name: stage.entry for name, stage in stages.items()}
+    with (
+        Keys(root, pipeline, entries) as keys,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+        ThreadPoolExecutor(_AT_ONCE) as heads,
+    ):
         store, left = _Store(places, heads, _LISTED), dict(stages)
         while left:
             ready = [stage for stage in left.values() if not any(up in left for up in stage.ups)]
@@ -64,8 +69,8 @@ def restored(
             asked = [
                 (s, list(_keys(keys, s, stages, found, store, machines))) for s in ready if found.keys() >= {*s.ups}
             ]
-            entries = pool.map(lambda one: _first(store, one[1]), asked)
-            for (stage, _), entry in zip(asked, entries, strict=True):
+            answers = pool.map(lambda one: _first(store, one[1]), asked)
+            for (stage, _), entry in zip(asked, answers, strict=True):
                 if entry is None and run is not None and stage.meta.pod == "submit":
                     entry = run(stage, found)
                 if entry is not None:

@@ -7,6 +7,7 @@ history; no branch, index or file of the user is touched.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -31,12 +32,18 @@ class Code:
 
     Attributes:
         commit: that it is a checkout of; base: the user's commit (the same if nothing was changed or set).
-        body: the bytes of the .tar.gz, the same for the same commit.
+        archive: the bytes of the .tar, the same for the same commit; body: of the .tar.gz.
+        objects: the folder of the git objects that the commit consists of.
     """
 
     commit: str
     base: str
-    body: bytes
+    archive: bytes
+    objects: Path
+
+    @functools.cached_property
+    def body(self) -> bytes:
+        return gzip.compress(self.archive, 6, mtime=0)
 
     @property
     def name(self) -> str:
@@ -70,7 +77,8 @@ def bundle(root: Path, dirty: bool = False, replaced: Mapping[str, bytes] | None
         )
     commit = _commit(root, base, bool(found), replaced or {}) if found or replaced else base
     archive = _git_bytes(root, "archive", "--format=tar", commit)
-    return Code(commit, base, gzip.compress(archive, 6, mtime=0))
+    objects = Path(root, _git(root, "rev-parse", "--git-path", "objects").strip()).resolve()
+    return Code(commit, base, archive, objects)
 
 
 def upload(code: Code, places: Places) -> str:
@@ -85,10 +93,14 @@ def unpacked(code: Code) -> Iterator[None]:
     """Unpack an archive into a temporary git checkout and make it the current folder."""
     safe: Mapping[str, str] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(code.body)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(code.archive)) as tar:
             tar.extractall(folder, **safe)  # type: ignore[arg-type]
-        for command in (["init", "-q"], ["add", "--all", "--force"]):
-            done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
+        for command in (["init", "-q", "--template="], ["add", "--all", "--force"]):
+            done = subprocess.run(
+                ["git", *command], cwd=folder, capture_output=True, text=True, check=False,
+                # nothing is written that the user's repository has: writing each file once more takes a second
+                env={**os.environ, "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(code.objects)},
+            )  # fmt: skip
             if done.returncode:
                 raise InputError(f"git {command[0]} of the run's code failed: {done.stderr.strip()[:200]}")
         with contextlib.chdir(folder):

@@ -2,6 +2,7 @@
 
 code/COMMIT-SHA256.tar.gz       the checkout of one commit
 locks/RUN/STAGE.json            a stage's entry of dvc.lock, with its own digest
+locks/RUN/before/start.json     those of the stages that were done before the run's start
 logs/RUN/STAGE.txt              the stage's output, also of a failed one
 runs/RUN/run.json               what was submitted; runs/RUN/stages/STAGE.json a stage's state
 runs/RUN/nodes/STAGE/N.json     that of one of several nodes; logs/RUN/nodes/STAGE/N.txt its output
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -26,6 +27,7 @@ from gradworks.store import s3
 
 # with libyaml where PyYAML has it: a run of a hundred stages reads and writes as many
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+BEFORE = "before/start.json"  # below locks/RUN/: no stage's name has a `/` there
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -50,6 +52,7 @@ class Places:
         self.remote = remote.rstrip("/")
         self.bucket, self._prefix = s3.split(remote)
         self.client = client or s3.client()
+        self._before: dict[str, dict[str, Any]] = {}  # of each run that was asked for: they are written once
 
     def key(self, *parts: str) -> str:
         """The key of an object under gradworks/; each part but the last may be a path."""
@@ -127,27 +130,52 @@ class Places:
     # entries of dvc.lock
     def put_entry(self, run: str, stage: str, entry: dict[str, Any]) -> dict[str, str]:
         """Write a stage's entry of dvc.lock; returns its URI and digest."""
-        text = yaml.dump(
-            entry, Dumper=_DUMPER, sort_keys=False, allow_unicode=True
-        )  # JSON has no keys that are numbers
+        text = _text(entry)
         digest = _digest(text)
         body = json.dumps({"stage": stage, "entry": text, "sha256": digest}, indent=1)
         uri = self.put(self.key("locks", run, f"{encoded(stage)}.json"), body.encode())
         return {"uri": uri, "sha256": digest}
 
+    def put_before(self, run: str, entries: Mapping[str, dict[str, Any]]) -> None:
+        """Write the entries of the stages that were done before a run's start, as one object."""
+        texts = {stage: _text(entry) for stage, entry in entries.items()}
+        self.put(self._start(run), json.dumps({"entries": texts, "sha256": _digest(json.dumps(texts))}).encode())
+
     def entry(self, run: str, stage: str) -> dict[str, Any] | None:
         """A stage's entry of dvc.lock, or None if it has not finished. Raises InputError if it is damaged."""
+        if stage in self._before.get(run, ()):
+            return self._before[run][stage]
         key = self.key("locks", run, f"{encoded(stage)}.json")
         body = self.get(key)
-        return None if body is None else self._checked(key, body, stage)
+        return self.before(run).get(stage) if body is None else self._checked(key, body, stage)
+
+    def before(self, run: str) -> dict[str, dict[str, Any]]:
+        """The entries of the stages that were done before a run's start. Raises InputError if they are damaged."""
+        body = None if run in self._before else self.get(self._start(run))
+        if body is not None:
+            try:
+                found = json.loads(body)
+                texts = found["entries"]
+                if found["sha256"] != _digest(json.dumps(texts)):
+                    raise ValueError
+                self._before[run] = {stage: yaml.load(text, _LOADER) for stage, text in texts.items()}  # noqa: S506
+            except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+                raise self._damaged(self._start(run), body, "lock entries with their own digest") from None
+        return self._before.get(run, {})
 
     def entries(self, run: str) -> dict[str, dict[str, Any]]:
         """All entries of a run by stage. Raises InputError if one is damaged."""
         prefix, found = self.key("locks", run) + "/", {}
         for one in self.list(prefix):
-            stage = unquote(one["Key"].removeprefix(prefix).removesuffix(".json"))
-            found[stage] = self._checked(one["Key"], self.get(one["Key"]) or b"", stage)
+            if one["Key"] == self._start(run):
+                found |= self.before(run)
+            else:
+                stage = unquote(one["Key"].removeprefix(prefix).removesuffix(".json"))
+                found[stage] = self._checked(one["Key"], self.get(one["Key"]) or b"", stage)
         return found
+
+    def _start(self, run: str) -> str:
+        return self.key("locks", run, BEFORE)
 
     def _checked(self, key: str, body: bytes, stage: str) -> dict[str, Any]:
         try:
@@ -191,6 +219,11 @@ class Places:
         if not isinstance(found, dict):
             raise self._damaged(key, body, expected)
         return found
+
+
+def _text(entry: dict[str, Any]) -> str:
+    """In YAML, as JSON has no keys that are numbers."""
+    return yaml.dump(entry, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
 
 
 def _digest(text: str) -> str:

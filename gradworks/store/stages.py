@@ -9,8 +9,8 @@ from __future__ import annotations
 import graphlib
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +48,7 @@ class Stage:
         name: as in dvc.lock, train@noise-erm-gru-0; group: train.
         wdir, deps, params: posix, from the checkout's root; params are the files that parameters are read from.
         ups: the stages of the same dvc.yaml whose outputs it reads.
+        entry: what dvc.yaml says of it, as DVC reads it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Stage:
     outs: tuple[Out, ...]
     ups: tuple[str, ...]
     meta: Meta
+    entry: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def checkout(pipeline: Path) -> Path:
@@ -85,7 +87,7 @@ def load(pipeline: Path) -> dict[str, Stage]:
     """
     root = checkout(pipeline)
     folder = pipeline.absolute().parent.relative_to(root).as_posix()
-    found = {name: _stage(name, entry, folder, pipeline) for name, entry in dvc_compat.resolved(pipeline).items()}
+    found = {name: _stage(name, entry, folder, pipeline) for name, entry in dvc_compat.resolved(pipeline, root).items()}
     ups = _ups(found.values())
     try:
         order = list(graphlib.TopologicalSorter(ups).static_order())
@@ -121,6 +123,7 @@ def _stage(name: str, entry: dict[str, Any], folder: str, pipeline: Path) -> Sta
         outs=tuple(_typed(outs)),
         ups=(),
         meta=read_meta(entry.get("meta"), where),
+        entry=entry,
     )
 
 

@@ -210,13 +210,17 @@ def test_a_cluster_that_refuses_after_it_leaves_nothing(guarded, tmp_path, monke
 
 def test_a_mistake_in_the_parameters_is_named_before_a_stage_is_run(guarded, monkeypatch, capsys):
     def wrong():
-        raise InputError("params.yaml: a mistake")
+        def answer():
+            raise InputError("params.yaml: a mistake")
+
+        return answer
 
     monkeypatch.chdir(guarded.root)
     before = ours(guarded.places)
-    for given in ([], ["sleep=7"]):  # all that there is was run before; the first stage was not
+    assert plan.plan(Path("dvc.yaml"), None, sure=wrong).ir == ""  # all that there is was run, and checked, before
+    for everything in (False, True):  # the first stage is run here, or has a pod
         with pytest.raises(InputError, match="a mistake"):
-            plan.plan(Path("dvc.yaml"), None, given, sure=wrong)
+            plan.plan(Path("dvc.yaml"), None, ["sleep=7"], everything=everything, sure=wrong)
     assert "runs here" not in capsys.readouterr().out and ours(guarded.places) == before
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from gradworks.base.errors import InputError
 from gradworks.pod import outputs
+from gradworks.store.places import BEFORE, Places
 from tests.cluster import launcher, toy
 
 pytestmark = pytest.mark.slow("runs pods against an S3 server")
@@ -179,6 +180,22 @@ def test_an_entry_comes_back_as_it_was(world):
     entry = {"cmd": "x", "params": {"params.yaml": {"fetch.s": {"labels": {0: "no", 2: "ja – größer", None: "b"}}}}}
     world.places.put_entry("keys", "fetch@s", entry)
     assert world.places.entry("keys", "fetch@s") == entry == world.places.entries("keys")["fetch@s"]
+
+
+def test_entries_of_before_the_start_are_found_with_those_of_the_pods(world):
+    of = {name: {"cmd": name, "params": {"params.yaml": {"labels": {0: "no"}}}} for name in ("fetch@s", "make", "join")}
+    own = Places(world.places.remote, world.places.client)
+    assert own.entry("begun", "make") is None  # asked before they are written
+    own.put_before("begun", {name: of[name] for name in ("fetch@s", "make")})
+    own.put_entry("begun", "join", of["join"])
+    for places in (own, Places(own.remote, own.client)):
+        assert places.entries("begun") == of and [places.entry("begun", name) for name in of] == list(of.values())
+        assert places.entry("begun", "other") is None and places.entry("other", "make") is None
+    key = own.key("locks", "begun", BEFORE)
+    own.put(key, own.get(key).replace(b"cmd: make", b"cmd: made"))
+    for read in (lambda places: places.entry("begun", "make"), lambda places: places.entries("begun")):
+        with pytest.raises(InputError, match=f"{BEFORE}: damaged"):
+            read(Places(own.remote, own.client))
 
 
 def test_a_failed_stage_leaves_its_log_and_no_entry(world, tmp_path):

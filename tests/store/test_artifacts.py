@@ -19,7 +19,7 @@ from gradworks.base import progress
 from gradworks.base.errors import InputError
 from gradworks.cluster import artifacts as verbs
 from gradworks.store.artifacts.store import Fault, Store
-from gradworks.store.places import Places
+from gradworks.store.places import BEFORE, Places
 from tests.cluster import toy
 
 pytestmark = pytest.mark.slow("an S3 server")
@@ -261,11 +261,13 @@ def test_verify_reads_what_gradworks_itself_keeps(checkout, capsys):
     for run_ in ("one", "two"):
         for stage, entry in entries().items():
             places.put_entry(run_, stage, entry)
+    places.put_before("three", entries())
     body = b"bundle"
     digest = hashlib.sha256(body).hexdigest()
     places.put(places.key("code", f"abc-{digest}.tar.gz"), body)
-    assert told(capsys, "verify")["objects"] == 11 + 2 * 4 + 1
+    assert told(capsys, "verify")["objects"] == 11 + 2 * 4 + 1 + 1
     assert told(capsys, "verify", "--run", "one")["objects"] == 11 + 4 + 1
+    assert told(capsys, "verify", "--run", "three")["objects"] == 11 + 1 + 1
     places.put(places.key("code", f"abc-{digest}.tar.gz"), b"Bundle")
     entry = places.get(places.key("locks", "one", "double@a.json"))
     places.put(places.key("locks", "one", "double@a.json"), entry.replace(b"sleep: 1", b"sleep: 2"))
@@ -278,6 +280,14 @@ def test_verify_reads_what_gradworks_itself_keeps(checkout, capsys):
         ]  # fmt: skip
     with pytest.raises(InputError, match=r"double@a.json: damaged\n.*verify --run one"):
         run("ls", "--run", "one")
+    two, three = (sorted(said(capsys, "ls", "--run", name).replace(name, "").splitlines()) for name in ("two", "three"))
+    assert two == three
+    begun = places.key("locks", "three", BEFORE)
+    places.put(begun, places.get(begun).replace(b"sleep: 1", b"sleep: 2"))
+    with pytest.raises(SystemExit):
+        run("verify", "--json", "--run", "three")
+    found = json.loads(capsys.readouterr().out)["faults"]
+    assert [(one["stage"], one["path"]) for one in found][1:] == [("before/start", "lock entry of run three")]
 
 
 def test_diff_of_two_revisions(checkout, capsys):

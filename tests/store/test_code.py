@@ -6,6 +6,8 @@ import io
 import subprocess
 import tarfile
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,24 @@ def test_files_that_are_set_for_a_run(root):
     assert files(made)["params.yaml"] == "x: 2\n" and files(made)["link"] == "-> a.py"
     assert git(root, "show", f"{made.commit}:params.yaml") == "x: 2\n"
     assert code.bundle(root, replaced={"params.yaml": b"x: 1\n"}).commit == made.base  # the same as what is there
+
+
+def test_a_run_of_the_code_writes_nothing_twice_and_nothing_of_the_users(root, monkeypatch):
+    made = code.bundle(root, replaced={"params.yaml": b"x: 2\n"})
+    before = {path: path.stat().st_size for path in root.rglob("*")}
+    monkeypatch.chdir(root)
+    with code.unpacked(made):
+        assert {*git(Path(), "ls-files").split()} == {*BEGUN, "link"} and Path("params.yaml").read_text() == "x: 2\n"
+        assert not [path for path in Path(".git/objects").rglob("*") if path.is_file()]  # all are in the user's
+        assert not any(Path(".git/hooks").glob("*"))
+    assert {path: path.stat().st_size for path in root.rglob("*")} == before
+
+
+def test_a_run_of_the_code_needs_nothing_of_the_users_objects(root, tmp_path, monkeypatch):
+    made = replace(code.bundle(root), objects=tmp_path / "gone")
+    monkeypatch.chdir(root)
+    with code.unpacked(made):
+        assert {*git(Path(), "ls-files").split()} == {*BEGUN, "link"}
 
 
 def test_no_checkout_and_no_commit(tmp_path):

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from gradworks.base.errors import InputError
 from gradworks.store.artifacts.words import plain
-from gradworks.store.places import Damaged, Places
+from gradworks.store.places import BEFORE, Damaged, Places
 
 AT_ONCE = 8  # requests
 _MERGE = re.compile(rb"^(<{7}|>{7})( |$)", re.MULTILINE)
@@ -116,23 +116,27 @@ def of_run(places: Places, run: str) -> tuple[Lock, list[str]]:
             f"{places.remote}: run {plain(run)} has no lock entry\ngradworks runs lists what was submitted"
         )
 
-    def read(key: str) -> tuple[str, dict[str, Any] | None]:
-        stage = unquote(key.removeprefix(prefix).removesuffix(".json"))
-        return stage, intact(places, run, stage)
-
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(zip(keys, pool.map(read, keys), strict=True))
-    damaged = [key for key, (_, entry) in found if entry is None]
-    return Lock(f"run {plain(run)}", {stage: entry for _, (stage, entry) in found if entry is not None}), damaged
+        found = dict(zip(keys, pool.map(lambda key: intact(places, run, key.removeprefix(prefix)), keys), strict=True))
+    entries = {stage: entry for one in found.values() for stage, entry in (one or {}).items()}
+    return Lock(f"run {plain(run)}", entries), [key for key, one in found.items() if one is None]
 
 
-def intact(places: Places, run: str, stage: str) -> dict[str, Any] | None:
-    """A lock entry of a run, or None if it does not match its digest. Raises InputError for errors of the store."""
+def intact(places: Places, run: str, name: str) -> dict[str, dict[str, Any]] | None:
+    """The lock entries in an object of a run, or None if it does not match its digest.
+
+    Args:
+        name: of the object, below the run's locks.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    stage = unquote(name.removesuffix(".json"))
     try:
-        entry = places.entry(run, stage)
+        found = places.before(run) if name == BEFORE else {stage: places.entry(run, stage)}
     except Damaged:
         return None
-    return entry if isinstance(entry, dict) else None
+    return found if all(isinstance(entry, dict) for entry in found.values()) else None
 
 
 def parsed(body: bytes, source: str) -> Lock:

@@ -141,9 +141,10 @@ def _own_fault(places: Places, key: str) -> list[Wrong]:
     """Whether an object of gradworks matches the digest that it carries."""
     kind, _, name = key.removeprefix(places.key("")).lstrip("/").partition("/")
     if kind == "locks":
-        run, _, stage = name.removesuffix(".json").partition("/")
-        if intact(places, run, unquote(stage)) is not None:
+        run, _, name = name.partition("/")
+        if intact(places, run, name) is not None:
             return []
+        stage = name.removesuffix(".json")
         return [Wrong("damaged", unquote(stage), f"lock entry of run {run}", places.uri(key))]
     digest = name.removesuffix(".tar.gz").rpartition("-")[2]
     with s3.in_words(places.uri(key)):

@@ -148,7 +148,8 @@ class Trace:
         self.statistics.extend([self.step, key, float(value)] for key, value in report.log.items())
         for batch, sums in zip(drawn, report.sums, strict=True):
             if all(
-                part.score is None and torch.equal(part.weights, b.mass) for b, part in zip(batch, sums, strict=True)
+                part.score is None and (part.weights is b.mass or torch.equal(part.weights, b.mass))
+                for b, part in zip(batch, sums, strict=True)
             ):
                 continue  # every example counts the same: nothing to tell
             weights = torch.cat([part.weights for part in sums]).float().cpu()
@@ -166,7 +167,8 @@ class Trace:
         ends = [row["examples"] // size for row in self.history[-2:]]
         if ends[-1] == (ends[0] if len(ends) > 1 else 0):
             return []
-        first = next((row["step"] for row in self.history if row["examples"] > (ends[-1] - 1) * size), self.step)
+        later = itertools.takewhile(lambda row: row["examples"] > (ends[-1] - 1) * size, reversed(self.history))
+        first = min((row["step"] for row in later), default=self.step)
         shares: dict[str, float] = {}
         for step, key, value in reversed(self.statistics):
             if step < first:

@@ -186,7 +186,7 @@ ROWS = (
      'tests/methods/test_padding_row.py::test_tied_weights_with_a_row_for_padding'),
     ('gradworks/methods/weightings/reweight.py', '        self.log = class_shares(done, getattr(reduce, "gather", list))\n', '',
      'tests/methods/test_class_shares.py::test_the_log_has_the_share_of_each_class_over_all_micro_batches'),
-    ('gradworks/trace.py', 'if row["examples"] > (ends[-1] - 1) * size), self.step)', 'if row["examples"] > ends[-1] * size), self.step)',
+    ('gradworks/trace.py', 'row["examples"] > (ends[-1] - 1) * size, reversed', 'row["examples"] > ends[-1] * size, reversed',
      'tests/methods/test_class_shares.py::test_an_epoch_ends_where_all_examples_were_met'),
     ('gradworks/loop.py', '- warned:\n', '- set():\n',
      'tests/methods/test_class_shares.py::test_the_loop_warns_once_of_a_class_without_weight_for_an_epoch'),

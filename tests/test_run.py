@@ -124,7 +124,7 @@ def test_every_stage_runs_after_what_it_reads(tmp_path, given):
     (tmp_path / ".dvc").mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     cells.write(folder / "params.yaml")
-    stages = resolved(folder / "dvc.yaml")
+    stages = resolved(folder / "dvc.yaml", tmp_path)
     units = run._units(base.fresh_yaml(folder / "cells.yaml")["each"], "dvc.yaml")
     of = {address.partition(":")[2]: unit.name for unit in units for address in unit.args[1:]}
     assert len(of) == sum(len(unit.args) - 1 for unit in units)

@@ -220,7 +220,7 @@ def defined(tmp_path, change=None, count=0, **gpu):
     more = {"task": "nli", "threads": 1, "device": "cpu", "train": {}, "gpu": {"kind": "a100", "count": count, **gpu}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values | more))
     cells.write(tmp_path / "params.yaml")
-    return resolved(tmp_path / "dvc.yaml")
+    return resolved(tmp_path / "dvc.yaml", tmp_path)
 
 
 def test_only_the_stages_that_a_benchmark_has_are_defined(tmp_path):

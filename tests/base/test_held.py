@@ -129,7 +129,7 @@ def test_what_is_held_is_what_dvc_depends_on(folder):
     from gradworks.dvc_compat import resolved
 
     made = Definition(folder / "params.yaml")
-    for name, entry in resolved(folder / "dvc.yaml").items():
+    for name, entry in resolved(folder / "dvc.yaml", ROOT).items():
         keys = [key for one in entry.get("params", []) for named in one.values() for key in named]
         assert made.declared(name) == (entry.get("deps", []), list(dict.fromkeys(keys))), name
 

@@ -8,7 +8,7 @@ ROWS = (
      'tests/methods/test_buffers.py::test_every_pass_of_a_batch_reads_what_its_plain_pass_read[centred-penalty]'),
     ('gradworks/methods/_shared/buffers.py', '        known = None if known is None else known.clone()\n', '        known = None\n',
      'tests/methods/test_buffers.py::test_every_pass_of_a_batch_reads_what_its_plain_pass_read[replaced-penalty]'),
-    ('gradworks/methods/_shared/buffers.py', '        if not buffers.once:\n            self._start = buffers.copies()\n', '',
+    ('gradworks/methods/_shared/buffers.py', '            self._start = buffers.copies()\n            if buffers.held', '            if buffers.held',
      'tests/methods/test_buffers.py::test_every_pass_of_a_batch_reads_what_its_plain_pass_read[late-penalty]'),
     ('gradworks/methods/_shared/buffers.py', '        own = {slot.name for slot in self.slots if _is_torchs_norm(slot.module)}\n', '        own = {slot.name for slot in self.slots}\n',
      'tests/methods/test_buffers.py::test_every_pass_of_a_batch_reads_what_its_plain_pass_read[centred-penalty]'),

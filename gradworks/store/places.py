@@ -25,9 +25,9 @@ import yaml
 from gradworks.base.errors import InputError
 from gradworks.store import s3
 
+BEFORE = "before/start.json"  # below locks/RUN/: no stage's name has a `/` there
 # with libyaml where PyYAML has it: a run of a hundred stages reads and writes as many
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-BEFORE = "before/start.json"  # below locks/RUN/: no stage's name has a `/` there
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 

@@ -1,48 +1,10 @@
 """Planted defects for tests/mutants.py: a file, a text that stands in it once, another, and the test that must fail."""
 
-from tests.defects import (
-    batches,
-    benchmarks,
-    kinds,
-    library,
-    mixtures,
-    objectives,
-    parameters,
-    passes,
-    pipelines,
-    ranks,
-    report,
-    rest,
-    slices,
-    taggers,
-    telemetry,
-    together,
-    updates,
-    vision,
-    weightings,
-    written,
-)
+import importlib
+import pkgutil
 
-PARTS = (
-    batches,
-    benchmarks,
-    kinds,
-    library,
-    mixtures,
-    objectives,
-    parameters,
-    passes,
-    pipelines,
-    ranks,
-    report,
-    rest,
-    slices,
-    taggers,
-    telemetry,
-    together,
-    updates,
-    vision,
-    weightings,
-    written,
+ROWS = tuple(
+    row
+    for module in pkgutil.iter_modules(__path__, f"{__name__}.")
+    for row in importlib.import_module(module.name).ROWS
 )
-ROWS = tuple(row for part in PARTS for row in part.ROWS)
